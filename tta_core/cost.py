@@ -1,0 +1,64 @@
+"""Wall time and peak memory of a stretch of work on one device."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+_MIB = 2**20
+
+
+class CostMeter:
+    """Measures from `start` to `stop`, waiting for the device at both ends.
+
+    Attributes:
+        seconds: wall time in s.
+        peak_memory_mib: on a GPU the peak of allocated memory, on CPU the peak of the process's resident memory, both
+            in MiB and since `start`; where the system cannot restart the latter it is the peak since process start.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+        self.peak_memory_mib = 0.0
+
+    def start(self) -> None:
+        """Starts the clock and a new peak."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            _restart_resident_peak()
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stops the clock and reads the peak."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = time.perf_counter() - self._began
+        if self.device.type == "cuda":
+            self.peak_memory_mib = torch.cuda.max_memory_allocated(self.device) / _MIB
+        else:
+            self.peak_memory_mib = _resident_peak_mib()
+
+
+def _restart_resident_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # Not Linux, or not permitted: the peak is then since process start.
+
+
+def _resident_peak_mib() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MIB if sys.platform == "darwin" else peak / 1024

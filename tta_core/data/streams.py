@@ -1,0 +1,99 @@
+"""Streams: the order in which the samples of a benchmark arrive, as index lists with a hash. Imports no torch.
+
+Every random choice comes from a generator of its own, seeded by (seed, name), so that the order under one seed is the
+same for every method, and the images chosen from one domain do not depend on which other domains are in the stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tta_core.spec import StreamSpec
+
+STREAMS: dict[str, StreamSpec] = {
+    row.name: row
+    for row in (
+        StreamSpec(name="mixed", title="all domains shuffled together; batches mix domains", reset="never"),
+        StreamSpec(name="continual", title="one domain after the other in the published order", reset="never"),
+        StreamSpec(name="single", title="each domain on its own, the method reset before each", reset="domain"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    """Positions `start` to `stop` (exclusive) of a stream; `reset` asks for `method.reset()` before it."""
+
+    start: int
+    stop: int
+    reset: bool
+
+
+@dataclass(frozen=True)
+class StreamOrder:
+    """The samples of a stream, in order.
+
+    Attributes:
+        domains: names of the domains.
+        domain: `(samples,)`, number of each sample's domain in `domains`.
+        index: `(samples,)`, number of each sample's image in its domain.
+        segments: first position of each stretch that no batch may cross.
+        reset_at_segments: whether the method starts anew at each segment.
+    """
+
+    domains: tuple[str, ...]
+    domain: NDArray[np.int16]
+    index: NDArray[np.int32]
+    segments: tuple[int, ...]
+    reset_at_segments: bool
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batches(self, batch_size: int) -> Iterator[StreamBatch]:
+        """Yields the batches in order; the last one of each segment may be short, none is dropped."""
+        ends = (*self.segments[1:], len(self))
+        for first, end in zip(self.segments, ends, strict=True):
+            for start in range(first, end, batch_size):
+                yield StreamBatch(start, min(start + batch_size, end), self.reset_at_segments and start == first)
+
+    def order_hash(self) -> str:
+        """Sixteen hexadecimal digits that differ as soon as the order, the borders or the resets do."""
+        digest = hashlib.sha256(repr((self.domains, self.segments, self.reset_at_segments)).encode())
+        digest.update(self.domain.astype("<i2").tobytes())
+        digest.update(self.index.astype("<i4").tobytes())
+        return digest.hexdigest()[:16]
+
+
+def stream_order(
+    stream: str, domains: Sequence[str], images_per_domain: int, samples_per_domain: int, seed: int
+) -> StreamOrder:
+    """Builds the order of a stream.
+
+    Args:
+        stream: name of a row in `STREAMS`.
+        domains: domains in their published order.
+        images_per_domain: images that each domain has.
+        samples_per_domain: images to take from each; the choice for n is contained in the choice for n + 1.
+        seed: seed of the choice and of the order.
+    """
+    chosen = [
+        _generator(seed, f"domain {name}").permutation(images_per_domain)[:samples_per_domain] for name in domains
+    ]
+    domain = np.repeat(np.arange(len(domains), dtype=np.int16), samples_per_domain)
+    index = np.concatenate(chosen).astype(np.int32)
+    segments = tuple(range(0, len(index), samples_per_domain))
+    if stream == "mixed":
+        order = _generator(seed, "mixed").permutation(len(index))
+        domain, index, segments = domain[order], index[order], (0,)
+    return StreamOrder(tuple(domains), domain, index, segments, STREAMS[stream].reset == "domain")
+
+
+def _generator(seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode())])

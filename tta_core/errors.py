@@ -1,0 +1,35 @@
+"""Errors that are the user's to mend: one clear message each, no traceback at the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave.
+
+    The message says what was given, what is allowed (closest match first) and what to do.
+    """
+
+
+def closest_match(given: str, allowed: Iterable[str]) -> str | None:
+    """Returns the allowed name that looks most like `given`, or None if none is near."""
+    matches = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def unknown_name(kind: str, given: object, allowed: Iterable[str], what_to_do: str = "") -> InputError:
+    """Builds the error for a name that is not in a list.
+
+    Args:
+        kind: what the name stands for, in the singular, such as "method".
+        given: the name that was given.
+        allowed: all names that would have been accepted.
+        what_to_do: a sentence that ends the message.
+    """
+    names = sorted(allowed)
+    match = closest_match(str(given), names)
+    hint = f" Did you mean {match!r}?" if match else ""
+    listed = ", ".join(names) if names else "none"
+    return InputError(f"unknown {kind} {given!r}.{hint} Allowed: {listed}. {what_to_do}".rstrip())

@@ -1,0 +1,32 @@
+"""Entropies and the terms that online losses are made of. Softmax and logarithms run in float32 or wider."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Returns half-precision logits as float32; wider ones as they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def softmax_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the softmax in nat: `(batch, classes)` -> `(batch,)`."""
+    log_probabilities = widened(logits).log_softmax(dim=-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
+
+
+def entropy_margin(coefficient: float, num_classes: int) -> float:
+    """`coefficient` times the largest possible entropy, ln(classes), in nat."""
+    return coefficient * math.log(num_classes)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` holds, both `(batch,)`; exactly 0 with zero gradient where it holds nowhere.
+
+    No host synchronisation: the number of selected samples stays on the device.
+    """
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)

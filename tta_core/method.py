@@ -1,0 +1,169 @@
+"""The contract that every test-time adaptation method keeps, and what all of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from tta_core.errors import InputError
+from tta_core.registry import method_class, method_spec
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+Diagnostics = dict[str, dict[str, list[float]]]
+"""Quantity -> layer (empty for the whole network) -> values."""
+
+
+class Method(ABC, Generic[Settings]):
+    """A network that adapts itself to the batches it predicts.
+
+    A subclass edits the network and marks what it trains in `prepare`, makes its optimizer in `make_optimizer` and
+    does one online step in `step`. Everything else is here: reset, state, diagnostics.
+
+    Attributes:
+        network: the edited network, always in eval mode.
+        settings: the method's resolved settings.
+        num_classes: number of logits.
+        record: what the last step recorded, as tensors of no dimensions on the network's device. `selected` is the
+            number of samples that entered the loss; `loss` (nat) is absent if the step made no update; the others are
+            the scalars that the method's spec declares. Kept as tensors so that a step waits for no device.
+        generator: the method's own random numbers, on the CPU, so that initial values agree on all devices.
+    """
+
+    def __init__(self, network: nn.Module, settings: Settings, *, num_classes: int, seed: int) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.settings = settings
+        self.num_classes = num_classes
+        self.record: dict[str, Tensor] = {}
+        self.generator = torch.Generator().manual_seed(seed)
+        self.prepare()
+        self.optimizer = self.make_optimizer(list(self.trainable_parameters().values()))
+        self._source = self.state_dict()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """One online step: predicts a batch and adapts to it.
+
+        Args:
+            images: normalised images `(batch, channels, height, width)`, any batch size from 1.
+
+        Returns:
+            The logits that are scored, `(batch, classes)`, detached.
+        """
+        if images.ndim != 4 or images.shape[0] == 0:
+            raise InputError(
+                f"images of shape {tuple(images.shape)}: give (batch, channels, height, width) with at least one image"
+            )
+        with torch.enable_grad():
+            return self.step(images).detach()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Edits `self.network` and sets `requires_grad` on what is trained. Called once, with everything frozen."""
+
+    @abstractmethod
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
+        """Returns the optimizer of the trained parameters; None if nothing is trained."""
+
+    @abstractmethod
+    def step(self, images: Tensor) -> Tensor:
+        """Predicts and adapts; returns the scored logits `(batch, classes)` and fills `self.record`."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What later steps depend on beyond parameters, buffers, optimizer and generator; tensors, not copies."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `extra_state` gave. The tensors are the method's to keep."""
+
+    def diagnostics(self) -> Diagnostics:
+        """Quantities of more than one value, since the last reset. Waits for the device."""
+        return {}
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that steps change, by qualified name in `network`; the live ones, not copies."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def reset(self) -> None:
+        """Returns to the state at construction, bit for bit."""
+        self.load_state_dict(self._source)
+        self.record = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of everything that later steps depend on.
+
+        Parameters that no step changes are left out: they come with the backbone. The result holds tensors and plain
+        values only, so `torch.load(weights_only=True)` reads it back.
+        """
+        return {
+            "parameters": {name: p.detach().clone() for name, p in self.trainable_parameters().items()},
+            "buffers": {name: buffer.clone() for name, buffer in self.network.named_buffers()},
+            "optimizer": _cloned(self.optimizer.state_dict()) if self.optimizer is not None else {},
+            "generator": self.generator.get_state().clone(),
+            "extra": _cloned(self.extra_state()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a state that `state_dict` of the same method, settings and backbone gave.
+
+        Raises:
+            InputError: if names or shapes do not fit this method.
+        """
+        parameters, buffers = self.trainable_parameters(), dict(self.network.named_buffers())
+        _check_fit("parameters", parameters, state["parameters"])
+        _check_fit("buffers", buffers, state["buffers"])
+        with torch.no_grad():
+            for own, given in ((parameters, state["parameters"]), (buffers, state["buffers"])):
+                for name, tensor in own.items():
+                    tensor.copy_(given[name])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(_cloned(state["optimizer"]))
+            self.optimizer.zero_grad()
+        self.generator.set_state(state["generator"].clone())
+        self.load_extra_state(_cloned(state["extra"]))
+
+
+def build_method(
+    name: str, network: nn.Module, *, num_classes: int, preset: str = "recommended", seed: int = 0, **settings: Any
+) -> Method[Any]:
+    """Puts a method around a network. The network is edited in place and belongs to the method afterwards.
+
+    Args:
+        name: method, as in `tta-grid list methods`.
+        network: a timm network with its weights loaded, on its device, in its precision.
+        num_classes: number of logits; margins are multiples of ln(num_classes).
+        preset: named settings to start from.
+        seed: seed of the method's own random numbers.
+        **settings: settings that differ from the preset.
+
+    Raises:
+        InputError: for an unknown method, preset or setting, a value that is not allowed, or a network without the
+            layers that the method adapts.
+    """
+    resolved = method_spec(name).resolve(preset, settings)
+    return method_class(name)(network, resolved, num_classes=num_classes, seed=seed)
+
+
+def _cloned(value: Any) -> Any:
+    """Copies nested dictionaries, lists and tuples with every tensor in them."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _cloned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_cloned(item) for item in value)
+    return value
+
+
+def _check_fit(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    wrong = sorted(set(own) ^ set(given)) or sorted(n for n, tensor in given.items() if tensor.shape != own[n].shape)
+    if wrong:
+        raise InputError(
+            f"the state does not fit this method: {what} {wrong[0]!r}"
+            + (f" and {len(wrong) - 1} more differ" if len(wrong) > 1 else " differs")
+            + "; load it into the same method with the same settings and backbone"
+        )

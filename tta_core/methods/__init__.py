@@ -1,0 +1,1 @@
+"""One folder is one method: `spec.py` describes it (torch-free), `method.py` is the algorithm."""

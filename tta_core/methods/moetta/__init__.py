@@ -1,0 +1,1 @@
+"""Mixture-of-experts LayerNorm with sample-wise routing."""

@@ -1,0 +1,27 @@
+"""Source: changes nothing in the network, learns nothing. The reference of every table; no deviations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tta_core.method import Method
+from tta_core.methods.source.spec import SourceSettings
+
+
+class Source(Method[SourceSettings]):
+    """Predicts with the pre-trained network."""
+
+    def prepare(self) -> None:
+        """Leaves the network as it is."""
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
+        """There is nothing to train."""
+        return
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the source logits `(batch, classes)`."""
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        self.record = {"selected": logits.new_zeros((), dtype=torch.int64)}
+        return logits

@@ -1,0 +1,21 @@
+"""Settings of `source`: none."""
+
+from __future__ import annotations
+
+from tta_core.spec import Frozen, MethodSpec
+
+
+class SourceSettings(Frozen):
+    """The source network has nothing to set."""
+
+
+SPEC = MethodSpec(
+    name="source",
+    title="the pre-trained network as it is, no adaptation",
+    paper="the reference of every table, also called NoAdapt",
+    changes="nothing",
+    implementation="Source",
+    settings=SourceSettings,
+    presets={"digits-c": {}, "official": {}, "paper": {}},
+    relative_cost=1.0,
+)

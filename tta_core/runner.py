@@ -1,0 +1,163 @@
+"""Runs one cell in this process: the one function that the grid calls."""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from tta_core.config import RunConfig
+from tta_core.cost import CostMeter
+from tta_core.data.images import Normalise, load_domains
+from tta_core.data.streams import stream_order
+from tta_core.errors import InputError
+from tta_core.loop import Columns, run_stream
+from tta_core.method import Diagnostics, build_method
+from tta_core.metrics import accuracy, accuracy_per_domain, all_finite
+from tta_core.networks import load_backbone
+from tta_core.registry import backbone_spec, benchmark_spec
+from tta_core.surgery import count_parameters
+
+RECORDED_PACKAGES = ("numpy", "timm", "torch")
+
+
+class CollapseError(RuntimeError):
+    """The method left the network with values that are not finite, so its numbers mean nothing."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything that one cell yields.
+
+    Attributes:
+        config: the resolved configuration.
+        cell: its id.
+        accuracy, accuracy5: top-1 and top-5 over the stream, in [0, 1].
+        domain_accuracy: top-1 by domain, in [0, 1].
+        samples: columns `(samples,)`, see `analysis.schema.SAMPLES`.
+        batches: columns `(batches,)`, see `analysis.schema.BATCHES`, and the method's own scalars.
+        diagnostics: quantity -> layer -> values, at the end of the stream.
+        stream_order: hash of the order of the samples.
+        seconds: wall time of the online loop in s, without loading.
+        images_per_second: samples divided by seconds.
+        peak_memory_mib: see `tta_core.cost.CostMeter`.
+        trainable_parameters: numbers that the method updates.
+        device: the device that ran the cell.
+        versions: Python and packages.
+        started_at: UTC.
+    """
+
+    config: RunConfig
+    cell: str
+    accuracy: float
+    accuracy5: float
+    domain_accuracy: dict[str, float]
+    samples: Columns
+    batches: Columns
+    diagnostics: Diagnostics
+    stream_order: str
+    seconds: float
+    images_per_second: float
+    peak_memory_mib: float
+    trainable_parameters: int
+    device: str
+    versions: dict[str, str]
+    started_at: datetime
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in the stream."""
+        return len(self.samples["position"])
+
+
+def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunResult:
+    """Runs one cell: builds the method around its backbone and feeds it the stream.
+
+    Args:
+        config: a configuration, or the values to build one from.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one.
+
+    Raises:
+        InputError: for values that are not allowed, a device that is not there, weights that do not fit.
+        CollapseError: if parameters end up infinite or not a number.
+    """
+    if not isinstance(config, RunConfig):
+        config = RunConfig.from_values(config)
+    started_at = datetime.now(UTC)
+    target = choose_device(device)
+    torch.manual_seed(config.seed)
+    backbone, benchmark = backbone_spec(config.backbone), benchmark_spec(config.benchmark)
+    domains = load_domains(config.benchmark, config.domains, config.severity, config.data_seed)
+    order = stream_order(
+        config.stream, config.domains, benchmark.images_per_domain, config.samples_per_domain, config.seed
+    )
+    method = build_method(
+        config.method,
+        load_backbone(backbone).to(target),
+        num_classes=backbone.num_classes,
+        preset=config.preset,
+        seed=config.seed,
+        **config.settings,
+    )
+    parameters = method.trainable_parameters()
+    meter = CostMeter(target)
+    gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
+    meter.start()
+    record = run_stream(
+        method,
+        domains,
+        order,
+        batch_size=config.batch_size,
+        normalise=Normalise(backbone.mean, backbone.std, target),
+        precision=config.precision,
+    )
+    meter.stop()
+    if not all_finite(parameters):
+        raise CollapseError(
+            f"{config.method} diverged: parameters are infinite or not a number after the stream; lower the learning "
+            f"rate (settings: {json.dumps(config.settings)})"
+        )
+    samples = dict(record.samples)
+    in_top5 = samples.pop("in_top5")
+    return RunResult(
+        config=config,
+        cell=config.cell_id(),
+        accuracy=accuracy(samples["prediction"], samples["label"]),
+        accuracy5=float(in_top5.mean()),
+        domain_accuracy=accuracy_per_domain(samples),
+        samples=samples,
+        batches=record.batches,
+        diagnostics=method.diagnostics(),
+        stream_order=order.order_hash(),
+        seconds=meter.seconds,
+        images_per_second=len(order) / meter.seconds,
+        peak_memory_mib=meter.peak_memory_mib,
+        trainable_parameters=count_parameters(list(parameters.values())),
+        device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
+        versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
+        started_at=started_at,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of that name; `auto` is a GPU if there is one.
+
+    Raises:
+        InputError: if there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}): give auto, cpu, cuda or cuda:N") from None
+    return device

@@ -1,0 +1,193 @@
+"""Frozen descriptions of methods, backbones, benchmarks and streams. Nothing here imports torch.
+
+A description is what `tta-grid list`, `plan` and `--help` need; the code that it describes is imported only when a
+cell runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tta_core.errors import InputError, closest_match, unknown_name
+
+Model = TypeVar("Model", bound=BaseModel)
+Pretraining = Literal["supervised", "mae", "clip", "text-prototype"]
+
+
+class Frozen(BaseModel):
+    """A data model that cannot be changed and refuses fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SearchRange(Frozen):
+    """Where a search may look for one setting."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class ScalarSpec(Frozen):
+    """One scalar that a method records at every step."""
+
+    description: str
+    unit: str = "1"
+
+
+class MethodSpec(Frozen):
+    """A test-time adaptation algorithm, described without importing it.
+
+    Attributes:
+        name: the name used in YAML, in tables and on the command line; also the folder in `tta_core/methods`.
+        title: one line for people.
+        paper: authors, title, venue.
+        changes: what the method changes in the network.
+        implementation: name of the `Method` class in the folder's `method.py`.
+        version: raised whenever the numbers that the method produces change; part of the cell id.
+        settings: the data model of the method's settings; its defaults are the `recommended` preset.
+        presets: named settings that differ from the defaults. `recommended` is always there and empty.
+        search: ranges for a search, by setting.
+        scalars: what the method adds to each row of `batches`.
+        scores: which logits are scored: those computed before the update on the same batch, or after it.
+        needs: what the method needs beyond the stream (source statistics, labels, held-out data).
+        relative_cost: cost of a step in source forwards, as published; only used to estimate time before anything ran.
+    """
+
+    name: str
+    title: str
+    paper: str
+    changes: str
+    implementation: str
+    version: int = 1
+    settings: type[BaseModel]
+    presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    search: dict[str, SearchRange] = Field(default_factory=dict)
+    scalars: dict[str, ScalarSpec] = Field(default_factory=dict)
+    scores: Literal["pre-update", "post-update"] = "pre-update"
+    needs: tuple[str, ...] = ()
+    relative_cost: float = 1.0
+
+    def preset_names(self) -> list[str]:
+        """The presets of this method, `recommended` first."""
+        return ["recommended", *sorted(set(self.presets) - {"recommended"})]
+
+    def resolve(self, preset: str, overrides: dict[str, Any]) -> BaseModel:
+        """Returns the complete settings: defaults, then the preset, then `overrides`.
+
+        Raises:
+            InputError: if the preset or a setting is unknown, or a value is not allowed.
+        """
+        if preset not in self.preset_names():
+            raise unknown_name(f"preset of {self.name}", preset, self.preset_names())
+        return validated(self.settings, {**self.presets.get(preset, {}), **overrides}, where=self.name)
+
+
+class BackboneSpec(Frozen):
+    """A network, its weights and their own preprocessing.
+
+    Attributes:
+        name: full name; for timm models `architecture.tag`, never a bare architecture.
+        pretraining: how the weights were made.
+        source: where the network comes from: `embedded:<pretraining>` is shipped with this package.
+        weights: name of the weights file.
+        sha256: checksum of the weights file.
+        num_classes: number of logits.
+        image_size: height and width of the input in pixels.
+        mean, std: per-channel normalisation of inputs in [0, 1].
+        crop: how an image is brought to `image_size`.
+        clean_accuracy: top-1 on the clean test images of `benchmark`, in [0, 1].
+        benchmark: the benchmark whose classes the head predicts.
+        forward_ms: milliseconds of a source forward for one image on one CPU core; only used to estimate time.
+    """
+
+    name: str
+    title: str
+    pretraining: Pretraining
+    source: str
+    weights: str
+    sha256: str
+    num_classes: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop: str
+    clean_accuracy: float
+    benchmark: str
+    forward_ms: float
+
+    def weights_tag(self) -> str:
+        """Short text that names these very weights."""
+        return f"{self.name}@{self.sha256[:12]}"
+
+
+class BenchmarkSpec(Frozen):
+    """Domains, counts and label space of a benchmark.
+
+    Attributes:
+        version: raised whenever the images change; part of the cell id.
+        domains: the domains that a table reports, in their published order.
+        held_out_domains: domains for choosing settings, never reported.
+        images_per_domain: number of images in each domain.
+        severities: allowed corruption strengths.
+    """
+
+    name: str
+    title: str
+    version: int
+    domains: tuple[str, ...]
+    held_out_domains: tuple[str, ...]
+    images_per_domain: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    severities: tuple[int, ...]
+    source: str
+    licence: str
+
+
+class StreamSpec(Frozen):
+    """An order in which the samples of a benchmark arrive.
+
+    Attributes:
+        reset: when the loop calls `reset()`: never, or at the start of each domain.
+    """
+
+    name: str
+    title: str
+    reset: Literal["never", "domain"]
+
+
+def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """Builds `model` from `values`, with one message for everything that is wrong.
+
+    Args:
+        model: the data model.
+        values: field values as read from YAML.
+        where: what the values belong to, to start the message with.
+
+    Raises:
+        InputError: naming each wrong field with what was given, what is allowed and the closest match.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(model, values, dict(item)) for item in error.errors())
+        raise InputError(f"{where}: {problems}") from None
+
+
+def _problem(model: type[BaseModel], values: dict[str, Any], item: dict[str, Any]) -> str:
+    location = [str(part) for part in item["loc"]]
+    name = ".".join(location)
+    if item["type"] == "extra_forbidden" and len(location) == 1:
+        allowed = sorted(model.model_fields)
+        match = closest_match(name, allowed)
+        hint = f", did you mean {match!r}?" if match else ","
+        return f"unknown key {name!r}{hint} allowed: {', '.join(allowed)}"
+    if item["type"] == "missing":
+        return f"{name!r} is missing: give it"
+    message = item["msg"].removeprefix("Value error, ")
+    if not location:
+        return message
+    return f"{name} = {item['input']!r} is not allowed: {message[0].lower()}{message[1:]}"

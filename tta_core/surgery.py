@@ -1,0 +1,71 @@
+"""Finding and replacing modules of a network. Replacing nothing is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from timm.layers import LayerNorm2d
+from torch import nn
+
+from tta_core.errors import InputError
+
+NORM_TYPES = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+"""The normalisation layers that test-time adaptation adapts; timm's LayerNorm2d is a LayerNorm."""
+
+
+def norm_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All normalisation layers with an affine pair, with their qualified names, in registration order."""
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, NORM_TYPES) and module.weight is not None
+    ]
+
+
+def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
+
+    The position in the list is the index that `disabled_norms` speaks of (MoETTA spec 1.2).
+    """
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, NORM_TYPES) and not isinstance(module, LayerNorm2d)
+    ]
+
+
+def replace_modules(
+    network: nn.Module, names: Sequence[str], replacement: Callable[[nn.Module], nn.Module], what: str
+) -> None:
+    """Replaces the named modules in place.
+
+    Args:
+        network: the network to edit.
+        names: qualified names, as in `named_modules`.
+        replacement: makes the new module from the old one.
+        what: what is being replaced, for the message.
+
+    Raises:
+        InputError: if there is nothing to replace.
+    """
+    if not names:
+        raise InputError(f"no {what} to replace in {type(network).__name__}: choose a backbone that has some")
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        owner = network.get_submodule(parent)
+        setattr(owner, child, replacement(getattr(owner, child)))
+
+
+def use_batch_statistics(network: nn.Module) -> None:
+    """Makes every BatchNorm2d normalise with the statistics of the current batch, in eval mode too."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+            module.running_mean = None
+            module.running_var = None
+            module.num_batches_tracked = None
+
+
+def count_parameters(parameters: Sequence[nn.Parameter]) -> int:
+    """Number of scalars in the given parameters."""
+    return sum(parameter.numel() for parameter in parameters)

@@ -1,0 +1,141 @@
+"""Columns, types, units and version of the result files: the contract between `grid` and `analysis`.
+
+A results folder holds one folder per finished cell and one per failed cell::
+
+    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet
+    RESULTS/failed/<cell>/cell.parquet
+
+A cell's folder appears by one rename, so it is either complete or absent. Each field carries its unit and meaning as
+field metadata, each file the schema version as schema metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"tta_grid_schema_version"
+
+CELLS_FOLDER = "cells"
+FAILED_FOLDER = "failed"
+
+DONE = "done"
+FAILED = "failed"
+
+
+def _field(name: str, kind: pa.DataType, unit: str, meaning: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "meaning": meaning})
+
+
+_TEXT = pa.string()
+_VERSION_METADATA = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+
+CELL = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id: method and a hash of everything that can change the result"),
+        _field("sweep", _TEXT, "", "name of the sweep that ran the cell"),
+        _field("method", _TEXT, "", "test-time adaptation method"),
+        _field("preset", _TEXT, "", "named settings that the cell started from"),
+        _field("settings", _TEXT, "JSON", "all settings of the method, resolved"),
+        _field("backbone", _TEXT, "", "network and weights"),
+        _field("pretraining", _TEXT, "", "how the weights were made: supervised, mae, clip, text-prototype"),
+        _field("benchmark", _TEXT, "", "benchmark"),
+        _field("severity", pa.int32(), "1-5", "corruption strength"),
+        _field("stream", _TEXT, "", "order in which samples arrive"),
+        _field("stream_order", _TEXT, "", "hash of the very order of this cell's samples"),
+        _field("samples_per_domain", pa.int32(), "images", "images taken from each domain"),
+        _field("batch_size", pa.int32(), "images", "images in a full batch"),
+        _field("seed", pa.int64(), "", "seed of the stream order and of the method"),
+        _field("fingerprint", _TEXT, "", "hash of `protocol`: cells may be compared only where it agrees"),
+        _field("protocol", _TEXT, "JSON", "what makes results comparable"),
+        _field("config", _TEXT, "JSON", "the whole configuration of the cell"),
+        _field("status", _TEXT, "", "done or failed"),
+        _field("reason", _TEXT, "", "why the cell failed; empty if it did not"),
+        _field("accuracy", pa.float64(), "[0, 1]", "top-1 accuracy over all samples of the stream", nullable=True),
+        _field("accuracy5", pa.float64(), "[0, 1]", "top-5 accuracy over all samples of the stream", nullable=True),
+        _field("n_samples", pa.int64(), "images", "samples in the stream"),
+        _field("seconds", pa.float64(), "s", "wall time of the online loop, without loading", nullable=True),
+        _field("images_per_second", pa.float64(), "1/s", "n_samples / seconds", nullable=True),
+        _field(
+            "peak_memory_mib",
+            pa.float64(),
+            "MiB",
+            "peak during the loop: resident memory of the process on CPU, allocated memory on a GPU",
+            nullable=True,
+        ),
+        _field("trainable_parameters", pa.int64(), "1", "numbers that the method updates", nullable=True),
+        _field("device", _TEXT, "", "device that ran the cell"),
+        _field("versions", _TEXT, "JSON", "versions of Python and of the packages that computed the result"),
+        _field("git_commit", _TEXT, "", "commit of this project; ends in -dirty with uncommitted changes; may be empty"),
+        _field("started_at", pa.timestamp("us", tz="UTC"), "UTC", "when the cell started"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row a cell; nullable columns are empty for failed cells."""
+
+BATCHES = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id"),
+        _field("step", pa.int32(), "batches", "number of the batch in the stream, from 0"),
+        _field("samples_seen", pa.int64(), "images", "samples seen including this batch"),
+        _field("loss", pa.float64(), "nat", "loss of the update on this batch; empty if there was none", nullable=True),
+        _field("selected", pa.int32(), "images", "samples of the batch that entered the loss"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row a batch; each method adds its own scalars as further float64 columns (see `batches_schema`)."""
+
+SAMPLES = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id"),
+        _field("position", pa.int64(), "images", "place in the stream, from 0"),
+        _field("domain", _TEXT, "", "domain of the image"),
+        _field("index", pa.int32(), "", "number of the image in its domain"),
+        _field("label", pa.int32(), "", "true class"),
+        _field("prediction", pa.int32(), "", "predicted class, from the scored logits"),
+        _field("confidence", pa.float32(), "[0, 1]", "largest softmax probability"),
+        _field("entropy", pa.float32(), "nat", "entropy of the softmax"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row a sample, in stream order."""
+
+DIAGNOSTICS = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id"),
+        _field("quantity", _TEXT, "", "what was measured at the end of the stream, such as expert_usage"),
+        _field("layer", _TEXT, "", "module that it was measured in; empty if it is of the whole network"),
+        _field("item", pa.int32(), "", "number of the expert, component, ...; 0 for a scalar"),
+        _field("value", pa.float64(), "1", "the value"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""Quantities of a method that have more than one value."""
+
+FILES: Mapping[str, pa.Schema] = {
+    "cell": CELL,
+    "batches": BATCHES,
+    "samples": SAMPLES,
+    "diagnostics": DIAGNOSTICS,
+}
+"""File name (without `.parquet`) in a finished cell's folder -> schema."""
+
+VIEWS: Mapping[str, str] = {
+    "cells": "cell",
+    "batches": "batches",
+    "samples": "samples",
+    "diagnostics": "diagnostics",
+}
+"""View name in SQL -> file name."""
+
+
+def batches_schema(scalars: Mapping[str, tuple[str, str]]) -> pa.Schema:
+    """The schema of `batches` with a method's own scalars.
+
+    Args:
+        scalars: name -> (unit, meaning).
+    """
+    extra = [_field(name, pa.float64(), unit, meaning, nullable=True) for name, (unit, meaning) in scalars.items()]
+    return pa.schema([*BATCHES, *extra], metadata=_VERSION_METADATA)

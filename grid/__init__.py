@@ -1,0 +1,1 @@
+"""Many trials: sweeps in YAML, Ray Tune, the result store, MLflow and the `tta-grid` command."""

@@ -1,0 +1,250 @@
+"""The `tta-grid` command. Thin: each command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tta_core.errors import InputError, closest_match
+
+if TYPE_CHECKING:
+    from grid.launch import Outcome
+    from grid.plan import Plan
+    from grid.store import ResultStore
+    from grid.sweep import Sweep
+
+EXIT_SOME_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+class BadInput(click.ClickException):
+    """What the user gave is wrong: one message, exit status 2."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class Commands(click.Group):
+    """Names the closest command for a misspelt one, and turns a user's mistakes into one message each."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Finds a command by name."""
+        command = super().get_command(ctx, cmd_name)
+        match = closest_match(cmd_name, self.commands) if command is None else None
+        if match:
+            raise click.UsageError(f"no command {cmd_name!r}. Did you mean {match!r}?", ctx)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise BadInput(str(error)) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tta-grid", prog_name="tta-grid")
+def main() -> None:
+    """Runs grids of test-time adaptation experiments.
+
+    \b
+    tta-grid plan quickstart                 what would run, and for how long
+    tta-grid run quickstart                  run it; again runs only what is missing
+    tta-grid report results/quickstart       leaderboard and HTML page
+    """
+
+
+def _sweep_options(command: Any) -> Any:
+    command = click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry of the sweep; repeatable."
+    )(command)
+    command = click.option("--results", metavar="DIR", help="Results folder. [default: results/NAME-OF-THE-SWEEP]")(
+        command
+    )
+    return click.argument("sweep")(command)
+
+
+def _open_sweep(name: str, overrides: tuple[str, ...], results: str | None) -> tuple[Sweep, ResultStore]:
+    from pathlib import Path
+
+    from grid.store import ResultStore
+    from grid.sweep import read_sweep
+
+    sweep = read_sweep(name, overrides)
+    return sweep, ResultStore(results or Path("results") / sweep.sweep)
+
+
+@main.command()
+@_sweep_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(sweep: str, results: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Lists the cells of SWEEP, which of them exist, and an estimate of time.
+
+    SWEEP is a YAML file or the name of a shipped sweep, such as quickstart.
+    """
+    from grid.plan import make_plan
+
+    made = make_plan(*_open_sweep(sweep, overrides, results))
+    click.echo(made.as_json() if as_json else _plan_text(made))
+
+
+def _plan_text(plan: Plan) -> str:
+    from grid.progress import duration
+
+    width = max(map(len, plan.cells))
+    lines = [
+        f"{cell:<{width}}  {plan.states.get(cell, 'new'):<6}  {duration(plan.seconds[cell]):>7}  {plan.labels[cell]}"
+        for cell in plan.cells
+    ]
+    left_out = [f"{plan.duplicates} combinations are the same cell as another"] if plan.duplicates else []
+    left_out += [f"{plan.excluded} combinations are excluded"] if plan.excluded else []
+    done = len(plan.cells) - len(plan.to_run)
+    return "\n".join(
+        [
+            f"{'cell':<{width}}  state   seconds  what sets it apart".replace("seconds", "   time"),
+            *lines,
+            "",
+            f"sweep {plan.sweep.sweep}: {len(plan.cells)} cells, {done} done, {len(plan.to_run)} to run"
+            + "".join(f"; {text}" for text in left_out),
+            f"about {duration(plan.estimate.seconds)} ({plan.estimate.basis})",
+        ]
+    )
+
+
+@main.command()
+@_sweep_options
+@click.option("--address", metavar="ADDR", help="Ray head (host:port or auto). [default: start Ray here]")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in the results folder]")
+def run(
+    sweep: str, results: str | None, overrides: tuple[str, ...], address: str | None, tracking_uri: str | None
+) -> None:
+    """Runs the cells of SWEEP that the results folder lacks.
+
+    \b
+    Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
+    130 interrupted. The same command goes on where an earlier one stopped.
+    """
+    from grid.launch import launch_sweep
+
+    opened, store = _open_sweep(sweep, overrides, results)
+    try:
+        outcome = launch_sweep(opened, store, address=address, tracking_uri=tracking_uri)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    _tell_outcome(outcome, store)
+
+
+def _tell_outcome(outcome: Outcome, store: ResultStore) -> None:
+    cells = outcome.plan.cells
+    existed = len(cells) - len(outcome.plan.to_run)
+    done = len(cells) - len(outcome.failed) - len(outcome.not_run)
+    if done:
+        from analysis.report import report_markdown
+
+        from analysis.load import open_results
+
+        click.echo()
+        click.echo(report_markdown(open_results(store.folder)))
+    click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
+    click.echo(f"results  {store.folder}")
+    click.echo(f"report   tta-grid report {_shown(store)}")
+    if outcome.tracking_uri:
+        click.echo(f"mlflow   mlflow ui --backend-store-uri {outcome.tracking_uri}")
+    if outcome.tracking_problem:
+        click.echo(f"warning: MLflow lacks some runs ({outcome.tracking_problem}); the next run logs them", err=True)
+    for cell, reason in outcome.failed.items():
+        click.echo(f"failed: {outcome.plan.labels[cell]} ({cell}): {reason}", err=True)
+    if outcome.failed:
+        click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
+    if outcome.not_run:
+        click.echo(
+            f"interrupted with {len(outcome.not_run)} cells to go; the rest is kept. Go on with the same command.",
+            err=True,
+        )
+        raise SystemExit(EXIT_INTERRUPTED)
+    if outcome.failed:
+        raise SystemExit(EXIT_SOME_FAILED)
+
+
+def _shown(store: ResultStore) -> str:
+    """The folder as a user would type it here."""
+    from pathlib import Path
+
+    try:
+        return str(store.folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(store.folder)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams"]))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_(kind: str, as_json: bool) -> None:
+    """Lists what a sweep can name: methods, backbones, benchmarks or streams."""
+    import json
+
+    from grid.listing import listing, listing_text
+
+    click.echo(json.dumps(listing(kind), indent=2) if as_json else listing_text(kind))
+
+
+@main.command()
+@click.argument("results", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def status(results: str, as_json: bool) -> None:
+    """Says what the results folder DIR holds, and what failed and why."""
+    import json
+
+    from grid.listing import status_of, status_text
+
+    with _results_errors():
+        found = status_of(results)
+    click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
+
+
+@main.command()
+@click.argument("results", metavar="DIR")
+@click.argument("sql", metavar="SQL")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def query(results: str, sql: str, form: str) -> None:
+    """Runs SQL on the results in DIR: views cells, batches, samples, diagnostics.
+
+    \b
+    tta-grid query results/quickstart "SELECT method, avg(accuracy) FROM cells GROUP BY method"
+    """
+    from grid.listing import run_query
+
+    with _results_errors():
+        click.echo(run_query(results, sql, form), nl=False)
+
+
+@main.command()
+@click.argument("results", metavar="DIR")
+@click.option("--output", metavar="FILE", help="HTML page to write. [default: DIR/report.html]")
+def report(results: str, output: str | None) -> None:
+    """Prints the leaderboard of DIR and writes one self-contained HTML page."""
+    from pathlib import Path
+
+    from analysis.report import report_markdown, write_report
+
+    from analysis.load import open_results
+
+    with _results_errors():
+        click.echo(report_markdown(open_results(results)))
+        click.echo(f"wrote {write_report(results, Path(output) if output else None)}")
+
+
+class _results_errors:  # noqa: N801 (a context manager that reads as a phrase)
+    """Turns errors about results into one message and exit status 2; `analysis` knows nothing of `InputError`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from analysis.load import ResultsError
+
+        if isinstance(error, ResultsError):
+            raise BadInput(str(error)) from None

@@ -1,0 +1,42 @@
+"""Environment switches of Ray, Tune and MLflow, to be set before these are imported.
+
+Each is a default: what the user's own environment says goes first.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SWITCHES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A killed driver loses nothing: resuming goes by our own store, so Tune's snapshots need no care.
+    "TUNE_GLOBAL_CHECKPOINT_S": "5",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # The default loggers import torch into the driver and cost more than a short cell.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Without it a trial that asks for no GPU sees all of them.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Relative paths of the user mean the folder where the command was typed.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def set_switches(*, local_cluster: bool) -> None:
+    """Sets the switches that the user's environment leaves open.
+
+    Args:
+        local_cluster: whether Ray is started here, on loopback, and needs no token. For another cluster the token
+            mode is on if a token exists, since Ray's own default fails without saying why.
+    """
+    for name, value in SWITCHES.items():
+        os.environ.setdefault(name, value)
+    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    has_token = has_token or (Path.home() / ".ray" / "auth_token").exists()
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token and not local_cluster else "disabled")

@@ -1,0 +1,89 @@
+"""One launch of a sweep: plan, run what is missing, mirror to MLflow, say how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grid.plan import Plan, make_plan
+from grid.store import ResultStore
+from grid.sweep import Sweep
+
+if TYPE_CHECKING:
+    from grid.tune import CellListener
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended.
+
+    Attributes:
+        plan: what was to be done.
+        failed: cell id -> reason, of the cells that failed.
+        not_run: cells that neither finished nor failed, because the launch was interrupted.
+        tracking_uri: where MLflow has the runs; None without tracking.
+        tracking_problem: why MLflow lacks some runs, if it does.
+    """
+
+    plan: Plan
+    failed: dict[str, str]
+    not_run: list[str]
+    tracking_uri: str | None
+    tracking_problem: str | None
+
+
+def launch_sweep(
+    sweep: Sweep, store: ResultStore, *, address: str | None = None, tracking_uri: str | None = None
+) -> Outcome:
+    """Runs the cells of a sweep that the store lacks.
+
+    Args:
+        sweep: the sweep.
+        store: where results go; made if it is missing.
+        address: a Ray head to connect to; by default Ray is started on this machine.
+        tracking_uri: MLflow store; by default the sweep's, then an sqlite file in the results folder.
+
+    Raises:
+        InputError: if the store, the cluster or the tracking URI cannot be used.
+    """
+    from grid.environment import set_switches
+
+    set_switches(local_cluster=address is None)
+    store.create()
+    with store.locked(), ExitStack() as context:
+        plan = make_plan(sweep, store)
+        mirror = None
+        if sweep.tracking.enabled:
+            from grid.tracking import MlflowMirror
+
+            mirror = context.enter_context(MlflowMirror(plan, store, tracking_uri))
+        if plan.to_run:
+            _run(plan, store, address, [mirror] if mirror else [])
+        context.close()
+        states = store.states()
+        return Outcome(
+            plan=plan,
+            failed=store.failures([cell for cell in plan.cells if states.get(cell) == "failed"]),
+            not_run=[cell for cell in plan.cells if cell not in states],
+            tracking_uri=mirror.uri if mirror else None,
+            tracking_problem=mirror.problem if mirror else None,
+        )
+
+
+def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequence[CellListener]) -> None:
+    from grid.progress import LaunchProgress
+    from grid.provenance import git_commit
+    from grid.trial import Launch
+    from grid.tune import run_cells
+
+    launch = Launch(
+        sweep=plan.sweep.sweep,
+        results=str(store.folder),
+        device=plan.sweep.resources.device,
+        git_commit=git_commit(),
+        cells=plan.to_run,
+    )
+    with LaunchProgress(plan) as progress:
+        run_cells(launch, store, plan.sweep.resources, [progress, *listeners], address)

@@ -1,0 +1,151 @@
+"""What `tta-grid list`, `status` and `query` show. Imports no torch, ray, mlflow or optuna."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.load import ResultsError, open_results
+from tta_core.backbones import BACKBONES
+from tta_core.data.benchmarks import BENCHMARKS
+from tta_core.data.streams import STREAMS
+from tta_core.registry import methods
+
+Row = dict[str, Any]
+
+
+def listing(kind: str) -> list[Row]:
+    """One row for each method, backbone, benchmark or stream."""
+    if kind == "methods":
+        return [
+            {
+                "name": spec.name,
+                "title": spec.title,
+                "paper": spec.paper,
+                "changes": spec.changes,
+                "needs": list(spec.needs),
+                "presets": spec.preset_names(),
+                "settings": spec.settings().model_dump(mode="json"),
+                "search": {name: found.model_dump() for name, found in spec.search.items()},
+            }
+            for spec in methods().values()
+        ]
+    tables: Mapping[str, Mapping[str, Any]] = {"backbones": BACKBONES, "benchmarks": BENCHMARKS, "streams": STREAMS}
+    return [row.model_dump(mode="json") for row in tables[kind].values()]
+
+
+_SHOWN = {
+    "methods": ("title", "changes", "needs", "presets", "settings", "paper"),
+    "backbones": ("title", "pretraining", "benchmark", "clean_accuracy", "image_size", "mean", "std", "crop", "sha256"),
+    "benchmarks": ("title", "domains", "held_out_domains", "images_per_domain", "severities", "source", "licence"),
+    "streams": ("title", "reset"),
+}
+
+
+def listing_text(kind: str) -> str:
+    """The rows for people: a name, and what belongs to it below."""
+    blocks = []
+    for row in listing(kind):
+        lines = [f"  {key:<18}{_plain(row[key])}" for key in _SHOWN[kind]]
+        blocks.append("\n".join([row["name"], *lines]))
+    return "\n\n".join(blocks)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def status_of(results: str) -> dict[str, Any]:
+    """Counts by sweep and method, and the failures of a results folder."""
+    connection = open_results(results)
+    counts = connection.sql(
+        "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
+        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method"
+    ).fetchall()
+    failures = connection.sql("select cell, reason from cells where status = 'failed' order by cell").fetchall()
+    last = connection.sql("select max(started_at)::varchar from cells").fetchall()[0][0]
+    names = ("sweep", "method", "done", "failed", "mean_accuracy", "loop_seconds")
+    return {
+        "results": str(results),
+        "done": sum(row[2] for row in counts),
+        "failed": len(failures),
+        "last_started": last,
+        "methods": [dict(zip(names, row, strict=True)) for row in counts],
+        "failures": [{"cell": cell, "reason": reason} for cell, reason in failures],
+    }
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """`status_of` for people."""
+    head = f"{status['results']}: {status['done']} cells done, {status['failed']} failed"
+    if not status["methods"]:
+        return f"{head}. Run a sweep into it: tta-grid run SWEEP --results {status['results']}"
+    rows = [
+        [row["sweep"], row["method"], row["done"], row["failed"], _percent(row["mean_accuracy"]), _seconds(row)]
+        for row in status["methods"]
+    ]
+    lines = [head, f"last cell started {status['last_started']}", ""]
+    lines.append(text_table(["sweep", "method", "done", "failed", "mean accuracy", "loop time"], rows).rstrip())
+    lines += [f"failed: {failure['cell']}: {failure['reason']}" for failure in status["failures"]]
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    return "" if row["loop_seconds"] is None else f"{row['loop_seconds']:.1f} s"
+
+
+def run_query(results: str, sql: str, form: str) -> str:
+    """Runs SQL on a results folder and returns the answer as a table, CSV or JSON, ending in a newline.
+
+    Raises:
+        ResultsError: if the folder is no results folder or DuckDB does not understand the query.
+    """
+    import duckdb
+
+    connection = open_results(results)
+    try:
+        relation = connection.sql(sql)
+        if relation is None:
+            return ""
+        names, rows = relation.columns, relation.fetchall()
+    except duckdb.Error as error:
+        raise ResultsError(
+            f"the query failed: {error}\nViews: cells, batches, samples, diagnostics; their columns: DESCRIBE cells"
+        ) from None
+    if form == "json":
+        return json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=2) + "\n"
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([names, *rows])
+        return text.getvalue()
+    return text_table(names, rows)
+
+
+def text_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in plain text, one line a row, numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max([len(name), *(len(row[column]) for row in cells)]) for column, name in enumerate(names)]
+    right = [any(isinstance(row[column], int | float) for row in rows) for column in range(len(names))]
+
+    def line(values: Sequence[str]) -> str:
+        padded = (v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True))
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(names), line(["-" * width for width in widths]), *map(line, cells)]) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

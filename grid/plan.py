@@ -1,0 +1,163 @@
+"""What a sweep would run: its cells, which of them the store has, how long the rest may take. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grid.expand import expand
+from grid.store import CellState, ResultStore
+from grid.sweep import Resources, Sweep
+from tta_core.config import RunConfig
+from tta_core.registry import backbone_spec, method_spec
+
+STARTUP_SECONDS = 15.0
+"""Starting Ray and importing torch in the first workers, measured on two cores."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time for the cells that are left.
+
+    Attributes:
+        seconds: wall time on this machine, in s.
+        basis: what the estimate rests on.
+    """
+
+    seconds: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, expanded and held against a store.
+
+    Attributes:
+        sweep: the sweep.
+        cells: cell id -> configuration, in order.
+        states: state of those cells that the store has.
+        labels: cell id -> short text of what sets the cell apart.
+        seconds: cell id -> estimated seconds of its loop, for all cells.
+        estimate: time for the cells that are left.
+        duplicates, excluded: see `grid.expand.Expansion`.
+    """
+
+    sweep: Sweep
+    cells: dict[str, RunConfig]
+    states: dict[str, CellState]
+    labels: dict[str, str]
+    seconds: dict[str, float]
+    estimate: Estimate
+    duplicates: int
+    excluded: int
+
+    @property
+    def to_run(self) -> dict[str, RunConfig]:
+        """The cells that are not finished; those that failed are tried again."""
+        return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
+
+    def as_json(self) -> str:
+        """The plan for machines."""
+        cells = [
+            {
+                "cell": cell,
+                "state": self.states.get(cell, "new"),
+                "exists": self.states.get(cell) == "done",
+                "estimated_seconds": round(self.seconds[cell], 2),
+                "config": config.model_dump(mode="json"),
+            }
+            for cell, config in self.cells.items()
+        ]
+        return json.dumps(
+            {
+                "sweep": self.sweep.sweep,
+                "total": len(self.cells),
+                "to_run": len(self.to_run),
+                "duplicates": self.duplicates,
+                "excluded": self.excluded,
+                "estimated_seconds": round(self.estimate.seconds, 1),
+                "estimate_basis": self.estimate.basis,
+                "cells": cells,
+            },
+            indent=2,
+        )
+
+
+def make_plan(sweep: Sweep, store: ResultStore) -> Plan:
+    """Expands a sweep, looks up its cells in the store and estimates the time for the rest."""
+    expansion = expand(sweep)
+    known = store.states()
+    states = {cell: known[cell] for cell in expansion.cells if cell in known}
+    measured = _measured_costs(store) if "done" in known.values() else {}
+    seconds = {cell: _cell_seconds(config, measured) for cell, config in expansion.cells.items()}
+    left = [seconds[cell] for cell in expansion.cells if states.get(cell) != "done"]
+    basis = "from finished cells" if measured else "nominal, nothing measured yet"
+    slots = _slots(sweep.resources)
+    wall = max(sum(left) / slots, max(left, default=0.0)) + (STARTUP_SECONDS if left else 0.0)
+    return Plan(
+        sweep=sweep,
+        cells=expansion.cells,
+        states=states,
+        labels=cell_labels(expansion.cells),
+        seconds=seconds,
+        estimate=Estimate(wall, f"{basis}; {slots} at once on this machine"),
+        duplicates=expansion.duplicates,
+        excluded=expansion.excluded,
+    )
+
+
+def cell_labels(cells: Mapping[str, RunConfig]) -> dict[str, str]:
+    """For each cell its method and whatever varies in the sweep: its method's settings, other fields, the seed."""
+    flat = {cell: _flat(config) for cell, config in cells.items()}
+    seen: dict[tuple[str, str], set[str]] = {}
+    for values in flat.values():
+        for key, value in values.items():
+            for scope in (values["method"], ""):
+                seen.setdefault((scope, key), set()).add(value)
+    labels = {}
+    for cell, values in flat.items():
+        varying = [
+            key
+            for key in values
+            if key != "method" and len(seen["" if key in RunConfig.model_fields else values["method"], key]) > 1
+        ]
+        labels[cell] = " ".join([values["method"], *(f"{key}={values[key]}" for key in varying)])
+    return labels
+
+
+def _flat(config: RunConfig) -> dict[str, str]:
+    values: dict[str, Any] = config.model_dump(mode="json", exclude={"settings", "seed"})
+    values = {"method": values.pop("method")} | config.settings | values | {"seed": config.seed}
+    return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+
+
+def _measured_costs(store: ResultStore) -> dict[tuple[str, str], float]:
+    """(method, backbone) -> seconds per image, and ("", backbone) -> seconds per image and source forward."""
+    from analysis.load import open_results
+
+    rows = (
+        open_results(store.folder)
+        .sql("select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all")
+        .fetchall()
+    )
+    costs = {(method, backbone): seconds for method, backbone, seconds in rows}
+    for backbone in {backbone for _, backbone, _ in rows}:
+        units = [s / method_spec(m).relative_cost for m, b, s in rows if b == backbone]
+        costs["", backbone] = sum(units) / len(units)
+    return costs
+
+
+def _cell_seconds(config: RunConfig, measured: Mapping[tuple[str, str], float]) -> float:
+    images = config.samples_per_domain * len(config.domains)
+    if (config.method, config.backbone) in measured:
+        return images * measured[config.method, config.backbone]
+    forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
+    return images * forward * method_spec(config.method).relative_cost
+
+
+def _slots(resources: Resources) -> int:
+    slots = max(1, int((os.cpu_count() or 1) / resources.cpu))
+    return min(slots, resources.max_concurrent or slots)

@@ -1,0 +1,103 @@
+"""Turns what a cell yields into Arrow tables of the stored schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analysis import schema
+from tta_core.config import RunConfig
+from tta_core.registry import backbone_spec, method_spec
+from tta_core.runner import RunResult
+
+RECORDED_PACKAGES = ("ray", "tta-grid")
+
+
+def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str, pa.Table]:
+    """The four tables of a finished cell, by file name."""
+    cell = result.cell
+    row = _config_columns(result.config, sweep=sweep, git_commit=git_commit) | {
+        "stream_order": result.stream_order,
+        "status": schema.DONE,
+        "reason": "",
+        "accuracy": result.accuracy,
+        "accuracy5": result.accuracy5,
+        "n_samples": result.n_samples,
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+        "peak_memory_mib": result.peak_memory_mib,
+        "trainable_parameters": result.trainable_parameters,
+        "device": result.device,
+        "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),
+        "started_at": result.started_at,
+    }
+    scalars = {name: (s.unit, s.description) for name, s in method_spec(result.config.method).scalars.items()}
+    no_loss = {"loss": np.full(len(result.batches["step"]), np.nan)}
+    return {
+        "cell": pa.Table.from_pylist([row], schema=schema.CELL),
+        "batches": _table(cell, no_loss | result.batches, schema.batches_schema(scalars)),
+        "samples": _table(cell, result.samples, schema.SAMPLES),
+        "diagnostics": _diagnostics(result),
+    }
+
+
+def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str, started_at: datetime) -> pa.Table:
+    """The one-row table of a cell that failed."""
+    row = _config_columns(config, sweep=sweep, git_commit=git_commit) | {
+        "stream_order": "",
+        "status": schema.FAILED,
+        "reason": reason,
+        "n_samples": 0,
+        "device": "",
+        "versions": json.dumps({name: version(name) for name in RECORDED_PACKAGES}),
+        "started_at": started_at,
+    }
+    return pa.Table.from_pylist([row], schema=schema.CELL)
+
+
+def _config_columns(config: RunConfig, *, sweep: str, git_commit: str) -> dict[str, Any]:
+    return {
+        "cell": config.cell_id(),
+        "sweep": sweep,
+        "method": config.method,
+        "preset": config.preset,
+        "settings": json.dumps(config.settings, sort_keys=True),
+        "backbone": config.backbone,
+        "pretraining": backbone_spec(config.backbone).pretraining,
+        "benchmark": config.benchmark,
+        "severity": config.severity,
+        "stream": config.stream,
+        "samples_per_domain": config.samples_per_domain,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "fingerprint": config.fingerprint(),
+        "protocol": json.dumps(config.protocol(), sort_keys=True),
+        "config": config.model_dump_json(),
+        "git_commit": git_commit,
+    }
+
+
+def _table(cell: str, columns: Mapping[str, Any], kind: pa.Schema) -> pa.Table:
+    rows = len(next(iter(columns.values())))
+    values = dict(columns) | {"cell": np.full(rows, cell)}
+    unknown = set(values) - set(kind.names)
+    assert not unknown, f"columns without a place in the schema: {unknown}"
+    # NaN stands for a scalar that a step did not record, and becomes an empty value.
+    arrays = [pa.array(values[field.name], from_pandas=True).cast(field.type) for field in kind]
+    return pa.Table.from_arrays(arrays, schema=kind)
+
+
+def _diagnostics(result: RunResult) -> pa.Table:
+    rows = [
+        {"cell": result.cell, "quantity": quantity, "layer": layer, "item": item, "value": value}
+        for quantity, layers in result.diagnostics.items()
+        for layer, values in layers.items()
+        for item, value in enumerate(values)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.DIAGNOSTICS)

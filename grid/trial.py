@@ -1,0 +1,72 @@
+"""What a Ray worker does with one cell."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from grid.store import ResultStore
+from tta_core.config import RunConfig
+from tta_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What all trials of one launch share.
+
+    Attributes:
+        sweep: name of the sweep.
+        results: absolute path of the results folder, the same on every node.
+        device: device of the network.
+        git_commit: commit of this project on the driver.
+        cells: cell id -> configuration.
+    """
+
+    sweep: str
+    results: str
+    device: str
+    git_commit: str
+    cells: dict[str, RunConfig]
+
+
+@dataclass(frozen=True)
+class CellEnd:
+    """How a cell ended.
+
+    Attributes:
+        status: `done` or `failed`.
+        reason: why it failed.
+        accuracy: top-1 over the stream in [0, 1], of a cell that finished just now.
+        seconds: wall time of its online loop in s.
+    """
+
+    status: str
+    reason: str = ""
+    accuracy: float | None = None
+    seconds: float | None = None
+
+
+def run_cell(cell: str, launch: Launch) -> CellEnd:
+    """Runs one cell and publishes its result, or why it failed, in the store.
+
+    A cell that is in the store already is not run again, so a trial may be tried any number of times.
+
+    Raises:
+        Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
+    """
+    from tta_core.runner import CollapseError, run
+
+    store = ResultStore(launch.results)
+    if store.cell_folder(cell).exists():
+        return CellEnd("done")
+    config = launch.cells[cell]
+    try:
+        result = run(config, device=launch.device)
+    except (InputError, CollapseError) as error:
+        # Trying again would end the same way.
+        store.write_failure(
+            config, str(error), sweep=launch.sweep, git_commit=launch.git_commit, traceback=traceback.format_exc()
+        )
+        return CellEnd("failed", reason=str(error))
+    store.write_result(result, sweep=launch.sweep, git_commit=launch.git_commit)
+    return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)

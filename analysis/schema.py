@@ -68,7 +68,7 @@ CELL = pa.schema(
         _field("trainable_parameters", pa.int64(), "1", "numbers that the method updates", nullable=True),
         _field("device", _TEXT, "", "device that ran the cell"),
         _field("versions", _TEXT, "JSON", "versions of Python and of the packages that computed the result"),
-        _field("git_commit", _TEXT, "", "commit of this project; ends in -dirty with uncommitted changes; may be empty"),
+        _field("git_commit", _TEXT, "", "commit of this project; ends in -dirty if files were changed; may be empty"),
         _field("started_at", pa.timestamp("us", tz="UTC"), "UTC", "when the cell started"),
     ],
     metadata=_VERSION_METADATA,

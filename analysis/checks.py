@@ -1,0 +1,188 @@
+"""Whether the results are what they say: unique, finite, complete, recounted, comparable, balanced over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from analysis.configurations import Configuration, configurations
+from analysis.load import rows
+
+RECOUNT_TOLERANCE = 1e-6
+"""A stored accuracy may have been rounded to float32, but a single sample more or less must be noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in the results that should not be so.
+
+    Attributes:
+        check: what was checked, a key of `CHECKS`.
+        message: what is wrong, where, for people.
+    """
+
+    check: str
+    message: str
+
+
+def unique_cells(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Each cell is there once, and each configuration has one cell a seed."""
+    copies = rows(con, "select cell, count(*) from cells group by cell having count(*) > 1 order by cell")
+    problems = [
+        f"cell {cell} is there {count} times: delete the copies of its folder, or its samples are counted twice"
+        for cell, count in copies
+    ]
+    repeated = rows(
+        con,
+        """
+        select list(cell order by started_at, cell), any_value(method), seed
+        from (select distinct cell, started_at, method, seed, fingerprint, backbone, settings from cells
+            where status = 'done')
+        group by fingerprint, method, backbone, json(settings), seed having count(*) > 1 order by 2, 3, 1
+        """,
+    )
+    problems += [
+        f"{method} with the same settings and seed {seed} was run as {_listed(cells)}: the newest is used"
+        for cells, method, seed in repeated
+    ]
+    return problems
+
+
+def finite_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Each finished cell has an accuracy in [0, 1] and finite confidences."""
+    bad = rows(
+        con,
+        """
+        select cell, accuracy from cells
+        where status = 'done' and (accuracy is null or not isfinite(accuracy) or accuracy not between 0 and 1)
+        order by cell
+        """,
+    )
+    problems = [f"cell {cell}: accuracy is {_number(accuracy)}, not a number from 0 to 1" for cell, accuracy in bad]
+    lost = rows(
+        con,
+        """
+        select cell, count(*) from samples where not isfinite(confidence) or not isfinite(entropy)
+        group by cell order by cell
+        """,
+    )
+    problems += [
+        f"cell {cell}: confidence or entropy is not finite for {count} samples: the network has diverged"
+        for cell, count in lost
+    ]
+    return problems
+
+
+def complete_samples(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Each finished cell has one row for each position of its stream."""
+    found = rows(
+        con,
+        """
+        with counted as (
+            select cell, count(*) as n, count(distinct position) as places, min(position) as low, max(position) as high
+            from samples group by cell
+        )
+        select cells.cell, n_samples, coalesce(n, 0), coalesce(places, 0), low, high
+        from (select distinct cell, n_samples from cells where status = 'done') as cells
+            left join counted on counted.cell = cells.cell
+        where n is null or n <> n_samples or places <> n_samples or low <> 0 or high <> n_samples - 1
+        order by cells.cell
+        """,
+    )
+    problems = []
+    for cell, expected, count, places, low, high in found:
+        if count == 0:
+            problems.append(f"cell {cell}: {expected} samples in the stream, but none are stored")
+        else:
+            problems.append(
+                f"cell {cell}: {expected} samples in the stream, but {count} rows with {places} positions "
+                f"from {low} to {high}"
+            )
+    return problems
+
+
+def recounted_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The accuracy of each finished cell is that of its stored predictions."""
+    found = rows(
+        con,
+        """
+        with recounted as (
+            select cell, avg((label = prediction)::int) as accuracy from samples group by cell
+        )
+        select distinct cells.cell, cells.accuracy, recounted.accuracy
+        from cells join recounted on recounted.cell = cells.cell
+        where status = 'done' and abs(cells.accuracy - recounted.accuracy) > $tolerance order by cells.cell
+        """,
+        {"tolerance": RECOUNT_TOLERANCE},
+    )
+    return [
+        f"cell {cell}: accuracy {stored:.6f} is stored, but its samples give {counted:.6f}"
+        for cell, stored, counted in found
+    ]
+
+
+def same_stream_order(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Cells of one fingerprint and seed saw the same samples in the same order, so that they can be paired."""
+    found = rows(
+        con,
+        """
+        select fingerprint, seed, list(distinct stream_order order by stream_order) from cells where status = 'done'
+        group by fingerprint, seed having count(distinct stream_order) > 1 order by fingerprint, seed
+        """,
+    )
+    return [
+        f"protocol {fingerprint}, seed {seed}: {len(orders)} stream orders ({_listed(orders)}), so its cells did not "
+        "see the same stream and differences between them are not paired"
+        for fingerprint, seed, orders in found
+    ]
+
+
+def balanced_seeds(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Each configuration has finished with every seed that its protocol was run with."""
+    groups: dict[str, list[Configuration]] = {}
+    for each in configurations(con):
+        groups.setdefault(each.fingerprint, []).append(each)
+    problems = []
+    for fingerprint, members in sorted(groups.items()):
+        seeds = sorted({cell.seed for each in members for cell in (*each.cells, *each.failed)})
+        where = f" (protocol {fingerprint})" if len(groups) > 1 else ""
+        for each in members:
+            failed = {cell.seed for cell in each.failed}
+            missing = [seed for seed in seeds if seed not in each.accuracies]
+            if missing:
+                words = _listed(f"{seed} (failed)" if seed in failed else str(seed) for seed in missing)
+                problems.append(f"{each.label}{where}: no result with seed {words}; seeds here are {_listed(seeds)}")
+    return problems
+
+
+CHECKS: Mapping[str, Callable[[duckdb.DuckDBPyConnection], list[str]]] = {
+    "each cell is there once, with one cell a seed": unique_cells,
+    "accuracies are numbers from 0 to 1 and confidences are finite": finite_accuracies,
+    "each cell has a stored outcome for every sample of its stream": complete_samples,
+    "accuracies agree with a recount from the stored outcomes": recounted_accuracies,
+    "cells of one protocol and seed saw the same stream": same_stream_order,
+    "each configuration has finished with every seed": balanced_seeds,
+}
+"""What is checked, in words -> the check."""
+
+
+def check_results(con: duckdb.DuckDBPyConnection) -> list[Problem]:
+    """Runs all checks.
+
+    Args:
+        con: connection from `open_results`.
+
+    Returns:
+        What is wrong, in the order of `CHECKS`; an empty list if nothing is.
+    """
+    return [Problem(name, message) for name, check in CHECKS.items() for message in check(con)]
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(str(item) for item in items)
+
+
+def _number(value: float | None) -> str:
+    return "missing" if value is None else f"{value:g}"

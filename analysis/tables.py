@@ -1,0 +1,266 @@
+"""Leaderboard, cost and failures as tables: made once as text cells, then written as Markdown, LaTeX or HTML."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from analysis import schema
+from analysis.aggregate import Standing, cost_relative_to_source, leaderboard
+from analysis.configurations import SOURCE, Cell, Configuration, Section, configurations, sections
+from analysis.estimates import Estimate
+
+NOT_AVAILABLE = "\u2013"
+MINUS = "\u2212"
+TIMES = "\u00d7"
+
+INTERVAL_NOTE = (
+    "95 % interval: Student-t interval of the mean over seeds. It says how well the mean is known for other seeds of "
+    "the stream and the method, not for other data, and it is not corrected for comparing many configurations. "
+    "Min to max: worst and best seed."
+)
+DIFFERENCE_NOTE = "Difference: accuracy minus that of source on the same stream, seed by seed, in percentage points."
+_ONE_SEED = f"{NOT_AVAILABLE} in place of an interval: one seed, so there is none."
+_NO_PAIR = f"{NOT_AVAILABLE} in place of a difference: no finished source cell with the same seed."
+_REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Text cells with what a renderer needs to know.
+
+    Attributes:
+        headers: column names.
+        rows: text cells; `NOT_AVAILABLE` where there is no number.
+        numeric: for each column, whether it is aligned to the right.
+        kinds: for each row, `best`, `reference` or empty.
+        notes: sentences to put below the table.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+    kinds: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] in per cent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points with one decimal and its sign."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def interval_text(estimate: Estimate, words: Callable[[float], str]) -> str:
+    """The interval as `low to high`, or `NOT_AVAILABLE`."""
+    if estimate.interval is None:
+        return NOT_AVAILABLE
+    low, high = estimate.interval
+    return f"{words(low)} to {words(high)}"
+
+
+def leaderboard_table(standings: Sequence[Standing]) -> Table:
+    """The leaderboard of one section.
+
+    Args:
+        standings: from `aggregate.leaderboard`.
+    """
+    headers = ("#", "Configuration", "Accuracy %", "95 % interval", "Min to max", "Difference", "Its 95 % interval")
+    rows = tuple(
+        (
+            str(each.rank),
+            each.configuration.label,
+            percent(each.accuracy.mean),
+            interval_text(each.accuracy, percent),
+            NOT_AVAILABLE if each.accuracy.count < 2 else f"{percent(each.lowest)} to {percent(each.highest)}",
+            *_difference_words(each),
+            str(each.accuracy.count),
+        )
+        for each in standings
+    )
+    notes = [INTERVAL_NOTE]
+    compared = [each for each in standings if each.configuration.method != SOURCE]
+    if any(each.difference for each in compared):
+        notes.append(DIFFERENCE_NOTE)
+    if any(each.accuracy.count < 2 for each in standings) or any(
+        each.difference is not None and each.difference.count < 2 for each in compared
+    ):
+        notes.append(_ONE_SEED)
+    if any(each.difference is None for each in compared):
+        notes.append(_NO_PAIR)
+    return Table(
+        headers=(*headers, "Seeds"),
+        rows=rows,
+        numeric=(True, False, True, True, True, True, True, True),
+        kinds=tuple(_kind(each) for each in standings),
+        notes=tuple(notes),
+    )
+
+
+def cost_table(section: Section) -> Table:
+    """What each configuration cost; means over seeds."""
+    several_devices = len({cell.device for each in section.configurations for cell in each.cells}) > 1
+    relative = cost_relative_to_source(section)
+    headers = ["Configuration", "Seconds", "Images/s", f"{TIMES} source", "Peak memory MiB", "Trainable parameters"]
+    rows = []
+    for each, ratio in zip(section.configurations, relative, strict=True):
+        row = [
+            each.label,
+            _mean_text(each, lambda cell: cell.seconds, ",.1f"),
+            _mean_text(each, lambda cell: cell.images_per_second, ",.0f"),
+            NOT_AVAILABLE if ratio is None else f"{ratio:.2f}",
+            _mean_text(each, lambda cell: cell.peak_memory_mib, ",.0f"),
+            _mean_text(each, lambda cell: cell.trainable_parameters, ",.0f"),
+        ]
+        if several_devices:
+            row.append(", ".join(sorted({cell.device for cell in each.cells})))
+        rows.append(tuple(row))
+    notes = [
+        "Seconds: wall time of the online loop without loading, mean over seeds. Cells that ran side by side shared "
+        "the machine, so only large differences in time mean something."
+    ]
+    if any(ratio is None for ratio in relative):
+        notes.append(f"{NOT_AVAILABLE} under {TIMES} source: no source cell in the same sweep on the same device.")
+    return Table(
+        headers=(*headers, *(["Device"] if several_devices else [])),
+        rows=tuple(rows),
+        numeric=(False, True, True, True, True, True, *([False] if several_devices else [])),
+        kinds=tuple("reference" if each.method == SOURCE else "" for each in section.configurations),
+        notes=tuple(notes),
+    )
+
+
+def failed_table(con: duckdb.DuckDBPyConnection) -> Table:
+    """The cells that failed, with the reasons that they gave."""
+    rows = tuple(
+        (each.label, str(cell.seed), cell.cell, _lines(cell.reason) or "no reason was recorded")
+        for each in configurations(con)
+        for cell in each.failed
+    )
+    return Table(
+        headers=("Configuration", "Seed", "Cell", "Reason"),
+        rows=rows,
+        numeric=(False, True, False, False),
+        kinds=("",) * len(rows),
+        notes=(
+            "Failed cells are in no mean and no figure. Run the sweep again to try them once more; the traceback is in "
+            f"{schema.FAILED_FOLDER}/CELL/traceback.txt in the results folder.",
+        ),
+    )
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown, with aligned columns, its notes below."""
+    cells = [[_markdown_cell(text) for text in row] for row in (table.headers, *table.rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(table.headers))]
+    lines = [
+        "| " + " | ".join(_padded(*each) for each in zip(row, widths, table.numeric, strict=True)) + " |"
+        for row in cells
+    ]
+    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, table.numeric, strict=True)]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
+
+
+def leaderboard_markdown(con: duckdb.DuckDBPyConnection) -> str:
+    """The leaderboards of all sections as Markdown, each under a heading that says what sets its protocol apart."""
+    parts = [
+        f"## {_markdown_cell(section.heading)}\n\n{markdown(leaderboard_table(leaderboard(section)))}"
+        for section in sections(con)
+    ]
+    return "\n\n".join(parts) if parts else "No cell has finished."
+
+
+def leaderboard_latex(con: duckdb.DuckDBPyConnection) -> str:
+    """The leaderboards of all sections as LaTeX tables, for a document that uses `booktabs`.
+
+    Accuracies and differences are given as mean, plus or minus half the 95 % interval where there is one.
+    """
+    tables = []
+    for section in sections(con):
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex_text(section.heading)}. Accuracy in per cent and paired difference to source in "
+            r"percentage points, mean over seeds $\pm$ half the 95\,\% Student-t interval.}",
+            r"\begin{tabular}{lrrr}",
+            r"\toprule",
+            r"Configuration & Accuracy & Difference & Seeds \\",
+            r"\midrule",
+        ]
+        for each in leaderboard(section):
+            difference = "--" if each.difference is None else _latex_estimate(each.difference, points)
+            accuracy = _latex_estimate(each.accuracy, percent)
+            label = _latex_text(each.configuration.label)
+            lines.append(rf"{label} & {accuracy} & {difference} & {each.accuracy.count} \\")
+        tables.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+    return "\n\n".join(tables) if tables else "% No cell has finished."
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could play tricks on a terminal; line ends become spaces."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.strip().splitlines())
+
+
+def _kind(standing: Standing) -> str:
+    if standing.configuration.method == SOURCE:
+        return "reference"
+    return "best" if standing.rank == 1 else ""
+
+
+def _difference_words(standing: Standing) -> tuple[str, str]:
+    if standing.configuration.method == SOURCE:
+        return _REFERENCE, ""
+    if standing.difference is None:
+        return NOT_AVAILABLE, NOT_AVAILABLE
+    return points(standing.difference.mean), interval_text(standing.difference, points)
+
+
+def _mean_text(configuration: Configuration, value: Callable[[Cell], float | int | None], form: str) -> str:
+    known = [number for number in map(value, configuration.cells) if number is not None]
+    return format(statistics.fmean(known), form) if known else NOT_AVAILABLE
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(printable(text).split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+_LATEX: dict[str, str] = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\u2026": r"\ldots{}",
+    **{letter: "\\" + letter for letter in "&%$#_{}"},
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
+
+
+def _latex_estimate(estimate: Estimate, words: Callable[[float], str]) -> str:
+    mean = words(estimate.mean).replace(MINUS, "-")
+    if estimate.half_width is None:
+        return f"${mean}$"
+    return rf"${mean} \pm {percent(estimate.half_width)}$"
+
+
+def join_words(items: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    words = list(items)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

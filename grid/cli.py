@@ -10,7 +10,6 @@ from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
     from grid.launch import Outcome
-    from grid.plan import Plan
     from grid.store import ResultStore
     from grid.sweep import Sweep
 
@@ -40,8 +39,12 @@ class Commands(click.Group):
         """Runs the command."""
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            raise BadInput(str(error)) from None
+        except ValueError as error:
+            from analysis.load import ResultsError
+
+            if isinstance(error, InputError | ResultsError):
+                raise BadInput(str(error)) from None
+            raise
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,30 +90,7 @@ def plan(sweep: str, results: str | None, overrides: tuple[str, ...], as_json: b
     from grid.plan import make_plan
 
     made = make_plan(*_open_sweep(sweep, overrides, results))
-    click.echo(made.as_json() if as_json else _plan_text(made))
-
-
-def _plan_text(plan: Plan) -> str:
-    from grid.progress import duration
-
-    width = max(map(len, plan.cells))
-    lines = [
-        f"{cell:<{width}}  {plan.states.get(cell, 'new'):<6}  {duration(plan.seconds[cell]):>7}  {plan.labels[cell]}"
-        for cell in plan.cells
-    ]
-    left_out = [f"{plan.duplicates} combinations are the same cell as another"] if plan.duplicates else []
-    left_out += [f"{plan.excluded} combinations are excluded"] if plan.excluded else []
-    done = len(plan.cells) - len(plan.to_run)
-    return "\n".join(
-        [
-            f"{'cell':<{width}}  state   seconds  what sets it apart".replace("seconds", "   time"),
-            *lines,
-            "",
-            f"sweep {plan.sweep.sweep}: {len(plan.cells)} cells, {done} done, {len(plan.to_run)} to run"
-            + "".join(f"; {text}" for text in left_out),
-            f"about {duration(plan.estimate.seconds)} ({plan.estimate.basis})",
-        ]
-    )
+    click.echo(made.as_json() if as_json else made.as_text())
 
 
 @main.command()
@@ -141,13 +121,11 @@ def _tell_outcome(outcome: Outcome, store: ResultStore) -> None:
     cells = outcome.plan.cells
     existed = len(cells) - len(outcome.plan.to_run)
     done = len(cells) - len(outcome.failed) - len(outcome.not_run)
-    if done:
-        from analysis.report import report_markdown
-
+    if done and not outcome.not_run:
         from analysis.load import open_results
+        from analysis.tables import leaderboard_markdown
 
-        click.echo()
-        click.echo(report_markdown(open_results(store.folder)))
+        click.echo(f"\n{leaderboard_markdown(open_results(store.folder))}\n")
     click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
     click.echo(f"results  {store.folder}")
     click.echo(f"report   tta-grid report {_shown(store)}")
@@ -200,8 +178,7 @@ def status(results: str, as_json: bool) -> None:
 
     from grid.listing import status_of, status_text
 
-    with _results_errors():
-        found = status_of(results)
+    found = status_of(results)
     click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
 
 
@@ -217,8 +194,7 @@ def query(results: str, sql: str, form: str) -> None:
     """
     from grid.listing import run_query
 
-    with _results_errors():
-        click.echo(run_query(results, sql, form), nl=False)
+    click.echo(run_query(results, sql, form), nl=False)
 
 
 @main.command()
@@ -228,23 +204,8 @@ def report(results: str, output: str | None) -> None:
     """Prints the leaderboard of DIR and writes one self-contained HTML page."""
     from pathlib import Path
 
+    from analysis.load import open_results
     from analysis.report import report_markdown, write_report
 
-    from analysis.load import open_results
-
-    with _results_errors():
-        click.echo(report_markdown(open_results(results)))
-        click.echo(f"wrote {write_report(results, Path(output) if output else None)}")
-
-
-class _results_errors:  # noqa: N801 (a context manager that reads as a phrase)
-    """Turns errors about results into one message and exit status 2; `analysis` knows nothing of `InputError`."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from analysis.load import ResultsError
-
-        if isinstance(error, ResultsError):
-            raise BadInput(str(error)) from None
+    click.echo(report_markdown(open_results(results)))
+    click.echo(f"wrote {write_report(results, Path(output) if output else None)}")

@@ -73,10 +73,10 @@ def launch_sweep(
 
 
 def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequence[CellListener]) -> None:
+    from grid.cluster import ray_cluster
     from grid.progress import LaunchProgress
     from grid.provenance import git_commit
     from grid.trial import Launch
-    from grid.tune import run_cells
 
     launch = Launch(
         sweep=plan.sweep.sweep,
@@ -85,5 +85,8 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
         git_commit=git_commit(),
         cells=plan.to_run,
     )
-    with LaunchProgress(plan) as progress:
-        run_cells(launch, store, plan.sweep.resources, [progress, *listeners], address)
+    resources = plan.sweep.resources
+    with LaunchProgress(plan) as progress, ray_cluster(address, resources):
+        from grid.tune import run_cells
+
+        run_cells(launch, store, resources, [progress, *listeners])

@@ -59,6 +59,20 @@ class Plan:
         """The cells that are not finished; those that failed are tried again."""
         return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
 
+    def as_text(self) -> str:
+        """The plan for people: a line a cell, then the totals."""
+        width = max(map(len, self.cells))
+        lines = [f"{'cell':<{width}}  {'state':<6}  {'time':>7}  what sets it apart"]
+        for cell, label in self.labels.items():
+            state, time = self.states.get(cell, "new"), duration(self.seconds[cell])
+            lines.append(f"{cell:<{width}}  {state:<6}  {time:>7}  {label}")
+        done, left = len(self.cells) - len(self.to_run), len(self.to_run)
+        totals = [f"sweep {self.sweep.sweep}: {len(self.cells)} cells, {done} done, {left} to run"]
+        totals += [f"{self.duplicates} combinations are the same cell as another"] if self.duplicates else []
+        totals += [f"{self.excluded} combinations are excluded"] if self.excluded else []
+        estimate = f"about {duration(self.estimate.seconds)} ({self.estimate.basis})"
+        return "\n".join([*lines, "", "; ".join(totals), estimate])
+
     def as_json(self) -> str:
         """The plan for machines."""
         cells = [
@@ -84,6 +98,13 @@ class Plan:
             },
             indent=2,
         )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0:42`, `12:05` or `3:07:00`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def make_plan(sweep: Sweep, store: ResultStore) -> Plan:

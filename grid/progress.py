@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from grid.plan import Plan
+from grid.plan import Plan, duration
 from grid.trial import CellEnd
 
 
@@ -90,10 +90,3 @@ class LaunchProgress:
             return "?"
         elapsed = time.monotonic() - self._began
         return duration(elapsed * (total / self._estimated_done - 1))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `0:42`, `12:05` or `3:07:00`."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

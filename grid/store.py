@@ -5,7 +5,8 @@ Layout (columns in `analysis.schema`)::
     RESULTS/store.json                  id of the store and layout version
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
-    RESULTS/.staging/                   files being written
+    RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots
+    RESULTS/mlflow.db, mlartifacts/     MLflow's default store
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ class ResultStore:
         """Identifies this store wherever it is moved to."""
         return str(json.loads((self.folder / "store.json").read_text())["store"])
 
+    @property
+    def tune_folder(self) -> Path:
+        """Where Ray Tune keeps its snapshots while a launch lasts."""
+        return self.folder / ".tune"
+
     def create(self) -> None:
         """Makes the folder if it is missing and makes sure that it can be written.
 
@@ -85,7 +91,7 @@ class ResultStore:
                 f"another tta-grid run is writing to {self.folder}: wait for it, or give another --results DIR"
             ) from None
         try:
-            self._sweep_staging()
+            self._clear_leftovers()
             yield
         finally:
             lock.release()
@@ -177,9 +183,11 @@ class ResultStore:
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
-    def _sweep_staging(self) -> None:
-        for leftover in (self.folder / ".staging").iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
+    def _clear_leftovers(self) -> None:
+        """Removes what a killed driver left behind."""
+        for folder in (self.folder / ".staging", self.tune_folder):
+            for leftover in folder.glob("*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

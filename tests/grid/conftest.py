@@ -1,0 +1,57 @@
+"""Tiny sweeps, and the command run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grid.sweep import read_sweep
+
+TINY = """
+sweep: tiny
+base: {preset: digits-c, severity: 4, samples_per_domain: 8, domains: [fog, contrast]}
+grid:
+  method: [source, tent, moetta]
+  moetta.num_experts: [2, 3]
+seeds: [0, 1]
+"""
+
+COMMAND = [sys.executable, "-u", "-c", "from grid.cli import main; main()"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_cache(tmp_path_factory):
+    """Domains are built once for all tests, and not into the user's own cache."""
+    os.environ["TTA_GRID_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def command_line() -> list[str]:
+    """`tta-grid`, of this checkout and interpreter, with lines that come out at once."""
+    return COMMAND
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
+    file.write_text(TINY)
+    return file
+
+
+@pytest.fixture
+def tiny_sweep(tiny_file):
+    return read_sweep(str(tiny_file))
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs `tta-grid` in an empty folder; returns the finished process."""
+
+    def run(*arguments: object, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, check=False
+        )
+
+    return run

@@ -1,0 +1,92 @@
+"""The command: messages, exit statuses, listings and queries (no Ray here)."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import tta_core
+from grid.cli import main
+from grid.store import ResultStore
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def results(tmp_path):
+    store = ResultStore(tmp_path / "results")
+    store.create()
+    for method in ("source", "tent"):
+        for seed in (0, 1):
+            values = {"method": method, "preset": "digits-c", "severity": 4, "seed": seed}
+            result = tta_core.run(values | {"samples_per_domain": 8, "domains": ["fog", "snow"]})
+            store.write_result(result, sweep="s", git_commit="")
+    return store.folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nosuch.yaml"], "no sweep file 'nosuch.yaml'"),
+        (["plan", "quikstart"], "Did you mean the shipped sweep 'quickstart'"),
+        (["run", "quickstart", "--set", "method=tennt"], "Did you mean 'tent'"),
+        (["run", "quickstart", "--set", "moetta.lambda_balance=-1"], "lambda_balance = -1 is not allowed"),
+        (["run", "quickstart", "--set", "metod=tent"], "Did you mean 'method'"),
+        (["run", "quickstart", "--results", "/dev/null/x"], "cannot be written"),
+        (["run", "quickstart", "--tracking-uri", "mlruns"], "MLflow needs one of"),
+        (["run", "quickstart", "--address", "nowhere"], "give host:port"),
+        (["run", "quickstart", "--address", "127.0.0.1:1"], "no Ray head answers"),
+        (["status", "nosuch"], "'nosuch' does not exist"),
+        (["query", "nosuch", "select 1"], "'nosuch' does not exist"),
+        (["report", "nosuch"], "'nosuch' does not exist"),
+        (["list", "method"], "methods"),
+        (["rnu", "quickstart"], "Did you mean 'run'"),
+        (["run"], "Missing argument 'SWEEP'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_message_and_status_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments)
+    assert done.exit_code == 2
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("kind", ["methods", "backbones", "benchmarks", "streams"])
+def test_lists_name_everything_in_text_and_json(kind):
+    rows = json.loads(call("list", kind, "--json").output)
+    text = call("list", kind).output
+    assert rows
+    assert all(row["name"] in text for row in rows)
+
+
+def test_query_gives_a_table_csv_and_json(results):
+    sql = "select method, count(*) as n from cells group by method order by method"
+    assert call("query", results, sql).output.split() == ["method", "n", "------", "-", "source", "2", "tent", "2"]
+    assert call("query", results, sql, "--format", "csv").output == "method,n\nsource,2\ntent,2\n"
+    rows = json.loads(call("query", results, sql, "--format", "json").output)
+    assert rows == [{"method": "source", "n": 2}, {"method": "tent", "n": 2}]
+
+
+@pytest.mark.parametrize("sql", ["select nosuch from cells", "selec 1", "select * from nosuch"])
+def test_a_query_that_duckdb_refuses_says_what_there_is(results, sql):
+    done = call("query", results, sql)
+    assert done.exit_code == 2
+    assert "Views: cells, batches, samples, diagnostics" in done.output
+
+
+def test_status_counts(results):
+    told = json.loads(call("status", results, "--json").output)
+    assert (told["done"], told["failed"]) == (4, 0)
+    assert [(row["method"], row["done"]) for row in told["methods"]] == [("source", 2), ("tent", 2)]
+    assert "4 cells done, 0 failed" in call("status", results).output
+
+
+def test_report_prints_the_leaderboard_and_writes_the_page(results, tmp_path):
+    done = call("report", results, "--output", tmp_path / "page.html")
+    assert done.exit_code == 0
+    assert "tent" in done.output
+    assert (tmp_path / "page.html").read_text().startswith("<!")

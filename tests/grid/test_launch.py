@@ -1,0 +1,172 @@
+"""Whole launches, as a user types them: real Ray Tune, real MLflow, real files, real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from analysis.checks import check_results
+from analysis.load import open_results
+
+SLOW = ["--set", "samples_per_domain=200", "--set", "seeds=[0,1,2,3]"]
+
+
+def cells(results: Path) -> dict[str, float]:
+    found = open_results(results).sql("select cell, accuracy from cells where status = 'done'").fetchall()
+    assert len({cell for cell, _ in found}) == len(found)
+    return dict(found)
+
+
+def children(results: Path) -> list[str]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{results / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    return [r.data.tags["cell"] for r in runs if "cell" in r.data.tags and r.info.status == "FINISHED"]
+
+
+def test_a_sweep_runs_once_and_then_only_what_is_new(command, tiny_file, tmp_path):
+    results = tmp_path / "out"
+    first = command("run", tiny_file, "--results", results)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "[8/8]" in first.stdout
+    assert "8 cells: 8 done (0 were there before), 0 failed" in first.stdout
+    before = cells(results)
+    assert len(before) == 8
+    assert sorted(children(results)) == sorted(before)
+    con = open_results(results)
+    assert check_results(con) == []
+    recount = con.sql(
+        "select method, avg(accuracy) from (select cell, avg((prediction = label)::int) as accuracy from samples "
+        "group by cell) join (select cell, method from cells) using (cell) group by method"
+    ).fetchall()
+    assert dict(recount) == pytest.approx(
+        dict(con.sql("select method, avg(accuracy) from cells group by method").fetchall())
+    )
+
+    again = command("run", tiny_file, "--results", results)
+    assert again.returncode == 0
+    assert "starting Ray" not in again.stdout
+    assert "8 done (8 were there before)" in again.stdout
+
+    more = command("run", tiny_file, "--results", results, "--set", "seeds=[0,1,2]")
+    assert more.returncode == 0
+    assert "[4/4]" in more.stdout
+    after = cells(results)
+    assert len(after) == 12
+    assert before.items() <= after.items()
+    assert sorted(children(results)) == sorted(after)
+    assert json.loads(command("plan", tiny_file, "--results", results, "--json").stdout)["to_run"] == 0
+    assert not list((results / ".staging").iterdir())
+
+
+def test_cells_that_fail_are_listed_and_the_others_kept(command, tiny_file, tmp_path):
+    results = tmp_path / "out"
+    arguments = ("run", tiny_file, "--results", results, "--set", "seeds=[0]", "--set", "method=[source,tent]")
+    broken = command(*arguments, "--set", "tent.lr=1e30")
+    assert broken.returncode == 1
+    assert "2 cells: 1 done (0 were there before), 1 failed" in broken.stdout
+    assert re.search(r"failed: tent \(tent-\w+\): tent diverged: parameters are infinite", broken.stderr)
+    assert "Traceback" not in broken.stdout + broken.stderr
+    status = json.loads(command("status", results, "--json").stdout)
+    assert (status["done"], status["failed"]) == (1, 1)
+    mended = command(*arguments)
+    assert mended.returncode == 0
+    assert "2 done (1 were there before), 0 failed" in mended.stdout
+
+
+@pytest.fixture(scope="module")
+def start(command_line, tiny_file):
+    """Starts the sweep that the tests below disturb, in a process group of its own."""
+
+    def begin(results: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command_line, "run", str(tiny_file), "--results", str(results), *SLOW],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    """Accuracies of that sweep when nobody disturbs it."""
+    results = tmp_path_factory.mktemp("undisturbed") / "out"
+    process = start(results)
+    output = process.stdout.read()
+    assert process.wait() == 0, output
+    return cells(results)
+
+
+def wait_for_cells(process, count):
+    for line in process.stdout:
+        if line.startswith("[") and int(re.match(r"\[ *(\d+)/", line)[1]) >= count:
+            return
+    raise AssertionError("the sweep ended too early")
+
+
+def workers(driver: int) -> list[int]:
+    """Ray workers that run trials, among the descendants of a driver."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status, title = (folder / "status").read_text(), (folder / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(re.search(r"PPid:\s+(\d+)", status)[1])
+        titles[int(folder.name)] = title
+
+    def descends(pid):
+        return pid == driver or (pid in parents and descends(parents[pid]))
+
+    return [pid for pid, title in titles.items() if title.startswith("ray::ImplicitFunc") and descends(pid)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="finds workers through /proc")
+def test_a_killed_worker_costs_nothing(start, tmp_path, undisturbed):
+    process = start(tmp_path / "out")
+    wait_for_cells(process, 2)
+    found = workers(process.pid)
+    assert found
+    os.kill(found[0], signal.SIGKILL)
+    output = process.stdout.read()
+    assert process.wait() == 0, output
+    assert cells(tmp_path / "out") == undisturbed
+
+
+def test_a_killed_driver_costs_only_what_was_running(start, command, tiny_file, tmp_path, undisturbed):
+    process = start(tmp_path / "out")
+    wait_for_cells(process, 3)
+    process.kill()
+    process.wait()
+    kept = cells(tmp_path / "out")
+    assert 3 <= len(kept) < len(undisturbed)
+    resumed = command("run", tiny_file, "--results", tmp_path / "out", *SLOW)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert cells(tmp_path / "out") == undisturbed
+    assert check_results(open_results(tmp_path / "out")) == []
+    assert sorted(children(tmp_path / "out")) == sorted(undisturbed)
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_sweep_and_says_how_to_go_on(interrupt, start, tmp_path, undisturbed):
+    process = start(tmp_path / "out")
+    wait_for_cells(process, 2)
+    if interrupt is signal.SIGINT:
+        os.killpg(process.pid, interrupt)  # As a terminal does: to the whole group.
+    else:
+        process.send_signal(interrupt)
+    began = time.monotonic()
+    output = process.stdout.read()
+    assert process.wait() == 130, output
+    assert time.monotonic() - began < 60
+    assert "Go on with the same command" in output
+    assert "Traceback" not in output
+    assert cells(tmp_path / "out").items() <= undisturbed.items()

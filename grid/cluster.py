@@ -26,8 +26,6 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[None]:
         InputError: if no head answers, or this machine can never hold a trial.
     """
     set_switches(local_cluster=address is None)
-    if address is not None:
-        _check_reachable(address)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -46,8 +44,12 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Fails within seconds where Ray would wait for minutes."""
+def check_reachable(address: str) -> None:
+    """Fails within seconds where Ray would wait for minutes.
+
+    Raises:
+        InputError: if nothing answers there.
+    """
     if address in ("auto", "local") or "://" in address:
         return
     host, colon, port = address.rpartition(":")

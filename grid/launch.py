@@ -48,8 +48,16 @@ def launch_sweep(
     Raises:
         InputError: if the store, the cluster or the tracking URI cannot be used.
     """
+    from grid.cluster import check_reachable
     from grid.environment import set_switches
+    from grid.tracking import check_tracking_uri
 
+    # What is wrong is said before anything is made.
+    if address is not None:
+        check_reachable(address)
+    uri = tracking_uri or sweep.tracking.uri
+    if uri is not None and sweep.tracking.enabled:
+        check_tracking_uri(uri)
     set_switches(local_cluster=address is None)
     store.create()
     with store.locked(), ExitStack() as context:
@@ -58,7 +66,7 @@ def launch_sweep(
         if sweep.tracking.enabled:
             from grid.tracking import MlflowMirror
 
-            mirror = context.enter_context(MlflowMirror(plan, store, tracking_uri))
+            mirror = context.enter_context(MlflowMirror(plan, store, uri))
         if plan.to_run:
             _run(plan, store, address, [mirror] if mirror else [])
         context.close()

@@ -40,8 +40,9 @@ class LaunchProgress:
             disable=not stream.isatty(),
         )
         self._task = self._bar.add_task("starting Ray", total=self._total, summary="")
-        self._began: float | None = None
-        self._estimated_done = 0.0
+        # (time, estimated cost done) at the first cell that ended and now: what came before it is starting up.
+        self._first: tuple[float, float] | None = None
+        self._cost_done = 0.0
         self._best: tuple[float, str] | None = None
         self.finished = 0
         self.failed = 0
@@ -58,15 +59,15 @@ class LaunchProgress:
         self._bar.stop()
 
     def cell_started(self, cell: str) -> None:
-        """Starts the clock at the first cell, so that starting Ray does not count as work."""
-        self._began = self._began or time.monotonic()
+        """Says that Ray is up."""
         self._bar.update(self._task, description="running cells")
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Prints the cell's line and moves the bar."""
         self.finished += end.status == "done"
         self.failed += end.status == "failed"
-        self._estimated_done += self._plan.seconds[cell]
+        self._cost_done += self._plan.seconds[cell]
+        self._first = self._first or (time.monotonic(), self._cost_done)
         label = self._plan.labels[cell]
         if end.accuracy is not None and (self._best is None or end.accuracy > self._best[0]):
             self._best = (end.accuracy, label)
@@ -85,8 +86,8 @@ class LaunchProgress:
         return f"{self.failed} failed | {best} | {self._time_left()} left"
 
     def _time_left(self) -> str:
-        total = sum(self._plan.seconds[cell] for cell in self._plan.to_run)
-        if self._began is None or not self._estimated_done:
-            return "?"
-        elapsed = time.monotonic() - self._began
-        return duration(elapsed * (total / self._estimated_done - 1))
+        cost_left = sum(self._plan.seconds[cell] for cell in self._plan.to_run) - self._cost_done
+        if self._first is None or self._cost_done <= self._first[1]:
+            return duration(self._plan.estimate.seconds)
+        began, cost_before = self._first
+        return duration((time.monotonic() - began) * cost_left / (self._cost_done - cost_before))

@@ -144,8 +144,8 @@ class ResultStore:
     def _names(self, kind: str) -> list[str]:
         try:
             return sorted(entry.name for entry in os.scandir(self.folder / kind) if entry.is_dir())
-        except FileNotFoundError:
-            return []
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # No store yet; `create` says if there can be none.
 
     def _publish(
         self, kind: str, cell: str, tables: Mapping[str, pa.Table], texts: Mapping[str, str] | None = None

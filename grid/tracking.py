@@ -30,18 +30,13 @@ SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databrick
 RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
 
-def check_tracking_uri(uri: str) -> str:
-    """Returns the URI if MLflow can write to its kind of store.
-
-    Raises:
-        InputError: if it cannot.
-    """
+def check_tracking_uri(uri: str) -> None:
+    """Raises `InputError` if MLflow cannot write to this kind of store."""
     scheme = urlparse(uri).scheme.partition("+")[0]
     if scheme not in SCHEMES:
         raise InputError(
             f"tracking URI {uri!r}: MLflow needs one of {', '.join(SCHEMES)}; for a file give sqlite:///PATH/mlflow.db"
         )
-    return uri
 
 
 class MlflowMirror:
@@ -53,13 +48,12 @@ class MlflowMirror:
     """
 
     def __init__(self, plan: Plan, store: ResultStore, uri: str | None = None) -> None:
-        tracking = plan.sweep.tracking
         self._default_uri = f"sqlite:///{store.folder / 'mlflow.db'}"
-        self.uri = check_tracking_uri(uri or tracking.uri or self._default_uri)
+        self.uri = uri or self._default_uri
         self.problem: str | None = None
         self._plan = plan
         self._store = store
-        self._experiment_name = tracking.experiment or plan.sweep.sweep
+        self._experiment_name = plan.sweep.tracking.experiment or plan.sweep.sweep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._parent: str | None = None
         self._finished = self._failures = 0

@@ -38,6 +38,7 @@ def results(tmp_path):
         (["run", "quickstart", "--tracking-uri", "mlruns"], "MLflow needs one of"),
         (["run", "quickstart", "--address", "nowhere"], "give host:port"),
         (["run", "quickstart", "--address", "127.0.0.1:1"], "no Ray head answers"),
+        (["run", "quickstart", "--results", __file__], "cannot be written"),
         (["status", "nosuch"], "'nosuch' does not exist"),
         (["query", "nosuch", "select 1"], "'nosuch' does not exist"),
         (["report", "nosuch"], "'nosuch' does not exist"),

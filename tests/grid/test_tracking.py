@@ -1,7 +1,5 @@
 """MLflow mirrors the store: each cell once, whatever happened to earlier drivers."""
 
-from dataclasses import replace
-
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -126,11 +124,8 @@ def test_another_store_in_the_same_experiment_has_runs_of_its_own(store, tiny_sw
     assert len(parents) == len(children) == 2
 
 
-def test_the_uri_comes_from_the_option_then_the_sweep_then_the_folder(store, tiny_sweep):
+def test_the_default_store_is_a_file_in_the_results_folder(store, tiny_sweep):
     assert MlflowMirror(make_plan(tiny_sweep, store), store).uri == f"sqlite:///{store.folder / 'mlflow.db'}"
-    own = tiny_sweep.model_copy(update={"tracking": tiny_sweep.tracking.model_copy(update={"uri": "sqlite:///a.db"})})
-    assert MlflowMirror(make_plan(own, store), store).uri == "sqlite:///a.db"
-    assert MlflowMirror(replace(make_plan(own, store)), store, "http://127.0.0.1:5000").uri == "http://127.0.0.1:5000"
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host", "mlflow.db"])

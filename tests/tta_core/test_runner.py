@@ -1,0 +1,78 @@
+"""One cell, without Ray, on the embedded benchmark."""
+
+import numpy as np
+import pytest
+import torch
+
+import tta_core
+from tta_core.errors import InputError
+from tta_core.registry import methods
+from tta_core.runner import CollapseError
+
+SMALL = {"preset": "digits-c", "severity": 4, "samples_per_domain": 20, "domains": ["fog", "contrast", "pixelate"]}
+
+
+@pytest.mark.parametrize("stream", ["mixed", "continual", "single"])
+@pytest.mark.parametrize("method", list(methods()))
+def test_every_method_runs_on_every_stream(method, stream):
+    result = tta_core.run({"method": method, "stream": stream, **SMALL})
+    assert result.n_samples == 60
+    assert result.accuracy == np.mean(result.samples["prediction"] == result.samples["label"])
+    assert 0.3 < result.accuracy <= result.accuracy5 <= 1
+    assert set(result.domain_accuracy) == set(SMALL["domains"])
+    assert np.mean(list(result.domain_accuracy.values())) == pytest.approx(result.accuracy)
+    assert result.seconds > 0
+    assert result.peak_memory_mib > 0
+    assert (result.trainable_parameters > 0) == (method != "source")
+    assert {"loss", "selected"} <= {*result.batches} | ({"loss"} if method == "source" else set())
+
+
+@pytest.mark.parametrize("method", list(methods()))
+def test_the_same_cell_gives_the_same_bits(method):
+    one, other = (tta_core.run({"method": method, **SMALL}) for _ in range(2))
+    assert one.cell == other.cell
+    assert one.stream_order == other.stream_order
+    for name in ("prediction", "confidence", "entropy"):
+        assert (one.samples[name] == other.samples[name]).all()
+
+
+def test_all_methods_see_the_same_stream_under_one_seed():
+    orders = {tta_core.run({"method": method, **SMALL}).stream_order for method in methods()}
+    assert len(orders) == 1
+    assert tta_core.run({"method": "source", "seed": 1, **SMALL}).stream_order not in orders
+
+
+def test_corruption_costs_accuracy():
+    corrupted = tta_core.run({"method": "source", **SMALL})
+    clean = tta_core.run({"method": "source", **SMALL} | {"domains": ["clean"]})
+    assert clean.accuracy > corrupted.accuracy + 0.05
+
+
+def test_bf16_runs_and_is_close():
+    full = tta_core.run({"method": "source", **SMALL})
+    half = tta_core.run({"method": "source", "precision": "bf16", **SMALL})
+    assert half.cell != full.cell
+    assert half.accuracy == pytest.approx(full.accuracy, abs=0.05)
+
+
+def test_divergence_is_an_error_that_says_what_to_do():
+    with pytest.raises(CollapseError, match=r"tent diverged.*lower the learning rate"):
+        tta_core.run({"method": "tent", "settings": {"lr": 1e30}, "batch_size": 8, **SMALL})
+
+
+def test_a_configuration_object_and_its_values_are_the_same_run():
+    values = {"method": "source", **SMALL}
+    assert tta_core.run(tta_core.RunConfig.from_values(values)).cell == tta_core.run(values).cell
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_refused(device):
+    if device == "cuda:99" and torch.cuda.device_count() > 99:
+        pytest.skip("it is there")
+    with pytest.raises(InputError, match=f"device '{device}' cannot be used"):
+        tta_core.run({"method": "source", **SMALL}, device=device)
+
+
+def test_mistakes_in_the_values_are_one_message():
+    with pytest.raises(InputError, match=r"unknown method 'tennt'. Did you mean 'tent'"):
+        tta_core.run({"method": "tennt"})

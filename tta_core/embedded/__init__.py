@@ -1,0 +1,1 @@
+"""The three small networks that ship with this package, and how they were made."""

@@ -1,0 +1,111 @@
+"""The network of the embedded backbones: one small vision transformer with three kinds of head and norm layout."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tta_core.errors import unknown_name
+
+PRETRAININGS: tuple[str, ...] = ("supervised", "mae", "text-prototype")
+CLASS_NAMES: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+MEAN = STD = (0.5, 0.5, 0.5)
+"""Normalisation of inputs in [0, 1], the same for all three."""
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+TEXT_DIM = 64
+LARGEST_SCALE = math.log(100.0)
+"""Upper limit of the logarithm of the learned scale, as in CLIP."""
+
+
+def build_digits_vit(pretraining: str) -> VisionTransformer:
+    """Builds the network that a pretraining needs, with fresh weights from torch's global generator.
+
+    All take images `(batch, 3, 32, 32)` normalised by `MEAN` and `STD` and return logits `(batch, 10)`. They differ in
+    where the norms are: `norm` before the head and the class token (supervised), `fc_norm` on the mean of the patch
+    tokens (mae), `norm_pre` before the blocks and a cosine head (text-prototype).
+
+    Args:
+        pretraining: a name in `PRETRAININGS`.
+
+    Raises:
+        InputError: if there is no such pretraining.
+    """
+    if pretraining not in PRETRAININGS:
+        raise unknown_name("pretraining of the embedded backbone", pretraining, PRETRAININGS)
+    network = VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=64,
+        depth=4,
+        num_heads=4,
+        mlp_ratio=2,
+        num_classes=len(CLASS_NAMES),
+        global_pool="avg" if pretraining == "mae" else "token",
+        pre_norm=pretraining == "text-prototype",
+        weight_init="jax",
+    )
+    if pretraining == "text-prototype":
+        network.head = TextPrototypeHead(network.num_features, text_prototypes(CLASS_NAMES, TEXT_DIM))
+    return network
+
+
+def weights_file(pretraining: str, folder: Path = WEIGHTS_FOLDER) -> Path:
+    """Path of the weights of a pretraining; the shipped ones unless `folder` says otherwise.
+
+    Raises:
+        InputError: if there is no such pretraining.
+    """
+    if pretraining not in PRETRAININGS:
+        raise unknown_name("pretraining of the embedded backbone", pretraining, PRETRAININGS)
+    return folder / f"digits_vit_{pretraining.replace('-', '_')}.safetensors"
+
+
+class TextPrototypeHead(nn.Module):
+    """Logits are scaled cosines between the projected image feature and one fixed text vector for each class.
+
+    The text vectors hash the letters of the class names: fixed by the names alone, like the text side of a zero-shot
+    classifier, but with no language in them. This is not CLIP.
+    """
+
+    prototypes: Tensor
+
+    def __init__(self, features: int, prototypes: Tensor) -> None:
+        """Takes the width of the image features and the unit vectors `(classes, text_dim)`."""
+        super().__init__()
+        self.projection = nn.Linear(features, prototypes.shape[1], bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.register_buffer("prototypes", prototypes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features `(batch, features)` to logits `(batch, classes)`."""
+        image = functional.normalize(self.projection(features), dim=-1)
+        text = functional.normalize(self.prototypes, dim=-1)
+        return self.log_scale.clamp(max=LARGEST_SCALE).exp() * image @ text.T
+
+
+def text_prototypes(names: Sequence[str], dim: int) -> Tensor:
+    """Hashes names into unit vectors by their letters: every run of one to three letters adds +1 or -1 somewhere.
+
+    Args:
+        names: class names.
+        dim: length of the vectors.
+
+    Returns:
+        `(names, dim)`, each of length 1.
+    """
+    vectors = torch.zeros(len(names), dim)
+    for row, name in enumerate(names):
+        marked = f"<{name}>"
+        for length in (1, 2, 3):
+            for start in range(len(marked) - length + 1):
+                digest = zlib.crc32(marked[start : start + length].encode())
+                vectors[row, (digest >> 1) % dim] += 1.0 if digest & 1 else -1.0
+    return functional.normalize(vectors, dim=-1)

@@ -64,6 +64,9 @@ class LaunchProgress:
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Prints the cell's line and moves the bar."""
+        if end.status == "retry":
+            self._console.print(f"to be tried again: {self._plan.labels[cell]}: {end.reason}", markup=False)
+            return
         self.finished += end.status == "done"
         self.failed += end.status == "failed"
         self._cost_done += self._plan.seconds[cell]

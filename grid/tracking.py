@@ -79,6 +79,8 @@ class MlflowMirror:
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Logs the cell."""
+        if end.status == "retry":
+            return
         self._finished += end.status == "done"
         self._failures += end.status == "failed"
         self._later(self._log, cell)

@@ -34,8 +34,8 @@ class CellEnd:
     """How a cell ended.
 
     Attributes:
-        status: `done` or `failed`.
-        reason: why it failed.
+        status: `done`, `failed`, or `retry`: its worker died and it is going to be tried again.
+        reason: why it did not finish.
         accuracy: top-1 over the stream in [0, 1], of a cell that finished just now.
         seconds: wall time of its online loop in s.
     """

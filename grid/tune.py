@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,22 +25,37 @@ class CellListener(Protocol):
         """A worker took the cell."""
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
-        """The cell is in the store, finished or failed."""
+        """A trial of the cell ended; unless it says `retry`, the cell is in the store, finished or failed."""
 
 
 def run_cells(launch: Launch, store: ResultStore, resources: Resources, listeners: Sequence[CellListener]) -> None:
     """Runs all cells of a launch on the connected cluster; returns early, without an error, when interrupted.
 
     One trial is one cell. Workers are reused, so that a short cell does not pay for a process and for importing torch.
-    A trial whose worker died is tried again; what is finished is in the store whatever happens here.
+    Trials whose worker died are tried again in a round of their own: Tune's own retries hand the trial to the dead
+    worker that it wants to reuse, again and again, until none is left (Ray 2.60).
     """
+    left = list(launch.cells)
+    for tries_left in range(resources.max_retries, -1, -1):
+        round_ = CellEvents(launch, store, listeners, may_retry=tries_left > 0)
+        _run_round(left, launch, store, resources, round_)
+        if round_.ended < len(left):
+            return  # Interrupted.
+        left = round_.to_retry
+        if not left:
+            return
+
+
+def _run_round(
+    cells: Sequence[str], launch: Launch, store: ResultStore, resources: Resources, events: CellEvents
+) -> None:
     # Two experiments of one name would mix their files.
-    name = f"{launch.sweep}-{socket.gethostname()}-{os.getpid()}"
+    name = f"{launch.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_trainable, launch=launch), {"cpu": resources.cpu, "gpu": resources.gpu}
         ),
-        param_space={"cell": tune.grid_search(list(launch.cells))},
+        param_space={"cell": tune.grid_search(list(cells))},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             max_concurrent_trials=resources.max_concurrent,
@@ -50,8 +66,8 @@ def run_cells(launch: Launch, store: ResultStore, resources: Resources, listener
             name=name,
             storage_path=str(store.tune_folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=resources.max_retries),
-            callbacks=[CellEvents(launch, store, listeners)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[events],
         ),
     )
     try:
@@ -70,12 +86,22 @@ def _cell_of(trial: Any) -> str:
 
 
 class CellEvents(tune.Callback):
-    """Tells the listeners, and records cells whose worker died for good."""
+    """Tells the listeners what happens in one round, and records cells that are not tried again.
 
-    def __init__(self, launch: Launch, store: ResultStore, listeners: Sequence[CellListener]) -> None:
+    Attributes:
+        ended: trials that ended in whatever way.
+        to_retry: cells whose trial died and may be tried again.
+    """
+
+    def __init__(
+        self, launch: Launch, store: ResultStore, listeners: Sequence[CellListener], *, may_retry: bool
+    ) -> None:
         self._launch = launch
         self._store = store
         self._listeners = listeners
+        self._may_retry = may_retry
+        self.ended = 0
+        self.to_retry: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore of its own that we never ask for."""
@@ -88,26 +114,29 @@ class CellEvents(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial reported how its cell ended."""
-        self._ended(
-            _cell_of(trial), CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)})
-        )
+        self._ended(trial, CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)}))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial died more often than it may be tried again."""
-        cell, details = _cell_of(trial), _error_text(trial)
-        reason = details.strip().splitlines()[-1] if details.strip() else "its worker died"
+        """A trial's worker died, or raised what may pass."""
+        details = _error_text(trial)
+        reason = _reason(details)
+        if self._may_retry:
+            self.to_retry.append(_cell_of(trial))
+            self._ended(trial, CellEnd("retry", reason=reason))
+            return
         self._store.write_failure(
-            self._launch.cells[cell],
+            self._launch.cells[_cell_of(trial)],
             reason,
             sweep=self._launch.sweep,
             git_commit=self._launch.git_commit,
             traceback=details,
         )
-        self._ended(cell, CellEnd("failed", reason=reason))
+        self._ended(trial, CellEnd("failed", reason=reason))
 
-    def _ended(self, cell: str, end: CellEnd) -> None:
+    def _ended(self, trial: Any, end: CellEnd) -> None:
+        self.ended += 1
         for listener in self._listeners:
-            listener.cell_ended(cell, end)
+            listener.cell_ended(_cell_of(trial), end)
 
 
 def _error_text(trial: Any) -> str:
@@ -115,3 +144,10 @@ def _error_text(trial: Any) -> str:
         return Path(trial.error_file).read_text() if trial.error_file else ""
     except OSError:
         return ""
+
+
+def _reason(details: str) -> str:
+    """The line of Tune's error text that says most: the exception, or that the worker died."""
+    if not details.strip() or "The actor died" in details or "The actor is dead" in details:
+        return "its worker process died (killed, out of memory, or crashed)"
+    return details.strip().splitlines()[-1]

@@ -14,8 +14,8 @@ from grid.sweep import Resources, Sweep
 from tta_core.config import RunConfig
 from tta_core.registry import backbone_spec, method_spec
 
-STARTUP_SECONDS = 15.0
-"""Starting Ray and importing torch in the first workers, measured on two cores."""
+STARTUP_SECONDS = 20.0
+"""Starting Ray and importing torch in the first workers: until the first cell of the quickstart, on two cores."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,15 @@
-"""What all tests share: one torch thread, so that results and run times do not depend on the machine's load."""
+"""What all tests share."""
 
+import os
+
+import pytest
 import torch
 
+# Results and run times should not depend on how many cores happen to be free.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Domains are built once for all tests, and not into the user's own cache."""
+    os.environ["TTA_GRID_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -21,7 +21,7 @@ def _digits_vit(name: str, title: str, pretraining: Pretraining, sha256: str, cl
         crop="none",
         clean_accuracy=clean_accuracy,
         benchmark="digits-c",
-        forward_ms=0.11,
+        forward_ms=0.15,
     )
 
 

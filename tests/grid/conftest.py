@@ -1,6 +1,5 @@
 """Tiny sweeps, and the command run as a user runs it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +18,6 @@ seeds: [0, 1]
 """
 
 COMMAND = [sys.executable, "-u", "-c", "from grid.cli import main; main()"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_cache(tmp_path_factory):
-    """Domains are built once for all tests, and not into the user's own cache."""
-    os.environ["TTA_GRID_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -96,9 +96,9 @@ class MoETTA(Method[MoETTASettings]):
         return [name for index, (name, _) in enumerate(norms) if index not in disabled]
 
     def _with_experts(self, norm: nn.Module) -> MoELayerNorm:
-        if not isinstance(norm, nn.LayerNorm):
+        if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
             raise InputError(
-                f"moetta needs LayerNorm, and this network has a {type(norm).__name__}: choose a backbone with "
+                f"moetta needs LayerNorm with an affine pair, and this network has {norm}: choose a backbone with "
                 "LayerNorm (vision transformer, Swin, ConvNeXt), or disable that layer with disabled_norms"
             )
         return MoELayerNorm(norm, self.settings.num_experts, self.settings.top_k, self.generator)

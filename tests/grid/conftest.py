@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from grid.store import ResultStore
 from grid.sweep import read_sweep
 
 TINY = """
@@ -36,6 +37,14 @@ def tiny_file(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_sweep(tiny_file):
     return read_sweep(str(tiny_file))
+
+
+@pytest.fixture
+def store(tmp_path) -> ResultStore:
+    """An empty store."""
+    made = ResultStore(tmp_path / "results")
+    made.create()
+    return made
 
 
 @pytest.fixture

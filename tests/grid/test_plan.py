@@ -9,20 +9,14 @@ from grid.plan import cell_labels, duration, make_plan
 from grid.store import ResultStore
 
 
-@pytest.fixture
-def store(tmp_path):
-    return ResultStore(tmp_path / "results")
-
-
-def test_a_plan_needs_no_folder_and_makes_none(tiny_sweep, store):
-    plan = make_plan(tiny_sweep, store)
+def test_a_plan_needs_no_folder_and_makes_none(tiny_sweep, tmp_path):
+    plan = make_plan(tiny_sweep, ResultStore(tmp_path / "none"))
     assert len(plan.cells) == len(plan.to_run) == 8
-    assert not store.folder.exists()
+    assert not (tmp_path / "none").exists()
     assert "nominal" in plan.estimate.basis
 
 
 def test_finished_cells_are_not_run_again_and_failed_ones_are(tiny_sweep, store):
-    store.create()
     first, second, *_ = make_plan(tiny_sweep, store).cells.values()
     store.write_result(tta_core.run(first), sweep="tiny", git_commit="")
     store.write_failure(second, "no luck", sweep="tiny", git_commit="")
@@ -39,7 +33,6 @@ def test_finished_cells_are_not_run_again_and_failed_ones_are(tiny_sweep, store)
 
 
 def test_measured_time_goes_before_nominal_time(tiny_sweep, store):
-    store.create()
     first = next(iter(make_plan(tiny_sweep, store).cells.values()))
     result = tta_core.run(first)
     store.write_result(result, sweep="tiny", git_commit="")

@@ -20,13 +20,6 @@ def result():
     return tta_core.run(CONFIG)
 
 
-@pytest.fixture
-def store(tmp_path):
-    made = ResultStore(tmp_path / "results")
-    made.create()
-    return made
-
-
 def write(store, result):
     store.write_result(result, sweep="s", git_commit="abc")
 

@@ -18,13 +18,6 @@ def results(tmp_path_factory):
     return [tta_core.run(values | {"domains": ["fog", "contrast"], "seed": seed}) for seed in (0, 1)]
 
 
-@pytest.fixture
-def store(tmp_path):
-    made = ResultStore(tmp_path / "results")
-    made.create()
-    return made
-
-
 def write(store, result):
     store.write_result(result, sweep="tiny", git_commit="")
 

@@ -36,7 +36,7 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[None]:
         else:
             switches = {name: os.environ[name] for name in SWITCHES}
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": switches})
-        with _terminate_like_interrupt():
+        with terminate_like_interrupt():
             yield
     except ConnectionError as error:
         raise InputError(f"no Ray cluster at {address!r} ({error}): start one, or leave --address out") from None
@@ -75,7 +75,7 @@ def _check_fits(resources: Resources, available: dict[str, float]) -> None:
 
 
 @contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
+def terminate_like_interrupt() -> Iterator[None]:
     """Makes SIGTERM, which batch systems send before they kill, end the sweep as Ctrl-C does."""
     previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:

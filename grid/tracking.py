@@ -22,7 +22,6 @@ from tta_core.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 """Tracking stores that MLflow still writes to; its folder store (`file:`, `./mlruns`) is closed."""
@@ -60,11 +59,9 @@ class MlflowMirror:
 
     def __enter__(self) -> MlflowMirror:
         # Imported here, in the main thread: importing it beside Ray in another thread is asking for trouble.
-        import mlflow.tracking
 
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._client: MlflowClient = mlflow.tracking.MlflowClient(tracking_uri=self.uri)
         self._later(self._open)
         self._later(self._catch_up)
         return self
@@ -98,6 +95,9 @@ class MlflowMirror:
             self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
     def _open(self) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=self.uri)  # Makes the tables of a new database, which takes seconds.
         found = self._client.get_experiment_by_name(self._experiment_name)
         if found is not None:
             self._experiment = str(found.experiment_id)

@@ -13,9 +13,12 @@ from mlflow.tracking import MlflowClient
 import tta_core
 from analysis.checks import check_results
 from analysis.load import open_results
+from grid.cluster import terminate_like_interrupt
 from grid.expand import expand
 from grid.sweep import read_sweep
 
+# One worker imports torch in half the time of two at once on two cores.
+ONE_WORKER = ["--set", "resources.max_concurrent=1"]
 SLOW = ["--set", "samples_per_domain=200", "--set", "seeds=[0,1,2,3]"]
 
 
@@ -55,7 +58,7 @@ def test_a_sweep_runs_once_and_then_only_what_is_new(command, tiny_file, tmp_pat
     assert "starting Ray" not in again.stdout
     assert "8 done (8 were there before)" in again.stdout
 
-    more = command("run", tiny_file, "--results", results, "--set", "seeds=[0,1,2]")
+    more = command("run", tiny_file, "--results", results, "--set", "seeds=[0,1,2]", *ONE_WORKER)
     assert more.returncode == 0
     assert "[4/4]" in more.stdout
     after = cells(results)
@@ -69,7 +72,9 @@ def test_a_sweep_runs_once_and_then_only_what_is_new(command, tiny_file, tmp_pat
 def test_cells_that_fail_are_listed_and_the_others_kept(command, tiny_file, tmp_path):
     results = tmp_path / "out"
     changes = ("seeds=[0]", "method=[source,tent]", "batch_size=4", "tent.lr=1e30")
-    broken = command("run", tiny_file, "--results", results, *(word for each in changes for word in ("--set", each)))
+    broken = command(
+        "run", tiny_file, "--results", results, *ONE_WORKER, *(word for each in changes for word in ("--set", each))
+    )
     assert broken.returncode == 1
     assert "2 cells: 1 done (0 were there before), 1 failed" in broken.stdout
     assert re.search(r"failed: tent \(tent-\w+\): tent diverged: parameters are infinite", broken.stderr)
@@ -82,9 +87,9 @@ def test_cells_that_fail_are_listed_and_the_others_kept(command, tiny_file, tmp_
 def start(command_line, tiny_file):
     """Starts the sweep that the tests below disturb, in a process group of its own."""
 
-    def begin(results: Path) -> subprocess.Popen[str]:
+    def begin(results: Path, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*command_line, "run", str(tiny_file), "--results", str(results), *SLOW],
+            [*command_line, "run", str(tiny_file), "--results", str(results), *SLOW, *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -126,48 +131,44 @@ def workers(driver: int) -> list[int]:
     return [pid for pid, title in titles.items() if title.startswith("ray::ImplicitFunc") and descends(pid)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="finds workers through /proc")
-def test_a_killed_worker_costs_nothing(start, tmp_path, undisturbed):
-    process = start(tmp_path / "out")
-    wait_for_cells(process, 2)
-    found = workers(process.pid)
-    assert found
-    os.kill(found[0], signal.SIGKILL)
-    output = process.stdout.read()
-    assert process.wait() == 0, output
-    assert cells(tmp_path / "out") == undisturbed
-
-
-def test_killed_and_terminated_drivers_cost_only_what_was_running(start, command, tiny_file, tmp_path, undisturbed):
+def test_killed_and_interrupted_sweeps_lose_nothing_and_go_on(start, command, tiny_file, tmp_path, undisturbed):
     results = tmp_path / "out"
+    # The driver dies, and cleans up nothing.
     process = start(results)
     wait_for_cells(process, 3)
     process.kill()
     process.wait()
     kept = cells(results)
     assert 3 <= len(kept) < len(undisturbed)
+    assert kept.items() <= undisturbed.items()
 
+    # Ctrl-C, as a terminal sends it: to the whole group.
     process = start(results)
     wait_for_cells(process, 1)
-    process.send_signal(signal.SIGTERM)  # As a batch system does before it kills.
-    output = process.stdout.read()
-    assert process.wait() == 130, output
-    assert "Go on with the same command" in output
-
-    resumed = command("run", tiny_file, "--results", results, *SLOW)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert cells(results) == undisturbed
-    assert kept.items() <= undisturbed.items()
-    assert check_results(open_results(results)) == []
-    assert sorted(children(results)) == sorted(undisturbed)
-
-
-def test_ctrl_c_ends_the_sweep_and_says_how_to_go_on(start, tmp_path, undisturbed):
-    process = start(tmp_path / "out")
-    wait_for_cells(process, 2)
-    os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
     output = process.stdout.read()
     assert process.wait() == 130, output
     assert "Go on with the same command" in output
     assert "Traceback" not in output
-    assert cells(tmp_path / "out").items() <= undisturbed.items()
+
+    resumed = command("run", tiny_file, "--results", results, *SLOW)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert cells(results) == undisturbed
+    assert check_results(open_results(results)) == []
+    assert sorted(children(results)) == sorted(undisturbed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="finds workers through /proc")
+def test_a_worker_that_dies_fails_no_cell(start, tmp_path, undisturbed):
+    process = start(tmp_path / "out", "--set", "tracking.enabled=false")
+    for count in (2, 7):
+        wait_for_cells(process, count)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+    output = process.stdout.read()
+    assert process.wait() == 0, output
+    assert cells(tmp_path / "out") == undisturbed
+
+
+def test_sigterm_interrupts_as_ctrl_c_does():
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import sklearn.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,6 +34,9 @@ def load_digits(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDA
     """
     if split not in ("train", "test"):
         raise unknown_name("split of digits", split, ("train", "test"))
+    # Imported here: it takes longer than a short cell, and is not needed where the cache has the images.
+    import sklearn.datasets
+
     native = sklearn.datasets.load_digits()
     part = slice(0, TRAIN_IMAGES) if split == "train" else slice(TRAIN_IMAGES, TRAIN_IMAGES + TEST_IMAGES)
     grey = np.stack([_enlarge(image) for image in native.images[part]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 
@@ -171,11 +171,13 @@ def markdown(table: Table) -> str:
 
 def leaderboard_markdown(con: duckdb.DuckDBPyConnection) -> str:
     """The leaderboards of all sections as Markdown, each under a heading that says what sets its protocol apart."""
-    parts = [
-        f"## {_markdown_cell(section.heading)}\n\n{markdown(leaderboard_table(leaderboard(section)))}"
-        for section in sections(con)
-    ]
-    return "\n\n".join(parts) if parts else "No cell has finished."
+    boards = [(section.heading, leaderboard_table(leaderboard(section))) for section in sections(con)]
+    if not boards:
+        return "No cell has finished."
+    parts = [f"## {_markdown_cell(heading)}\n\n{markdown(replace(board, notes=()))}" for heading, board in boards]
+    # The tables share most of their notes.
+    notes = dict.fromkeys(note for _, board in boards for note in board.notes)
+    return "\n\n".join([*parts, *notes])
 
 
 def leaderboard_latex(con: duckdb.DuckDBPyConnection) -> str:

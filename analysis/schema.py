@@ -105,7 +105,7 @@ SAMPLES = pa.schema(
 DIAGNOSTICS = pa.schema(
     [
         _field("cell", _TEXT, "", "cell id"),
-        _field("quantity", _TEXT, "", "what was measured at the end of the stream, such as expert_usage"),
+        _field("quantity", _TEXT, "", "what was measured over the stream, such as expert_usage"),
         _field("layer", _TEXT, "", "module that it was measured in; empty if it is of the whole network"),
         _field("item", pa.int32(), "", "number of the expert, component, ...; 0 for a scalar"),
         _field("value", pa.float64(), "1", "the value"),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tta_core.data.images import DomainImages, Normalise, gather
 from tta_core.data.streams import StreamOrder
-from tta_core.method import Method
+from tta_core.method import Diagnostics, Method
 from tta_core.metrics import sample_outcomes
 
 Columns = dict[str, NDArray[Any]]
@@ -28,10 +28,13 @@ class StreamRecord:
         samples: columns `(samples,)`: position, domain, index, label, prediction, confidence, entropy, in_top5.
         batches: columns `(batches,)`: step, samples_seen, selected, loss and the method's own scalars; a value that a
             step did not record is NaN.
+        diagnostics: quantity -> layer -> values over the whole stream. Where the method was reset on the way, it is
+            the mean of what it had seen before each reset and at the end, weighted by samples.
     """
 
     samples: Columns
     batches: Columns
+    diagnostics: Diagnostics
 
 
 def run_stream(
@@ -45,7 +48,7 @@ def run_stream(
 ) -> StreamRecord:
     """Feeds a stream to a method, one online step a batch, and records every outcome.
 
-    Nothing in the loop waits for the device: outcomes and scalars stay there until the stream ends.
+    No step waits for the device: outcomes and scalars stay there until the stream ends.
 
     Args:
         method: the method; reset where the stream says so.
@@ -59,9 +62,14 @@ def run_stream(
     records: list[dict[str, Tensor]] = []
     labels: list[NDArray[np.int64]] = []
     ends: list[int] = []
+    segments: list[tuple[int, Diagnostics]] = []
+    last_reset = 0
     for batch in order.batches(batch_size):
         if batch.reset:
+            if batch.start > 0:
+                segments.append((batch.start - last_reset, method.diagnostics()))
             method.reset()
+            last_reset = batch.start
         images, batch_labels = gather(domains, order, batch.start, batch.stop)
         inputs = normalise(images)
         with _autocast(inputs.device, precision):
@@ -81,11 +89,24 @@ def run_stream(
         "step": np.arange(len(ends), dtype=np.int32),
         "samples_seen": np.asarray(ends, dtype=np.int64),
     }
-    return StreamRecord(samples, batches | _columns(records))
+    segments.append((len(order) - last_reset, method.diagnostics()))
+    return StreamRecord(samples, batches | _columns(records), _weighted_mean(segments))
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _weighted_mean(segments: Sequence[tuple[int, Diagnostics]]) -> Diagnostics:
+    """Mean of diagnostics of one form, weighted by the number of samples that each has seen."""
+    total = sum(samples for samples, _ in segments)
+    merged: Diagnostics = {}
+    for samples, diagnostics in segments:
+        for quantity, layers in diagnostics.items():
+            for layer, values in layers.items():
+                sums = merged.setdefault(quantity, {}).setdefault(layer, [0.0] * len(values))
+                merged[quantity][layer] = [s + v * samples / total for s, v in zip(sums, values, strict=True)]
+    return merged
 
 
 def _columns(records: Sequence[dict[str, Tensor]]) -> Columns:

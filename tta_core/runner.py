@@ -43,7 +43,7 @@ class RunResult:
         domain_accuracy: top-1 by domain, in [0, 1].
         samples: columns `(samples,)`, see `analysis.schema.SAMPLES`.
         batches: columns `(batches,)`, see `analysis.schema.BATCHES`, and the method's own scalars.
-        diagnostics: quantity -> layer -> values, at the end of the stream.
+        diagnostics: quantity -> layer -> values, over the whole stream.
         stream_order: hash of the order of the samples.
         seconds: wall time of the online loop in s, without loading.
         images_per_second: samples divided by seconds.
@@ -134,7 +134,7 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         domain_accuracy=accuracy_per_domain(samples),
         samples=samples,
         batches=record.batches,
-        diagnostics=method.diagnostics(),
+        diagnostics=record.diagnostics,
         stream_order=order.order_hash(),
         seconds=meter.seconds,
         images_per_second=len(order) / meter.seconds,

@@ -22,6 +22,10 @@ class Recorder:
     def reset(self):
         self.events.append("reset")
 
+    def diagnostics(self):
+        since_reset = "".join("r" if event == "reset" else "." for event in self.events).rpartition("r")[2]
+        return {"batches": {"": [float(len(since_reset))]}, "events": {"": [float(len(self.events))]}}
+
     def __call__(self, images: Tensor) -> Tensor:
         self.events.append(len(images))
         self.record = {"selected": torch.tensor(len(images))}
@@ -63,6 +67,14 @@ def test_single_resets_before_each_domain_and_the_others_never(domains):
     assert run("single", domains)[0].events == ["reset", 4, 3, "reset", 4, 3, "reset", 4, 3]
     assert run("continual", domains)[0].events == [4, 3] * 3
     assert run("mixed", domains)[0].events == [4, 4, 4, 4, 4, 1]
+
+
+def test_diagnostics_are_of_the_whole_stream_also_across_resets(domains):
+    assert run("mixed", domains)[2].diagnostics == {"batches": {"": [6.0]}, "events": {"": [6.0]}}
+    # Three domains of equal size: the mean of what each had.
+    single = run("single", domains)[2].diagnostics
+    assert single["batches"][""] == pytest.approx([2.0])
+    assert single["events"][""] == pytest.approx([(3 + 6 + 9) / 3])
 
 
 def test_batches_hold_what_each_step_recorded_and_nan_where_it_did_not(domains):

@@ -27,6 +27,18 @@ def test_every_method_runs_on_every_stream(method, stream):
     assert {"loss", "selected"} <= {*result.batches} | ({"loss"} if method == "source" else set())
 
 
+def test_expert_usage_is_of_the_whole_stream_where_domains_reset_the_method():
+    usage = tta_core.run({"method": "moetta", "stream": "single", **SMALL}).diagnostics["expert_usage"]
+    alone = [
+        tta_core.run({"method": "moetta", "stream": "single", **SMALL} | {"domains": [domain]}).diagnostics[
+            "expert_usage"
+        ]
+        for domain in SMALL["domains"]
+    ]
+    for layer, shares in usage.items():
+        assert shares == pytest.approx(np.mean([each[layer] for each in alone], axis=0))
+
+
 @pytest.mark.parametrize("method", list(methods()))
 def test_the_same_cell_gives_the_same_bits(method):
     one, other = (tta_core.run({"method": method, **SMALL}) for _ in range(2))

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from grid.expand import expand
 from grid.plan import Plan, make_plan
 from grid.store import ResultStore
 from grid.sweep import Sweep
@@ -53,6 +54,7 @@ def launch_sweep(
     from grid.tracking import check_tracking_uri
 
     # What is wrong is said before anything is made.
+    expand(sweep)
     if address is not None:
         check_reachable(address)
     uri = tracking_uri or sweep.tracking.uri

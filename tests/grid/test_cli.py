@@ -54,6 +54,7 @@ def test_bad_input_is_one_message_and_status_2(arguments, message, tmp_path, mon
     assert done.exit_code == 2
     assert message in done.output
     assert "Traceback" not in done.output
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["methods", "backbones", "benchmarks", "streams"])

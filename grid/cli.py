@@ -130,7 +130,9 @@ def _tell_outcome(outcome: Outcome, store: ResultStore) -> None:
     click.echo(f"results  {store.folder}")
     click.echo(f"report   tta-grid report {_shown(store)}")
     if outcome.tracking_uri:
-        click.echo(f"mlflow   mlflow ui --backend-store-uri {outcome.tracking_uri}")
+        from grid.tracking import ui_command
+
+        click.echo(f"mlflow   {ui_command(outcome.tracking_uri)}")
     if outcome.tracking_problem:
         click.echo(f"warning: MLflow lacks some runs ({outcome.tracking_problem}); the next run logs them", err=True)
     for cell, reason in outcome.failed.items():

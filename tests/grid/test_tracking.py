@@ -6,7 +6,7 @@ from mlflow.tracking import MlflowClient
 import tta_core
 from grid.plan import make_plan
 from grid.store import ResultStore
-from grid.tracking import MlflowMirror, check_tracking_uri
+from grid.tracking import MlflowMirror, check_tracking_uri, ui_command
 from grid.trial import CellEnd
 from tta_core.errors import InputError
 
@@ -119,6 +119,13 @@ def test_another_store_in_the_same_experiment_has_runs_of_its_own(store, tiny_sw
 
 def test_the_default_store_is_a_file_in_the_results_folder(store, tiny_sweep):
     assert MlflowMirror(make_plan(tiny_sweep, store), store).uri == f"sqlite:///{store.folder / 'mlflow.db'}"
+
+
+def test_the_way_to_browse_the_runs():
+    assert ui_command("sqlite:///a/mlflow.db").endswith(
+        "mlflow ui --workers 1 --backend-store-uri sqlite:///a/mlflow.db"
+    )
+    assert ui_command("http://127.0.0.1:5000") == "open http://127.0.0.1:5000 in a browser"
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host", "mlflow.db"])

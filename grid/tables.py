@@ -67,7 +67,7 @@ def _config_columns(config: RunConfig, *, sweep: str, git_commit: str) -> dict[s
         "sweep": sweep,
         "method": config.method,
         "preset": config.preset,
-        "settings": json.dumps(config.settings, sort_keys=True),
+        "settings": json.dumps(config.settings),
         "backbone": config.backbone,
         "pretraining": backbone_spec(config.backbone).pretraining,
         "benchmark": config.benchmark,

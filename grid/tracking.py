@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -47,8 +48,7 @@ class MlflowMirror:
     """
 
     def __init__(self, plan: Plan, store: ResultStore, uri: str | None = None) -> None:
-        self._default_uri = f"sqlite:///{store.folder / 'mlflow.db'}"
-        self.uri = uri or self._default_uri
+        self.uri = uri or f"sqlite:///{store.folder / 'mlflow.db'}"
         self.problem: str | None = None
         self._plan = plan
         self._store = store
@@ -102,8 +102,7 @@ class MlflowMirror:
         if found is not None:
             self._experiment = str(found.experiment_id)
             return
-        # With a file of our own the artefacts go beside it; a server has its own place for them.
-        location = (self._store.folder / "mlartifacts").as_uri() if self.uri == self._default_uri else None
+        location = _artifact_location(self.uri)
         self._experiment = str(self._client.create_experiment(self._experiment_name, artifact_location=location))
 
     def _catch_up(self) -> None:
@@ -164,6 +163,12 @@ class MlflowMirror:
             self._client.log_metric(self._parent, "cells_finished", self._finished)
             self._client.log_metric(self._parent, "cells_failed", self._failures)
             self._client.set_terminated(self._parent, status)
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artefacts go beside an sqlite file, where MLflow would take the current folder; a server has its own place."""
+    scheme, _, path = uri.partition(":///")
+    return (Path(path).absolute().parent / "mlartifacts").as_uri() if scheme == "sqlite" else None
 
 
 def ui_command(uri: str) -> str:

@@ -115,6 +115,7 @@ def test_another_store_in_the_same_experiment_has_runs_of_its_own(store, tiny_sw
             pass
     _, parents, children = runs(mirror)
     assert len(parents) == len(children) == 2
+    assert all(run.info.artifact_uri.startswith((tmp_path / "mlartifacts").as_uri()) for run in children)
 
 
 def test_the_default_store_is_a_file_in_the_results_folder(store, tiny_sweep):

@@ -7,7 +7,7 @@ MLflow may be missing, slow or down: cells run all the same, and the next launch
 
 from __future__ import annotations
 
-import logging
+import importlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,9 +59,7 @@ class MlflowMirror:
 
     def __enter__(self) -> MlflowMirror:
         # Imported here, in the main thread: importing it beside Ray in another thread is asking for trouble.
-
-        for name in ("alembic", "mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        importlib.import_module("mlflow.tracking")
         self._later(self._open)
         self._later(self._catch_up)
         return self

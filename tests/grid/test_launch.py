@@ -40,6 +40,7 @@ def test_a_sweep_runs_once_and_then_only_what_is_new(command, tiny_file, tmp_pat
     assert first.returncode == 0, first.stdout + first.stderr
     assert "[8/8]" in first.stdout
     assert "8 cells: 8 done (0 were there before), 0 failed" in first.stdout
+    assert "INFO" not in first.stderr  # Libraries keep their notes to themselves.
     before = cells(results)
     assert len(before) == 8
     assert sorted(children(results)) == sorted(before)

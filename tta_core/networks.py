@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from importlib import resources
 
 import safetensors.torch
 from torch import Tensor, nn
 
-from tta_core.embedded.network import build_digits_vit
+from tta_core.embedded.network import WEIGHTS_FOLDER, build_digits_vit
 from tta_core.errors import InputError
 from tta_core.spec import BackboneSpec
 
@@ -32,7 +31,13 @@ def load_backbone(spec: BackboneSpec) -> nn.Module:
 # A worker runs many cells; each pair of weights is read and checked once.
 @lru_cache(maxsize=4)
 def _shipped_weights(file_name: str, sha256: str) -> dict[str, Tensor]:
-    content = resources.files("tta_core.embedded").joinpath("weights", file_name).read_bytes()
+    try:
+        content = (WEIGHTS_FOLDER / file_name).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"the weights file {WEIGHTS_FOLDER / file_name} cannot be read ({error.strerror}): install the package "
+            "again, or make it with python -m tta_core.embedded.train"
+        ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise InputError(

@@ -12,10 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.errors import unknown_name
 
 PRETRAININGS: tuple[str, ...] = ("supervised", "mae", "text-prototype")
-CLASS_NAMES: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASS_NAMES = BENCHMARKS["digits-c"].class_names
 MEAN = STD = (0.5, 0.5, 0.5)
 """Normalisation of inputs in [0, 1], the same for all three."""
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 from tta_core.config import RunConfig
@@ -86,7 +87,7 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
 
     Raises:
         InputError: for values that are not allowed, a device that is not there, weights that do not fit.
-        CollapseError: if parameters end up infinite or not a number.
+        CollapseError: if parameters or predictions become infinite or not a number.
     """
     if not isinstance(config, RunConfig):
         config = RunConfig.from_values(config)
@@ -119,9 +120,10 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         precision=config.precision,
     )
     meter.stop()
-    if not all_finite(parameters):
+    # Where domains reset the method, the parameters at the end say nothing of the domains before.
+    if not (all_finite(parameters) and np.isfinite(record.samples["entropy"]).all()):
         raise CollapseError(
-            f"{config.method} diverged: parameters are infinite or not a number after the stream; lower the learning "
+            f"{config.method} diverged: parameters or predictions are infinite or not a number; lower the learning "
             f"rate (settings: {json.dumps(config.settings)})"
         )
     samples = dict(record.samples)

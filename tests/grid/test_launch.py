@@ -78,7 +78,7 @@ def test_cells_that_fail_are_listed_and_the_others_kept(command, tiny_file, tmp_
     )
     assert broken.returncode == 1
     assert "2 cells: 1 done (0 were there before), 1 failed" in broken.stdout
-    assert re.search(r"failed: tent \(tent-\w+\): tent diverged: parameters are infinite", broken.stderr)
+    assert re.search(r"failed: tent \(tent-\w+\): tent diverged: parameters or predictions are infinite", broken.stderr)
     assert "Traceback" not in broken.stdout + broken.stderr
     status = json.loads(command("status", results, "--json").stdout)
     assert (status["done"], status["failed"]) == (1, 1)

@@ -72,6 +72,13 @@ def test_divergence_is_an_error_that_says_what_to_do():
         tta_core.run({"method": "tent", "settings": {"lr": 1e30}, "batch_size": 8, **SMALL})
 
 
+def test_divergence_in_a_domain_before_a_reset_is_found(monkeypatch):
+    """The parameters at the end are those of the last domain alone, so the predictions are looked at too."""
+    monkeypatch.setattr("tta_core.runner.all_finite", lambda parameters: True)
+    with pytest.raises(CollapseError, match="predictions are infinite"):
+        tta_core.run({"method": "tent", "stream": "single", "settings": {"lr": 1e30}, "batch_size": 4, **SMALL})
+
+
 def test_a_configuration_object_and_its_values_are_the_same_run():
     values = {"method": "source", **SMALL}
     assert tta_core.run(tta_core.RunConfig.from_values(values)).cell == tta_core.run(values).cell

@@ -202,12 +202,17 @@ def query(results: str, sql: str, form: str) -> None:
 @main.command()
 @click.argument("results", metavar="DIR")
 @click.option("--output", metavar="FILE", help="HTML page to write. [default: DIR/report.html]")
-def report(results: str, output: str | None) -> None:
+@click.option("--latex", is_flag=True, help="Print the leaderboard as LaTeX tables instead; write no page.")
+def report(results: str, output: str | None, latex: bool) -> None:
     """Prints the leaderboard of DIR and writes one self-contained HTML page."""
     from pathlib import Path
 
     from analysis.load import open_results
     from analysis.report import report_markdown, write_report
+    from analysis.tables import leaderboard_latex
 
+    if latex:
+        click.echo(leaderboard_latex(open_results(results)))
+        return
     click.echo(report_markdown(open_results(results)))
     click.echo(f"wrote {write_report(results, Path(output) if output else None)}")

@@ -92,3 +92,8 @@ def test_report_prints_the_leaderboard_and_writes_the_page(results, tmp_path):
     assert done.exit_code == 0
     assert "tent" in done.output
     assert (tmp_path / "page.html").read_text().startswith("<!")
+
+
+def test_report_prints_latex(results):
+    assert call("report", results, "--latex").output.startswith(r"\begin{table}")
+    assert not (results / "report.html").exists()

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from tta_core.errors import InputError
+from tta_core.errors import InputError, closest_match
 from tta_core.registry import method_class, method_spec
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 Diagnostics = dict[str, dict[str, list[float]]]
 """Quantity -> layer (empty for the whole network) -> values."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know beyond its network, its settings and the images of the stream.
+
+    Attributes:
+        num_classes: number of logits; margins are multiples of ln(num_classes).
+        seed: seed of the method's own random numbers.
+        batch_size: images in a full batch of the stream; None if that is not known.
+        mean, std: per-channel normalisation that the images went through, for methods that work on pixels in [0, 1].
+        source_images: batches of clean, unlabelled source images `(batch, channels, height, width)`, normalised and on
+            the network's device, always in the same order; None unless the method's spec asks for them.
+    """
+
+    num_classes: int
+    seed: int = 0
+    batch_size: int | None = None
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    source_images: Iterable[Tensor] | None = None
 
 
 class Method(ABC, Generic[Settings]):
@@ -28,6 +50,7 @@ class Method(ABC, Generic[Settings]):
     Attributes:
         network: the edited network, always in eval mode.
         settings: the method's resolved settings.
+        context: what the method may know beyond them.
         num_classes: number of logits.
         record: what the last step recorded, as tensors of no dimensions on the network's device. `selected` is the
             number of samples that entered the loss; `loss` (nat) is absent if the step made no update; the others are
@@ -35,13 +58,18 @@ class Method(ABC, Generic[Settings]):
         generator: the method's own random numbers, on the CPU, so that initial values agree on all devices.
     """
 
-    def __init__(self, network: nn.Module, settings: Settings, *, num_classes: int, seed: int) -> None:
+    def __init__(
+        self, network: nn.Module, settings: Settings, context: Context, initial: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.settings = settings
-        self.num_classes = num_classes
+        self.context = context
+        self.num_classes = context.num_classes
         self.record: dict[str, Tensor] = {}
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(context.seed)
         self.prepare()
+        _set_initial(self.network, initial or {})
+        self.begin()
         self.optimizer = self.make_optimizer(list(self.trainable_parameters().values()))
         self._source = self.state_dict()
 
@@ -65,6 +93,9 @@ class Method(ABC, Generic[Settings]):
     def prepare(self) -> None:
         """Edits `self.network` and sets `requires_grad` on what is trained. Called once, with everything frozen."""
 
+    def begin(self) -> None:
+        """Called once, with all initial values in place: makes what starts equal to the network, such as a teacher."""
+
     @abstractmethod
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
         """Returns the optimizer of the trained parameters; None if nothing is trained."""
@@ -84,9 +115,19 @@ class Method(ABC, Generic[Settings]):
         """Quantities of more than one value, since the last reset. Waits for the device."""
         return {}
 
+    def activated_parameters(self) -> int:
+        """Trained scalars that take part in predicting one sample: fewer than all where experts are chosen."""
+        return sum(parameter.numel() for parameter in self.trainable_parameters().values())
+
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that steps change, by qualified name in `network`; the live ones, not copies."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    @property
+    def source_parameters(self) -> Mapping[str, Tensor]:
+        """The trained parameters as they were at construction, by qualified name; not to be written to."""
+        source: Mapping[str, Tensor] = self._source["parameters"]
+        return source
 
     def reset(self) -> None:
         """Returns to the state at construction, bit for bit."""
@@ -128,7 +169,18 @@ class Method(ABC, Generic[Settings]):
 
 
 def build_method(
-    name: str, network: nn.Module, *, num_classes: int, preset: str = "recommended", seed: int = 0, **settings: Any
+    name: str,
+    network: nn.Module,
+    *,
+    num_classes: int,
+    preset: str = "recommended",
+    seed: int = 0,
+    batch_size: int | None = None,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    source_images: Iterable[Tensor] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    **settings: Any,
 ) -> Method[Any]:
     """Puts a method around a network. The network is edited in place and belongs to the method afterwards.
 
@@ -138,6 +190,13 @@ def build_method(
         num_classes: number of logits; margins are multiples of ln(num_classes).
         preset: named settings to start from.
         seed: seed of the method's own random numbers.
+        batch_size: images in a full batch of the stream, for methods that treat short ones differently.
+        mean: per-channel mean that was subtracted from pixels in [0, 1].
+        std: per-channel standard deviation that they were divided by afterwards.
+        source_images: batches of clean, unlabelled source images, normalised like the stream, for methods whose spec
+            needs them.
+        initial: values of parameters by their qualified name in the edited network, in place of the method's own
+            initial values: routers, experts or adapters that were made elsewhere.
         **settings: settings that differ from the preset.
 
     Raises:
@@ -145,7 +204,24 @@ def build_method(
             layers that the method adapts.
     """
     resolved = method_spec(name).resolve(preset, settings)
-    return method_class(name)(network, resolved, num_classes=num_classes, seed=seed)
+    context = Context(num_classes, seed, batch_size, mean, std, source_images)
+    return method_class(name)(network, resolved, context, initial)
+
+
+def _set_initial(network: nn.Module, initial: Mapping[str, Tensor]) -> None:
+    parameters = dict(network.named_parameters())
+    for name, value in initial.items():
+        if name not in parameters:
+            match = closest_match(name, parameters)
+            hint = f", did you mean {match!r}?" if match else ""
+            raise InputError(f"initial value for {name!r}: the edited network has no such parameter{hint}")
+        if parameters[name].shape != value.shape:
+            raise InputError(
+                f"initial value of {name!r} has shape {tuple(value.shape)}, the parameter has "
+                f"{tuple(parameters[name].shape)}: give one of that shape"
+            )
+        with torch.no_grad():
+            parameters[name].copy_(value)
 
 
 def _cloned(value: Any) -> Any:

@@ -16,14 +16,15 @@ import torch
 
 from tta_core.config import RunConfig
 from tta_core.cost import CostMeter
-from tta_core.data.images import Normalise, load_domains
+from tta_core.data.images import Normalise, SourceImages, load_domains
 from tta_core.data.streams import stream_order
 from tta_core.errors import InputError
 from tta_core.loop import Columns, run_stream
 from tta_core.method import Diagnostics, build_method
 from tta_core.metrics import accuracy, accuracy_per_domain, all_finite
 from tta_core.networks import load_backbone
-from tta_core.registry import backbone_spec, benchmark_spec
+from tta_core.registry import backbone_spec, benchmark_spec, method_spec
+from tta_core.spec import SOURCE_IMAGES
 from tta_core.surgery import count_parameters
 
 RECORDED_PACKAGES = ("numpy", "timm", "torch")
@@ -99,12 +100,18 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
     order = stream_order(
         config.stream, config.domains, benchmark.images_per_domain, config.samples_per_domain, config.seed
     )
+    normalise = Normalise(backbone.mean, backbone.std, target)
+    needs_source = SOURCE_IMAGES in method_spec(config.method).needs
     method = build_method(
         config.method,
         load_backbone(backbone).to(target),
         num_classes=backbone.num_classes,
         preset=config.preset,
         seed=config.seed,
+        batch_size=config.batch_size,
+        mean=backbone.mean,
+        std=backbone.std,
+        source_images=SourceImages(config.benchmark, config.batch_size, normalise) if needs_source else None,
         **config.settings,
     )
     parameters = method.trainable_parameters()
@@ -116,7 +123,7 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         domains,
         order,
         batch_size=config.batch_size,
-        normalise=Normalise(backbone.mean, backbone.std, target),
+        normalise=normalise,
         precision=config.precision,
     )
     meter.stop()

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tta_core.errors import InputError, closest_match, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
+SOURCE_IMAGES = "source images"
+"""In a method's `needs`: clean, unlabelled images of the source, handed over as `Context.source_images`."""
+
 Pretraining = Literal["supervised", "mae", "clip", "text-prototype"]
 
 
@@ -52,7 +55,7 @@ class MethodSpec(Frozen):
         search: ranges for a search, by setting.
         scalars: what the method adds to each row of `batches`.
         scores: which logits are scored: those computed before the update on the same batch, or after it.
-        needs: what the method needs beyond the stream (source statistics, labels, held-out data).
+        needs: what the method needs beyond the stream, such as `SOURCE_IMAGES`; shown wherever methods are compared.
         relative_cost: cost of a step in source forwards, as published; only used to estimate time before anything ran.
     """
 

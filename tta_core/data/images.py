@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tta_core.data.digits import load_digits
 from tta_core.data.digits_c import load_domain
 from tta_core.data.streams import StreamOrder
 
@@ -31,6 +32,31 @@ def load_domains(benchmark: str, domains: Sequence[str], severity: int, data_see
     """Opens the domains of a benchmark, in the given order; builds what is not in the cache yet."""
     assert benchmark == "digits-c", "a benchmark in the table has no loader here"
     return [DomainImages(*load_domain(name, severity, data_seed=data_seed)) for name in domains]
+
+
+class SourceImages:
+    """Clean, unlabelled images of the source, in batches, normalised, always in the same order.
+
+    Methods that need source statistics iterate over it; nothing is loaded before they do.
+    """
+
+    def __init__(self, benchmark: str, batch_size: int, normalise: Normalise) -> None:
+        self.benchmark = benchmark
+        self.batch_size = batch_size
+        self.normalise = normalise
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields `(batch, channels, height, width)`; the last batch may be short."""
+        images = load_source_images(self.benchmark)
+        order = np.random.default_rng(0).permutation(len(images))
+        for start in range(0, len(order), self.batch_size):
+            yield self.normalise(images[np.sort(order[start : start + self.batch_size])])
+
+
+def load_source_images(benchmark: str) -> NDArray[np.uint8]:
+    """Clean images `(images, height, width, 3)` that the benchmark's backbones were trained on, or their like."""
+    assert benchmark == "digits-c", "a benchmark in the table has no loader here"
+    return load_digits("train")[0]
 
 
 def gather(

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"tta_grid_schema_version"
 
 CELLS_FOLDER = "cells"
@@ -105,14 +105,17 @@ SAMPLES = pa.schema(
 DIAGNOSTICS = pa.schema(
     [
         _field("cell", _TEXT, "", "cell id"),
-        _field("quantity", _TEXT, "", "what was measured over the stream, such as expert_usage"),
+        _field("quantity", _TEXT, "", "what was measured, such as expert_usage"),
+        _field("step", pa.int32(), "batches", "batch after which it was measured; empty: whole stream", nullable=True),
         _field("layer", _TEXT, "", "module that it was measured in; empty if it is of the whole network"),
-        _field("item", pa.int32(), "", "number of the expert, component, ...; 0 for a scalar"),
+        _field("domain", _TEXT, "", "domain that it belongs to; empty if it is of all"),
+        _field("against", _TEXT, "", "second domain, of a matrix of domains; empty otherwise"),
+        _field("item", pa.int32(), "", "number of the expert, component, bin, ...; 0 for a scalar"),
         _field("value", pa.float64(), "1", "the value"),
     ],
     metadata=_VERSION_METADATA,
 )
-"""Quantities of a method that have more than one value."""
+"""What was measured beside the outcome of each sample and the scalars of each step."""
 
 FILES: Mapping[str, pa.Schema] = {
     "cell": CELL,

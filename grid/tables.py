@@ -94,8 +94,9 @@ def _table(cell: str, columns: Mapping[str, Any], kind: pa.Schema) -> pa.Table:
 
 
 def _diagnostics(result: RunResult) -> pa.Table:
-    rows = [
-        {"cell": result.cell, "quantity": quantity, "layer": layer, "item": item, "value": value}
+    no_place = {"step": None, "domain": "", "against": ""}
+    rows: list[dict[str, Any]] = [
+        {"cell": result.cell, "quantity": quantity, "layer": layer, "item": item, "value": value} | no_place
         for quantity, layers in result.diagnostics.items()
         for layer, values in layers.items()
         for item, value in enumerate(values)

@@ -33,8 +33,8 @@ class Expansion:
 def expand(sweep: Sweep) -> Expansion:
     """Expands a sweep into cells.
 
-    Seeds vary slowest, so that a sweep that is cut short has whole seeds; then the axes in the order of the file, then
-    the axes of the cell's own method.
+    Seeds vary slowest, so that a sweep that is cut short has whole seeds; then the variants, then the axes in the order
+    of the file, then the axes of the cell's own method. A variant's values win over those of the axes.
 
     Raises:
         InputError: if a cell is not allowed, no method is named, or no cell is left.
@@ -59,12 +59,12 @@ def _points(sweep: Sweep) -> Iterator[Point]:
     groups: list[Axes] = [{key: axis} for key, axis in sweep.grid.items()] + list(sweep.zip)
     common = [group for group in groups if not all(map(_is_scoped, group))]
     scoped = [group for group in groups if all(map(_is_scoped, group))]
-    if "method" not in sweep.base and not any("method" in group for group in common):
-        raise InputError(
-            f"sweep {sweep.sweep!r} names no method: add `method: [source, tent]` to its grid, or one to its base"
-        )
-    for steps in itertools.product(*map(_steps, common)):
-        point = _merged([sweep.base, *steps])
+    for variant, *steps in itertools.product(sweep.variants or [{}], *map(_steps, common)):
+        point = _merged([sweep.base, *steps, variant])
+        if "method" not in point:
+            raise InputError(
+                f"sweep {sweep.sweep!r} names no method: add `method: [source, tent]` to its grid, or one to its base"
+            )
         own = [group for group in scoped if scoped_keys(group, str(point["method"]))]
         for own_steps in itertools.product(*map(_steps, own)):
             yield _merged([point, *own_steps])

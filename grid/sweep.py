@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from tta_core.config import RunConfig
 from tta_core.errors import InputError, closest_match, unknown_name
@@ -19,6 +19,8 @@ CELL_FIELDS = tuple(name for name in RunConfig.model_fields if name not in ("set
 """Keys of a cell that a sweep may set, beside `method.setting`; seeds have a list of their own."""
 
 Axes = dict[str, list[Any]]
+AxisGroups = Annotated[list[Axes], BeforeValidator(lambda given: [given] if isinstance(given, Mapping) else given)]
+"""Groups of axes that step together; one group may stand without its list."""
 
 
 class Resources(Frozen):
@@ -53,6 +55,28 @@ class Tracking(Frozen):
     experiment: str | None = None
 
 
+class Protocol(Frozen):
+    """Where and how long a sweep is measured: what one of its protocols adds to the file.
+
+    Attributes:
+        base: values that all cells share; they replace those of the file.
+        grid: axes; they replace those of the file with the same key.
+        zip: further groups of axes that step together.
+        variants: further points of which each cell takes one; they replace those of the file.
+        exclude: further cells to leave out.
+        seeds: seeds in place of those of the file.
+        resources: entries that replace those of the file.
+    """
+
+    base: dict[str, Any] = Field(default_factory=dict)
+    grid: Axes = Field(default_factory=dict)
+    zip: AxisGroups = Field(default_factory=list)
+    variants: list[dict[str, Any]] = Field(default_factory=list)
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    seeds: list[int] = Field(default_factory=list)
+    resources: dict[str, Any] = Field(default_factory=dict)
+
+
 class Sweep(Frozen):
     """An ordered set of cells, as written in YAML.
 
@@ -62,7 +86,10 @@ class Sweep(Frozen):
         base: values that all cells share.
         grid: axes that multiply; an axis `method.setting` multiplies only that method's cells.
         zip: groups of axes that step together, each group one axis of the product.
+        variants: points of which each cell takes one, each written out: an axis of combinations, such as an ablation.
         exclude: cells that match all values of an entry are left out; a list of values matches any of them.
+        protocol: which of `protocols` is used.
+        protocols: named additions to this file, of which one is used: where the same questions are asked.
         seeds: seeds of stream order and method; each multiplies all cells.
         resources: where cells run.
         tracking: MLflow.
@@ -72,16 +99,14 @@ class Sweep(Frozen):
     description: str = ""
     base: dict[str, Any] = Field(default_factory=dict)
     grid: Axes = Field(default_factory=dict)
-    zip: list[Axes] = Field(default_factory=list)
+    zip: AxisGroups = Field(default_factory=list)
+    variants: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)
+    protocol: str | None = None
+    protocols: dict[str, Protocol] = Field(default_factory=dict)
     seeds: list[int] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
-
-    @field_validator("zip", mode="before")
-    @classmethod
-    def _one_group_is_a_list(cls, given: Any) -> Any:
-        return [given] if isinstance(given, Mapping) else given
 
 
 def find_sweep(name: str) -> Path:
@@ -125,14 +150,49 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
     values = parse_yaml(_read_text(path), where=str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: a sweep is a mapping with keys such as sweep, base, grid, seeds; this is not one")
-    for override in overrides:
+    choosing = [override for override in overrides if override.partition("=")[0].strip() == "protocol"]
+    for override in choosing:
         apply_override(values, override)
+    values = with_protocol(values, chosen=bool(choosing), where=str(path))
+    for override in overrides:
+        if override not in choosing:
+            apply_override(values, override)
     for field, model in (("resources", Resources), ("tracking", Tracking)):
         if isinstance(values.get(field), dict):
             values[field] = validated(model, values[field], where=f"{path}: {field}")
     sweep = validated(Sweep, values, where=str(path))
     _check_keys(sweep, where=str(path))
     return sweep
+
+
+def with_protocol(values: dict[str, Any], *, chosen: bool, where: str) -> dict[str, Any]:
+    """Returns the plain values of a sweep with those of its protocol put in.
+
+    A protocol that the command line chose adds its name to the sweep's, so that its results get their own folder.
+
+    Raises:
+        InputError: if the protocol is unknown or its entries are not allowed.
+    """
+    protocols, name = values.get("protocols") or {}, values.get("protocol")
+    if name is None and not protocols:
+        return values
+    if not isinstance(protocols, dict) or name not in protocols:
+        known = protocols if isinstance(protocols, dict) else ()
+        raise unknown_name("protocol", name, known, f"({where}: protocol names an entry of protocols)")
+    entry = protocols[name] if isinstance(protocols[name], dict) else {"": protocols[name]}
+    protocol = validated(Protocol, entry, where=f"{where}: protocols: {name}")
+    merged = {key: value for key, value in values.items() if key not in ("protocol", "protocols")}
+    for field in ("base", "grid", "resources"):
+        merged[field] = (values.get(field) or {}) | getattr(protocol, field)
+    groups = values.get("zip") or []
+    merged["zip"] = [*([groups] if isinstance(groups, dict) else groups), *protocol.zip]
+    merged["exclude"] = [*(values.get("exclude") or []), *protocol.exclude]
+    for field in ("variants", "seeds"):
+        if getattr(protocol, field):
+            merged[field] = getattr(protocol, field)
+    if chosen:
+        merged["sweep"] = f"{values.get('sweep')}-{name}"
+    return merged
 
 
 def _read_text(path: Path) -> str:
@@ -186,6 +246,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         return
     groups = values.get("zip") or []
     sections = [values.get("base"), values.get("grid"), *([groups] if isinstance(groups, dict) else groups)]
+    variants = values.get("variants")
+    sections += variants if isinstance(variants, list) else []
     for section in sections:
         if isinstance(section, dict):
             section.pop(key, None)
@@ -198,6 +260,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 def _check_keys(sweep: Sweep, *, where: str) -> None:
     sections: list[tuple[str, Mapping[str, Any]]] = [("base", sweep.base), ("grid", sweep.grid)]
     sections += [("zip", group) for group in sweep.zip]
+    sections += [("variants", point) for point in sweep.variants]
     sections += [("exclude", entry) for entry in sweep.exclude]
     for name, section in sections:
         for key in section:

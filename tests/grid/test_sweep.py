@@ -50,6 +50,77 @@ def test_one_more_seed_adds_cells_at_the_end_and_changes_none(sweep_file):
     assert len(after) == 18
 
 
+VARIANTS = """
+sweep: ablation
+grid: {severity: [4, 5]}
+variants:
+  - {method: source}
+  - {method: moetta}
+  - {method: moetta, moetta.lambda_balance: 0}
+"""
+
+
+def test_each_cell_takes_one_variant(sweep_file):
+    found = cells(sweep_file(VARIANTS))
+    assert [(c.method, c.settings.get("lambda_balance"), c.severity) for c in found] == [
+        ("source", None, 4),
+        ("source", None, 5),
+        ("moetta", 0.2, 4),
+        ("moetta", 0.2, 5),
+        ("moetta", 0.0, 4),
+        ("moetta", 0.0, 5),
+    ]
+
+
+def test_set_fixes_a_value_in_all_variants(sweep_file):
+    found = cells(sweep_file(VARIANTS), "severity=5", "moetta.lambda_balance=1")
+    assert [c.settings.get("lambda_balance") for c in found] == [None, 1.0]
+
+
+PROTOCOLS = """
+sweep: two
+base: {preset: digits-c}
+grid: {method: [source, tent]}
+seeds: [0, 1, 2]
+protocol: small
+protocols:
+  small:
+    base: {severity: 4, samples_per_domain: 64}
+  large:
+    base: {severity: 5}
+    grid: {tent.lr: [0.01, 0.1]}
+    exclude: [{method: source}]
+    seeds: [7]
+    resources: {cpu: 2}
+"""
+
+
+def test_the_protocol_of_the_file_is_put_in(sweep_file):
+    sweep = read_sweep(sweep_file(PROTOCOLS))
+    assert sweep.sweep == "two"
+    assert sweep.base == {"preset": "digits-c", "severity": 4, "samples_per_domain": 64}
+    assert sweep.seeds == [0, 1, 2]
+
+
+def test_one_switch_changes_the_protocol_and_the_results_folder(sweep_file):
+    sweep = read_sweep(sweep_file(PROTOCOLS), ["protocol=large", "severity=3"])
+    assert sweep.sweep == "two-large"
+    assert sweep.resources.cpu == 2
+    assert [(c.method, c.severity, c.settings["lr"], c.seed) for c in expand(sweep).cells.values()] == [
+        ("tent", 3, 0.01, 7),
+        ("tent", 3, 0.1, 7),
+    ]
+
+
+def test_an_unknown_protocol_or_entry_is_named(sweep_file):
+    with pytest.raises(InputError, match=r"unknown protocol 'larg'\. Did you mean 'large'\? Allowed: large, small"):
+        read_sweep(sweep_file(PROTOCOLS), ["protocol=larg"])
+    with pytest.raises(InputError, match=r"protocols: small: unknown key 'bse', did you mean 'base'"):
+        read_sweep(sweep_file(PROTOCOLS.replace("base: {severity: 4", "bse: {severity: 4")))
+    with pytest.raises(InputError, match=r"unknown protocol 'small'.*Allowed: none"):
+        read_sweep(sweep_file(SMALL + "protocol: small\n"))
+
+
 def test_zip_steps_axes_together(sweep_file):
     text = "sweep: z\nbase: {method: tent}\nzip: {severity: [3, 4, 5], tent.lr: [0.1, 0.2, 0.3]}\n"
     assert [(c.severity, c.settings["lr"]) for c in cells(sweep_file(text))] == [(3, 0.1), (4, 0.2), (5, 0.3)]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.load import ResultsError, open_results
+from grid.sweep import shipped_sweeps
 from tta_core.backbones import BACKBONES
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.streams import STREAMS
@@ -18,7 +19,7 @@ Row = dict[str, Any]
 
 
 def listing(kind: str) -> list[Row]:
-    """One row for each method, backbone, benchmark or stream."""
+    """One row for each method, backbone, benchmark, stream or shipped sweep."""
     if kind == "methods":
         return [
             {
@@ -33,6 +34,8 @@ def listing(kind: str) -> list[Row]:
             }
             for spec in methods().values()
         ]
+    if kind == "sweeps":
+        return shipped_sweeps()
     tables: Mapping[str, Mapping[str, Any]] = {"backbones": BACKBONES, "benchmarks": BENCHMARKS, "streams": STREAMS}
     return [row.model_dump(mode="json") for row in tables[kind].values()]
 
@@ -42,6 +45,7 @@ _SHOWN = {
     "backbones": ("title", "pretraining", "benchmark", "clean_accuracy", "image_size", "mean", "std", "crop", "sha256"),
     "benchmarks": ("title", "domains", "held_out_domains", "images_per_domain", "severities", "source", "licence"),
     "streams": ("title", "reset"),
+    "sweeps": ("description", "protocols"),
 }
 
 

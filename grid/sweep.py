@@ -131,6 +131,18 @@ def find_sweep(name: str) -> Path:
     )
 
 
+def shipped_sweeps() -> list[dict[str, Any]]:
+    """The sweeps that ship with the package: name, description and protocols, the default protocol first."""
+    rows = []
+    for path in _shipped_sweeps():
+        values = parse_yaml(_read_text(path), where=str(path))
+        default = values.get("protocol")
+        others = sorted(set(values.get("protocols", {})) - {default})
+        protocols = [default, *others] if default else others
+        rows.append({"name": values["sweep"], "description": values["description"], "protocols": protocols})
+    return rows
+
+
 def _shipped_sweeps() -> list[Path]:
     folder = Path(str(resources.files("grid").joinpath("sweeps")))
     return sorted(folder.glob("*.yaml"))

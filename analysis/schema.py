@@ -97,6 +97,7 @@ SAMPLES = pa.schema(
         _field("prediction", pa.int32(), "", "predicted class, from the scored logits"),
         _field("confidence", pa.float32(), "[0, 1]", "largest softmax probability"),
         _field("entropy", pa.float32(), "nat", "entropy of the softmax"),
+        _field("segment", pa.int32(), "", "stretch of the stream between two borders, from 0"),
     ],
     metadata=_VERSION_METADATA,
 )

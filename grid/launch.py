@@ -47,16 +47,21 @@ def launch_sweep(
         tracking_uri: MLflow store; by default the sweep's, then an sqlite file in the results folder.
 
     Raises:
-        InputError: if the store, the cluster or the tracking URI cannot be used.
+        InputError: if the store, the cluster or the tracking URI cannot be used, or images or weights are missing on
+            this machine. What a cluster has is seen by its trials only.
     """
     from grid.cluster import check_reachable
     from grid.environment import set_switches
     from grid.tracking import check_tracking_uri
+    from tta_core.data.available import check_available
 
     # What is wrong is said before anything is made.
-    expand(sweep)
+    known = store.states()
+    to_run = [config for cell, config in expand(sweep).cells.items() if known.get(cell) != "done"]
     if address is not None:
         check_reachable(address)
+    else:
+        check_available(to_run)
     uri = tracking_uri or sweep.tracking.uri
     if uri is not None and sweep.tracking.enabled:
         check_tracking_uri(uri)

@@ -42,8 +42,11 @@ def listing(kind: str) -> list[Row]:
 
 _SHOWN = {
     "methods": ("title", "changes", "needs", "presets", "settings", "paper"),
-    "backbones": ("title", "pretraining", "benchmark", "clean_accuracy", "image_size", "mean", "std", "crop", "sha256"),
-    "benchmarks": ("title", "domains", "held_out_domains", "images_per_domain", "severities", "source", "licence"),
+    "backbones": ("title", "pretraining", "classes", "clean_accuracy", "image_size", "mean", "std", "source", "sha256"),
+    "benchmarks": (
+        *("title", "classes", "domains", "held_out_domains", "images_per_domain", "severities", "crops", "files"),
+        *("source", "licence"),
+    ),
     "streams": ("title", "reset"),
     "sweeps": ("description", "protocols"),
 }
@@ -59,6 +62,8 @@ def listing_text(kind: str) -> str:
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "not stated"
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
     if isinstance(value, list):

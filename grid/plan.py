@@ -115,7 +115,7 @@ def make_plan(sweep: Sweep, store: ResultStore) -> Plan:
     measured = _measured_costs(store) if "done" in known.values() else {}
     seconds = {cell: _cell_seconds(config, measured) for cell, config in expansion.cells.items()}
     left = [seconds[cell] for cell in expansion.cells if states.get(cell) != "done"]
-    basis = "from finished cells" if measured else "nominal, nothing measured yet"
+    basis = "from finished cells" if measured else "nominal for CPU cores, nothing measured yet"
     slots = _slots(sweep.resources)
     wall = max(sum(left) / slots, max(left, default=0.0)) + (STARTUP_SECONDS if left else 0.0)
     return Plan(
@@ -172,7 +172,7 @@ def _measured_costs(store: ResultStore) -> dict[tuple[str, str], float]:
 
 
 def _cell_seconds(config: RunConfig, measured: Mapping[tuple[str, str], float]) -> float:
-    images = config.samples_per_domain * len(config.domains)
+    images = config.num_samples
     if (config.method, config.backbone) in measured:
         return images * measured[config.method, config.backbone]
     forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)

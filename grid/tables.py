@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from analysis import schema
 from tta_core.config import RunConfig
+from tta_core.diagnostics.observer import Measurement
 from tta_core.registry import backbone_spec, method_spec
 from tta_core.runner import RunResult
 
@@ -94,11 +96,12 @@ def _table(cell: str, columns: Mapping[str, Any], kind: pa.Schema) -> pa.Table:
 
 
 def _diagnostics(result: RunResult) -> pa.Table:
-    no_place = {"step": None, "domain": "", "against": ""}
-    rows: list[dict[str, Any]] = [
-        {"cell": result.cell, "quantity": quantity, "layer": layer, "item": item, "value": value} | no_place
+    found = [
+        Measurement(quantity, value, layer=layer, item=item)
         for quantity, layers in result.diagnostics.items()
         for layer, values in layers.items()
         for item, value in enumerate(values)
     ]
-    return pa.Table.from_pylist(rows, schema=schema.DIAGNOSTICS)
+    found += result.measurements
+    columns = {field.name: [getattr(one, field.name) for one in found] for field in fields(Measurement)}
+    return pa.Table.from_pydict(columns | {"cell": [result.cell] * len(found)}, schema=schema.DIAGNOSTICS)

@@ -41,9 +41,19 @@ def loaded_modules(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+PHOTOGRAPHS = ("benchmark=imagenet-c", "backbone=mae_finetuned_vit_base", "preset=recommended", "stream=gradual")
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["list", "methods"], ["list", "backbones"], ["plan", "quickstart"], ["plan", "quickstart", "--json"]],
+    [
+        ["--help"],
+        ["list", "methods"],
+        ["list", "backbones"],
+        ["plan", "quickstart"],
+        ["plan", "quickstart", "--json"],
+        ["plan", "quickstart", *(part for change in PHOTOGRAPHS for part in ("--set", change))],
+    ],
     ids=" ".join,
 )
 def test_planning_imports_nothing_heavy(arguments, tmp_path):

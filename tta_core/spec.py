@@ -18,6 +18,15 @@ SOURCE_IMAGES = "source images"
 
 Pretraining = Literal["supervised", "mae", "clip", "text-prototype"]
 
+Crop = Literal["none", "center", "resize-center", "upsample"]
+"""How an image is brought to the size that the network wants:
+
+- `none`: it has that size.
+- `center`: its middle is cut out; for files that have that size already.
+- `resize-center`: its short side is first made 8/7 as long as that size (256 for 224), bilinearly.
+- `upsample`: it is enlarged bilinearly as a tensor in [0, 1], corners not aligned.
+"""
+
 
 class Frozen(BaseModel):
     """A data model that cannot be changed and refuses fields that it does not know."""
@@ -89,20 +98,22 @@ class MethodSpec(Frozen):
 
 
 class BackboneSpec(Frozen):
-    """A network, its weights and their own preprocessing.
+    """A network, its weights and the normalisation that they want.
 
     Attributes:
         name: full name; for timm models `architecture.tag`, never a bare architecture.
         pretraining: how the weights were made.
-        source: where the network comes from: `embedded:<pretraining>` is shipped with this package.
-        weights: name of the weights file.
-        sha256: checksum of the weights file.
+        source: where the network comes from. `embedded:<pretraining>`: shipped with this package.
+            `timm:<architecture.tag>`: weights from a file of the user, else from the hub. `file:<architecture>`: a timm
+            architecture with weights from a file of the user only.
+        weights: name of the weights file; of a file of the user without its suffix, see `tta_core.weights`.
+        sha256: checksum of the weights file; None where the tag is all that pins the weights.
+        options: keyword arguments of `timm.create_model` that the weights need.
         num_classes: number of logits.
         image_size: height and width of the input in pixels.
         mean, std: per-channel normalisation of inputs in [0, 1].
-        crop: how an image is brought to `image_size`.
-        clean_accuracy: top-1 on the clean test images of `benchmark`, in [0, 1].
-        benchmark: the benchmark whose classes the head predicts.
+        clean_accuracy: top-1 on clean test images, in [0, 1]; None where no source that we trust states it.
+        classes: the classes that the head predicts; a benchmark must have the same.
         forward_ms: milliseconds of a source forward for one image on one CPU core; only used to estimate time.
     """
 
@@ -111,30 +122,42 @@ class BackboneSpec(Frozen):
     pretraining: Pretraining
     source: str
     weights: str
-    sha256: str
+    sha256: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     num_classes: int
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    crop: str
-    clean_accuracy: float
-    benchmark: str
+    clean_accuracy: float | None = None
+    classes: str
     forward_ms: float
 
     def weights_tag(self) -> str:
         """Short text that names these very weights."""
-        return f"{self.name}@{self.sha256[:12]}"
+        return f"{self.name}@{self.sha256[:12]}" if self.sha256 else self.weights
 
 
 class BenchmarkSpec(Frozen):
-    """Domains, counts and label space of a benchmark.
+    """Domains, counts and classes of a benchmark.
 
     Attributes:
         version: raised whenever the images change; part of the cell id.
         domains: the domains that a table reports, in their published order.
         held_out_domains: domains for choosing settings, never reported.
         images_per_domain: number of images in each domain.
+        classes: name of the set of classes; a backbone must predict the same.
+        class_names: names of the classes by number, where they matter; of `class-folders` the folders' names.
         severities: allowed corruption strengths.
+        shuffled: whether streams take a domain's images in random order. Lists that were published in an order of
+            their own are taken in that order.
+        crops: how images may be brought to the network's size, the default first.
+        storage: `embedded`: made here. `class-folders`: one folder a class. `severity-arrays`: one array a corruption.
+        folder: the benchmark's folder in the data root, see `tta_core.data.root`.
+        clean_folder: likewise, of the uncorrupted test images, if they lie elsewhere.
+        image_list: likewise, the file that lists the images to use; empty if all are used.
+        files: the files that the data root must hold, for people.
+        source: where to get them.
+        licence: under which licence.
     """
 
     name: str
@@ -144,8 +167,16 @@ class BenchmarkSpec(Frozen):
     held_out_domains: tuple[str, ...]
     images_per_domain: int
     num_classes: int
-    class_names: tuple[str, ...]
+    classes: str
+    class_names: tuple[str, ...] = ()
     severities: tuple[int, ...]
+    shuffled: bool = True
+    crops: tuple[Crop, ...] = ("none",)
+    storage: Literal["embedded", "class-folders", "severity-arrays"] = "embedded"
+    folder: str = ""
+    clean_folder: str = ""
+    image_list: str = ""
+    files: str = "none: made here"
     source: str
     licence: str
 
@@ -155,11 +186,16 @@ class StreamSpec(Frozen):
 
     Attributes:
         reset: when the loop calls `reset()`: never, or at the start of each domain.
+        severities: strengths at which each domain is visited one after the other; empty: once, at the cell's own.
+        rounds: whether the domains come back round after round: `once`, no; `split`, with other images in each round;
+            `same`, with the same images.
     """
 
     name: str
     title: str
     reset: Literal["never", "domain"]
+    severities: tuple[int, ...] = ()
+    rounds: Literal["once", "split", "same"] = "once"
 
 
 def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Model:

@@ -57,6 +57,20 @@ def test_bad_input_is_one_message_and_status_2(arguments, message, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_and_images_that_are_not_here_are_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TTA_GRID_WEIGHTS", str(tmp_path))
+    monkeypatch.delenv("TTA_GRID_DATA", raising=False)
+    changes = ("benchmark=imagenet-c", "backbone=mae_finetuned_vit_base", "preset=recommended")
+    run = ("run", "quickstart", *(part for change in changes for part in ("--set", change)))
+    done = call(*run)
+    assert (done.exit_code, "Put mae_finetuned_vit_base.safetensors or " in done.output) == (2, True)
+    (tmp_path / "mae_finetuned_vit_base.pth").write_bytes(b"")
+    done = call(*run)
+    assert (done.exit_code, "TTA_GRID_DATA is not set. The images of imagenet-c " in done.output) == (2, True)
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("kind", ["methods", "backbones", "benchmarks", "streams"])
 def test_lists_name_everything_in_text_and_json(kind):
     rows = json.loads(call("list", kind, "--json").output)

@@ -3,7 +3,7 @@
 import pytest
 
 from grid.expand import expand
-from grid.sweep import find_sweep, read_sweep
+from grid.sweep import find_sweep, read_sweep, shipped_sweeps
 from tta_core.errors import InputError
 
 SMALL = """
@@ -172,6 +172,7 @@ def test_an_override_fixes_an_axis_and_a_list_makes_one(sweep_file):
     assert {c.seed for c in cells(sweep_file(), "seeds=[5]")} == {5}
     assert read_sweep(sweep_file(), ["resources.cpu=2"]).resources.cpu == 2
     assert {c.domains for c in cells(sweep_file(), "domains=[fog,snow]")} == {("fog", "snow")}
+    assert {c.diagnostics for c in cells(sweep_file(), "diagnostics=[routing,forgetting]")} == {("forgetting", "routing")}
 
 
 def test_numbers_in_exponent_form_are_numbers(sweep_file):
@@ -227,3 +228,18 @@ def test_the_quickstart_is_what_the_readme_says():
     assert {c.seed for c in found} == {0, 1, 2}
     assert {c.stream for c in found} == {"mixed"}
     assert len(found) == 18
+
+
+SHIPPED = [(row["name"], protocol) for row in shipped_sweeps() for protocol in row["protocols"] or [None]]
+
+
+@pytest.mark.parametrize(("name", "protocol"), SHIPPED)
+def test_shipped_sweeps_expand_under_each_of_their_protocols(name, protocol):
+    found = cells(name, *([f"protocol={protocol}"] if protocol else []))
+    assert {cell.benchmark == "digits-c" for cell in found} == {protocol in (None, "embedded")}
+
+
+def test_every_experiment_of_the_papers_ships_for_both_protocols():
+    for row in shipped_sweeps():
+        if row["name"] != "quickstart":
+            assert row["protocols"] == ["embedded", "published"]

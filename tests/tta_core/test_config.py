@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tta_core.config import RunConfig
-from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
+from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS, ORDERS
 from tta_core.errors import InputError
 
 
@@ -18,6 +18,7 @@ def test_what_is_left_out_is_filled_in():
     assert made.settings == {"lr": 0.03, "momentum": 0.9}
     assert made.domains == CORRUPTIONS
     assert made.samples_per_domain == 899
+    assert (made.rounds, made.crop) == (1, "none")
 
 
 def test_a_resolved_configuration_reads_back_as_itself():
@@ -42,6 +43,7 @@ def test_equal_runs_have_equal_ids_however_they_are_written():
         {"samples_per_domain": 10},
         {"data_seed": 1},
         {"stream": "continual"},
+        {"stream": "recurring"},
         {"batch_size": 63},
         {"seed": 1},
         {"precision": "bf16"},
@@ -61,6 +63,9 @@ def test_the_fingerprint_leaves_out_method_and_seed_and_nothing_else():
         {"severity": 4},
         {"samples_per_domain": 10},
         {"stream": "single"},
+        {"stream": "gradual"},
+        {"stream": "recurring"},
+        {"domains": "order-3"},
         {"batch_size": 1},
         {"backbone": "digits-vit-mae"},
         {"precision": "bf16"},
@@ -74,6 +79,63 @@ def test_domain_sets():
     assert config(domains="held-out").domains == HELD_OUT_CORRUPTIONS
     assert config(domains="fog").domains == ("fog",)
     assert config(domains=["clean", "fog"]).domains == ("clean", "fog")
+    assert config(domains="order-3").domains[:2] == ("shot_noise", "fog")
+
+
+def test_the_published_orders_are_ten_different_ones_of_the_reported_domains():
+    assert list(ORDERS) == [f"order-{number}" for number in range(10)]
+    assert len(set(ORDERS.values())) == 10
+    assert all(sorted(order) == sorted(CORRUPTIONS) for order in ORDERS.values())
+
+
+def test_rounds_are_those_of_streams_that_have_them():
+    made = config(stream="recurring")
+    assert (made.rounds, made.samples_per_domain) == (10, 89)
+    assert config(stream="recurring-same").samples_per_domain == 899
+    assert config(stream="recurring", rounds=4).samples_per_domain == 224
+    assert config(rounds=4) == config()
+    assert made.num_samples == len(made.order()) == 15 * 10 * 89
+    fewer = config(stream="recurring-same", rounds=3)
+    assert fewer.fingerprint() != config(stream="recurring-same").fingerprint()
+    assert fewer.protocol()["rounds"] == 3
+    assert "rounds" not in config().protocol()
+
+
+def test_a_stream_over_severities_has_no_severity_of_its_own():
+    assert config(stream="gradual", severity=2).cell_id() == config(stream="gradual").cell_id()
+    assert config(stream="gradual").severity == 5
+    assert config(stream="gradual", domains=["fog"]).protocol()["domains"] == [f"fog@{s}" for s in range(1, 6)]
+    assert config(stream="gradual", samples_per_domain=3).num_samples == 15 * 9 * 3
+
+
+def photographs(**values):
+    return config(**{"benchmark": "imagenet-c", "backbone": "vit_base_patch16_224.augreg_in21k_ft_in1k", **values})
+
+
+def test_crops_belong_to_the_benchmark_and_to_the_protocol():
+    made, other = photographs(), photographs(crop="resize-center")
+    assert (made.crop, photographs(benchmark="imagenet-c-5k").crop) == ("center", "resize-center")
+    assert made.protocol()["crop"] == "center 224"
+    assert made.fingerprint() != other.fingerprint()
+    assert made.cell_id() != other.cell_id()
+    small = config(benchmark="cifar10-c", backbone="cifar10_vit_base_patch16_384")
+    assert small.protocol()["crop"] == "upsample 384"
+
+
+def test_normalisation_sets_protocols_of_the_same_weights_apart():
+    plain = photographs(backbone="vit_base_patch16_224.augreg_in21k_ft_in1k-unnormalised")
+    assert plain.protocol()["weights"] == photographs().protocol()["weights"]
+    assert plain.fingerprint() != photographs().fingerprint()
+
+
+def test_published_lists_are_taken_in_their_order():
+    listed = photographs(benchmark="imagenet-c-5k", stream="continual")
+    assert listed.order().index[:5000].tolist() == list(range(5000))
+    assert photographs(stream="continual").order().index[:9].tolist() != list(range(9))
+
+
+def test_orders_of_other_seeds_can_be_asked_for():
+    assert config(seed=3).order().order_hash() == config().order(seed=3).order_hash() != config().order().order_hash()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +155,28 @@ def test_domain_sets():
         ({"settings": 3}, "not a mapping"),
         ({"settings": {"lr": 0}}, "lr = 0 is not allowed: input should be greater than 0"),
         ({"precision": "fp8"}, "precision = 'fp8' is not allowed"),
+        ({"domains": "order-10"}, "unknown domain of digits-c 'order-10'. Did you mean 'order-"),
+        ({"crop": "middle"}, "crop = 'middle' is not allowed: input should be 'none', 'center'"),
+        ({"crop": "center"}, "unknown crop of digits-c 'center'.*Allowed: none"),
+        ({"stream": "recurring", "rounds": 0}, "rounds = 0 is not allowed"),
+        ({"stream": "recurring", "rounds": 900}, "rounds = 900, but each domain of digits-c has 899 images: give at m"),
+        (
+            {"stream": "recurring", "samples_per_domain": 90},
+            r"samples_per_domain = 90, but each domain of digits-c has 899 images, and 10 rounds of 'recurring' share "
+            r"them: give at most 89, fewer rounds, or stream: recurring-same",
+        ),
+        (
+            {"stream": "gradual", "domains": ["fog", "clean"]},
+            "'gradual' raises the severity of each domain, 'clean' has",
+        ),
+        (
+            {"benchmark": "imagenet-c"},
+            "'digits-vit-supervised' predicts the classes of 'digits', the benchmark 'imagenet-c' has those of 'imagen",
+        ),
+        (
+            {"benchmark": "cifar10-c", "backbone": "cifar10_vit_base_patch16_384", "data_seed": 1},
+            "data_seed = 1, but the images of cifar10-c are files: leave it out",
+        ),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 import numpy as np
@@ -64,10 +65,11 @@ def cached_array(
     array = _open(path)
     if array is not None:
         return array
-    with _locked(path):
+    with locked(path):
         array = _open(path)
         if array is None:
-            _write(path, np.ascontiguousarray(build(), dtype=np.uint8))
+            built = np.ascontiguousarray(build(), dtype=np.uint8)
+            write_whole(path, lambda file: np.lib.format.write_array(file, built, allow_pickle=False))
             array = _open(path)
     if array is None:
         raise InputError(f"the cached file {path} is damaged right after it was written: check the disk. {REMEDY}")
@@ -94,8 +96,12 @@ def _open(path: Path) -> NDArray[np.uint8] | None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of one file of the cache; the system frees it if the process dies."""
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of one file of the cache; the system frees it if the process dies.
+
+    Raises:
+        InputError: if the folder cannot be written to, or another process holds the lock for too long.
+    """
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +119,17 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _write(path: Path, array: NDArray[np.uint8]) -> None:
-    """Writes to a temporary name in the same folder and renames; needs the lock."""
-    # Only a holder of the lock writes temporary files of this array: those that are here belong to dead processes.
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes to a temporary name in the same folder and renames: no reader sees half a file. Needs the lock.
+
+    Args:
+        path: the file of the cache.
+        write: writes the content into the open file.
+
+    Raises:
+        InputError: if the folder cannot be written to, or the disk is full.
+    """
+    # Only a holder of the lock writes temporary files of this path: those that are here belong to dead processes.
     prefix = f".{path.name}.partial-"
     temporary = path.with_name(prefix + uuid.uuid4().hex)
     try:
@@ -123,7 +137,7 @@ def _write(path: Path, array: NDArray[np.uint8]) -> None:
             left.unlink(missing_ok=True)
         try:
             with temporary.open("xb") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

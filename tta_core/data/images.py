@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from tta_core.data.digits import load_digits
-from tta_core.data.digits_c import load_domain
+from tta_core.data.readers import Images, read_domain, read_source
 from tta_core.data.streams import StreamOrder
+from tta_core.registry import backbone_spec, benchmark_spec
+
+if TYPE_CHECKING:
+    from tta_core.config import RunConfig
+
+SOURCE_IMAGES_USED = 2000
+"""Clean images that a method sees, where there are more: as many as IMSE and EATA take (imse spec 1.7, moetta 2.3)."""
 
 
 @dataclass(frozen=True)
@@ -20,18 +27,33 @@ class DomainImages:
     """One domain.
 
     Attributes:
-        images: uint8 `(images, height, width, 3)`, usually a memory map.
+        images: uint8 `(images, height, width, 3)`: an array, usually a memory map, or files that are decoded when asked
+            for. Index it with an array or a slice.
         labels: int64 `(images,)`.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
 
 
-def load_domains(benchmark: str, domains: Sequence[str], severity: int, data_seed: int) -> list[DomainImages]:
-    """Opens the domains of a benchmark, in the given order; builds what is not in the cache yet."""
-    assert benchmark == "digits-c", "a benchmark in the table has no loader here"
-    return [DomainImages(*load_domain(name, severity, data_seed=data_seed)) for name in domains]
+def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
+    """Opens domains of a cell's benchmark, in the given order.
+
+    Args:
+        config: the cell.
+        names: domains as `StreamOrder.domains` names them, or `clean`.
+
+    Raises:
+        InputError: if images are missing or are not what they should be.
+    """
+    size = backbone_spec(config.backbone).image_size
+    spec = benchmark_spec(config.benchmark)
+    return [
+        DomainImages(
+            *read_domain(spec, name, config.severity, data_seed=config.data_seed, crop=config.crop, image_size=size)
+        )
+        for name in names
+    ]
 
 
 class SourceImages:
@@ -40,23 +62,17 @@ class SourceImages:
     Methods that need source statistics iterate over it; nothing is loaded before they do.
     """
 
-    def __init__(self, benchmark: str, batch_size: int, normalise: Normalise) -> None:
-        self.benchmark = benchmark
-        self.batch_size = batch_size
+    def __init__(self, config: RunConfig, normalise: Normalise) -> None:
+        self.config = config
         self.normalise = normalise
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields `(batch, channels, height, width)`; the last batch may be short."""
-        images = load_source_images(self.benchmark)
-        order = np.random.default_rng(0).permutation(len(images))
-        for start in range(0, len(order), self.batch_size):
-            yield self.normalise(images[np.sort(order[start : start + self.batch_size])])
-
-
-def load_source_images(benchmark: str) -> NDArray[np.uint8]:
-    """Clean images `(images, height, width, 3)` that the benchmark's backbones were trained on, or their like."""
-    assert benchmark == "digits-c", "a benchmark in the table has no loader here"
-    return load_digits("train")[0]
+        size = backbone_spec(self.config.backbone).image_size
+        images = read_source(benchmark_spec(self.config.benchmark), image_size=size)
+        order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
+        for start in range(0, len(order), self.config.batch_size):
+            yield self.normalise(images[np.sort(order[start : start + self.config.batch_size])])
 
 
 def gather(
@@ -74,13 +90,31 @@ def gather(
 
 
 class Normalise:
-    """Turns uint8 images into normalised network input on a device."""
+    """Turns uint8 images into normalised network input on a device.
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+    Attributes:
+        mean, std: per-channel normalisation of inputs in [0, 1].
+        size: height and width that images are enlarged to before that; None leaves them as they are.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device, *, size: int | None = None
+    ) -> None:
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.size = size
+
+    @classmethod
+    def of(cls, config: RunConfig, device: torch.device) -> Normalise:
+        """What the images of a cell go through."""
+        backbone = backbone_spec(config.backbone)
+        size = backbone.image_size if config.crop == "upsample" else None
+        return cls(backbone.mean, backbone.std, device, size=size)
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
         """uint8 `(batch, height, width, channels)` -> float32 `(batch, channels, height, width)`."""
         on_device = torch.from_numpy(images).to(self.mean.device, non_blocking=True)
-        return (on_device.permute(0, 3, 1, 2).float().div_(255) - self.mean) / self.std
+        pixels = on_device.permute(0, 3, 1, 2).float().div_(255)
+        if self.size is not None:
+            pixels = nn.functional.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)
+        return (pixels - self.mean) / self.std

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tta_core.data.domains import at_severity
 from tta_core.spec import StreamSpec
 
 STREAMS: dict[str, StreamSpec] = {
@@ -22,6 +23,24 @@ STREAMS: dict[str, StreamSpec] = {
         StreamSpec(name="mixed", title="all domains shuffled together; batches mix domains", reset="never"),
         StreamSpec(name="continual", title="one domain after the other in the published order", reset="never"),
         StreamSpec(name="single", title="each domain on its own, the method reset before each", reset="domain"),
+        StreamSpec(
+            name="gradual",
+            title="one domain after the other, each at severities 1-2-3-4-5-4-3-2-1 on the same images",
+            reset="never",
+            severities=(1, 2, 3, 4, 5, 4, 3, 2, 1),
+        ),
+        StreamSpec(
+            name="recurring",
+            title="rounds over the domains; all domains of a round show the same images, each round others",
+            reset="never",
+            rounds="split",
+        ),
+        StreamSpec(
+            name="recurring-same",
+            title="rounds over the domains, each round the stream `continual` again",
+            reset="never",
+            rounds="same",
+        ),
     )
 }
 
@@ -40,7 +59,7 @@ class StreamOrder:
     """The samples of a stream, in order.
 
     Attributes:
-        domains: names of the domains.
+        domains: names of the domains; `fog@3` is fog at severity 3, `fog` is fog at the severity of the cell.
         domain: `(samples,)`, number of each sample's domain in `domains`.
         index: `(samples,)`, number of each sample's image in its domain.
         segments: first position of each stretch that no batch may cross.
@@ -72,7 +91,14 @@ class StreamOrder:
 
 
 def stream_order(
-    stream: str, domains: Sequence[str], images_per_domain: int, samples_per_domain: int, seed: int
+    stream: str,
+    domains: Sequence[str],
+    images_per_domain: int,
+    samples_per_domain: int,
+    seed: int,
+    *,
+    rounds: int = 1,
+    shuffled: bool = True,
 ) -> StreamOrder:
     """Builds the order of a stream.
 
@@ -80,19 +106,57 @@ def stream_order(
         stream: name of a row in `STREAMS`.
         domains: domains in their published order.
         images_per_domain: images that each domain has.
-        samples_per_domain: images to take from each; the choice for n is contained in the choice for n + 1.
+        samples_per_domain: images to take at each visit to a domain; the choice for n is contained in the choice for
+            n + 1.
         seed: seed of the choice and of the order.
+        rounds: how often the domains come back, in streams that have rounds.
+        shuffled: whether a domain's images are taken in random order, or in their own.
     """
-    chosen = [
-        _generator(seed, f"domain {name}").permutation(images_per_domain)[:samples_per_domain] for name in domains
-    ]
-    domain = np.repeat(np.arange(len(domains), dtype=np.int16), samples_per_domain)
-    index = np.concatenate(chosen).astype(np.int32)
+    visits = list(_visits(stream, domains, images_per_domain, samples_per_domain, seed, rounds, shuffled))
+    names = tuple(dict.fromkeys(name for name, _ in visits))
+    numbers = {name: number for number, name in enumerate(names)}
+    domain = np.repeat(np.array([numbers[name] for name, _ in visits], dtype=np.int16), samples_per_domain)
+    index = np.concatenate([images for _, images in visits]).astype(np.int32)
     segments = tuple(range(0, len(index), samples_per_domain))
     if stream == "mixed":
         order = _generator(seed, "mixed").permutation(len(index))
         domain, index, segments = domain[order], index[order], (0,)
-    return StreamOrder(tuple(domains), domain, index, segments, STREAMS[stream].reset == "domain")
+    return StreamOrder(names, domain, index, segments, STREAMS[stream].reset == "domain")
+
+
+def visited_domains(stream: str, domains: Sequence[str]) -> tuple[str, ...]:
+    """The domains as a stream names them: `fog@1`, `fog@2`, ... where it visits fog at several severities."""
+    severities = dict.fromkeys(STREAMS[stream].severities)
+    return tuple(at_severity(name, s) for name in domains for s in severities) if severities else tuple(domains)
+
+
+def visits_per_domain(stream: str, rounds: int) -> int:
+    """How many segments of `samples_per_domain` images a stream takes from each domain."""
+    return rounds * max(1, len(STREAMS[stream].severities))
+
+
+def _visits(
+    stream: str, domains: Sequence[str], images: int, samples: int, seed: int, rounds: int, shuffled: bool
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Domain and images of each visit, in order."""
+    spec = STREAMS[stream]
+    if spec.rounds == "split":
+        assert samples * rounds <= images, "rounds that share images"
+        parts = _generator(seed, "rounds").permutation(images)[: images // rounds * rounds].reshape(rounds, -1)
+        yield from ((name, part[:samples]) for part in parts for name in domains)
+        return
+    chosen = {name: _chosen(name, images, samples, seed, shuffled) for name in domains}
+    for _ in range(rounds):
+        for name in domains:
+            if spec.severities:
+                yield from ((at_severity(name, severity), chosen[name]) for severity in spec.severities)
+            else:
+                yield name, chosen[name]
+
+
+def _chosen(domain: str, images: int, samples: int, seed: int, shuffled: bool) -> NDArray[np.int64]:
+    order = _generator(seed, f"domain {domain}").permutation(images) if shuffled else np.arange(images)
+    return order[:samples]
 
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:

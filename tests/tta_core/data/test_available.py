@@ -1,0 +1,50 @@
+"""What cells need is looked for before anything runs."""
+
+import shutil
+
+import pytest
+
+from tta_core.config import RunConfig
+from tta_core.data.available import check_available
+from tta_core.errors import InputError
+from tta_core.registry import methods
+from tta_core.spec import SOURCE_IMAGES
+
+
+def config(**values):
+    return RunConfig.from_values({"method": "source", "backbone": "colour-vit", "benchmark": "photos-c", **values})
+
+
+def test_what_is_here_passes(photographs, arrays, colour_vit):
+    shipped = RunConfig.from_values({"method": "source"})
+    check_available([shipped, config(), config(stream="gradual"), config(benchmark="tiny10-c")])
+
+
+def test_shipped_benchmarks_need_nothing(monkeypatch):
+    monkeypatch.delenv("TTA_GRID_DATA", raising=False)
+    monkeypatch.delenv("TTA_GRID_WEIGHTS", raising=False)
+    check_available([RunConfig.from_values({"method": "source", "stream": "gradual"})])
+
+
+def test_each_severity_that_a_stream_visits_is_looked_for(photographs, colour_vit, tmp_path):
+    shutil.rmtree(tmp_path / "photos-c/snow/2")
+    check_available([config()])
+    with pytest.raises(InputError, match="photos-c/snow/2 cannot be read"):
+        check_available([config(), config(stream="gradual")])
+
+
+def test_clean_images_are_looked_for_where_something_asks_for_them(photographs, colour_vit, tmp_path, monkeypatch):
+    shutil.rmtree(tmp_path / "photos")
+    check_available([config()])
+    with pytest.raises(InputError, match="photos/val cannot be read"):
+        check_available([config(diagnostics=["forgetting"])])
+    needy = methods()["source"].model_copy(update={"needs": (SOURCE_IMAGES,)})
+    monkeypatch.setattr("tta_core.data.available.method_spec", lambda name: needy)
+    with pytest.raises(InputError, match="photos/val cannot be read"):
+        check_available([config()])
+
+
+def test_weights_are_looked_for(photographs, colour_vit, tmp_path):
+    (tmp_path / "weights/colour_vit.safetensors").unlink()
+    with pytest.raises(InputError, match=r"weights of colour-vit are not here: .*Put colour_vit.safetensors or "):
+        check_available([config()])

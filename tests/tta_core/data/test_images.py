@@ -1,0 +1,95 @@
+"""Images of any benchmark on their way into the network, and whole cells on benchmarks that are not shipped."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+import tta_core
+from tta_core.config import RunConfig
+from tta_core.data import images as module
+from tta_core.data.images import Normalise, SourceImages, gather, load_domains
+from tta_core.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def config(**values):
+    return RunConfig.from_values({"method": "source", "backbone": "colour-vit", "diagnostics": "none", **values})
+
+
+def test_files_are_gathered_in_stream_order(photographs, colour_vit):
+    made = config(benchmark="photos-c", stream="mixed", severity=3)
+    order = made.order()
+    domains = load_domains(made, order.domains)
+    found, labels = gather(domains, order, 5, 17)
+    assert found.shape == (12, 32, 32, 3)
+    # The colour tells the class.
+    assert (found.mean(axis=(1, 2)).argmax(axis=1) == labels).all()
+    for place in range(12):
+        source = domains[order.domain[5 + place]].images
+        assert (found[place] == source[order.index[[5 + place]]][0]).all()
+
+
+def test_a_domain_at_a_severity_of_its_own(photographs, colour_vit):
+    made = config(benchmark="photos-c", stream="gradual")
+    mild, strong = load_domains(made, ["fog@1", "fog@5"])
+    assert mild.images.folder.name == "1"
+    assert strong.images.folder.name == "5"
+    assert load_domains(made, ["fog"])[0].images.folder.name == "5"
+
+
+def test_digits_at_a_severity_of_their_own():
+    made = RunConfig.from_values({"method": "source", "severity": 5})
+    strong, mild, own = load_domains(made, ["contrast@5", "contrast@1", "contrast"])
+    assert (strong.images == own.images).all()
+    assert mild.images[:].std() > 2 * strong.images[:].std()
+
+
+def test_small_images_are_enlarged_in_zero_to_one_before_they_are_normalised(arrays, colour_vit):
+    made = config(benchmark="tiny10-c")
+    images = load_domains(made, ["fog"])[0].images[:4]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (colour_vit.mean, colour_vit.std))
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 255
+    expected = (interpolate(pixels, size=(32, 32), mode="bilinear", align_corners=False) - mean) / std
+    torch.testing.assert_close(Normalise.of(made, CPU)(np.array(images)), expected)
+
+
+def test_other_images_keep_their_size():
+    made = RunConfig.from_values({"method": "source"})
+    assert Normalise.of(made, CPU).size is None
+
+
+def test_source_images_are_clean_and_in_one_order(photographs, colour_vit, monkeypatch):
+    made = config(benchmark="photos-c", batch_size=5)
+    source = SourceImages(made, Normalise.of(made, CPU))
+    assert [len(batch) for batch in source] == [5, 5, 2]
+    assert all((one == other).all() for one, other in zip(source, source, strict=True))
+    monkeypatch.setattr(module, "SOURCE_IMAGES_USED", 7)
+    assert [len(batch) for batch in source] == [5, 2]
+
+
+def test_source_images_of_arrays_are_the_clean_ones(arrays, colour_vit, tmp_path):
+    made = config(benchmark="tiny10-c", batch_size=6)
+    normalise = Normalise.of(made, CPU)
+    clean = normalise(np.load(tmp_path / "tiny10-c/clean.npy"))
+    (batch,) = SourceImages(made, normalise)
+    torch.testing.assert_close(batch, clean)
+
+
+@pytest.mark.parametrize("benchmark", ["photos-c", "photos-c-5", "tiny10-c"])
+@pytest.mark.parametrize("stream", ["mixed", "single", "gradual", "recurring", "recurring-same"])
+def test_a_cell_runs_on_what_is_not_shipped(benchmark, stream, listed_photographs, arrays, colour_vit):
+    rounds = {"rounds": 2} if stream.startswith("recurring") else {}
+    made = config(benchmark=benchmark, stream=stream, batch_size=4, **rounds)
+    result = tta_core.run(made, device="cpu")
+    assert result.n_samples == made.num_samples
+    names = {f"{d}@{s}" for d in ("fog", "snow") for s in range(1, 6)} if stream == "gradual" else {"fog", "snow"}
+    assert set(result.domain_accuracy) == names
+    assert result.samples["segment"].max() + 1 == {"mixed": 1, "single": 2, "gradual": 18}.get(stream, 4)
+
+
+def test_a_damaged_image_ends_the_cell_and_is_named(photographs, colour_vit, tmp_path):
+    (tmp_path / "photos-c/snow/5/n03/image_3.JPEG").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(InputError, match=r"snow/5/n03/image_3.JPEG cannot be decoded"):
+        tta_core.run(config(benchmark="photos-c"), device="cpu")

@@ -1,0 +1,33 @@
+"""Whether what cells read is on this machine, before anything runs. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tta_core.config import RunConfig
+from tta_core.data.benchmarks import CLEAN
+from tta_core.data.readers import check_domain
+from tta_core.data.streams import visited_domains
+from tta_core.registry import backbone_spec, benchmark_spec, method_spec
+from tta_core.spec import SOURCE_IMAGES
+from tta_core.weights import check_weights
+
+
+def check_available(configs: Iterable[RunConfig]) -> None:
+    """Looks for the images and the weights of cells, without reading them.
+
+    Raises:
+        InputError: for the first that is missing, with where to get it and where to put it.
+    """
+    backbones: dict[str, None] = {}
+    domains: dict[tuple[str, str, int], None] = {}
+    for config in configs:
+        backbones[config.backbone] = None
+        needs_clean = SOURCE_IMAGES in method_spec(config.method).needs or "forgetting" in config.diagnostics
+        clean = (CLEAN,) if needs_clean else ()
+        for name in (*visited_domains(config.stream, config.domains), *clean):
+            domains[config.benchmark, name, config.severity] = None
+    for name in backbones:
+        check_weights(backbone_spec(name))
+    for benchmark, domain, severity in domains:
+        check_domain(benchmark_spec(benchmark), domain, severity)

@@ -1,0 +1,35 @@
+"""Where the files of benchmarks that are not shipped lie. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tta_core.errors import InputError
+from tta_core.spec import BenchmarkSpec
+
+VARIABLE = "TTA_GRID_DATA"
+"""Environment variable that names the data root. Workers inherit it from the process that started Ray."""
+
+
+def data_root(spec: BenchmarkSpec) -> Path:
+    """The folder that holds the files of a benchmark.
+
+    Raises:
+        InputError: if the variable is not set or names no folder.
+    """
+    given = os.environ.get(VARIABLE)
+    if not given:
+        raise not_here(spec, f"{VARIABLE} is not set")
+    root = Path(given).expanduser().absolute()
+    if not root.is_dir():
+        raise not_here(spec, f"{VARIABLE} = {given} is no folder")
+    return root
+
+
+def not_here(spec: BenchmarkSpec, problem: str) -> InputError:
+    """The error for files that are missing or are not what they should be, with where to get them."""
+    return InputError(
+        f"{problem}. The images of {spec.name} are not shipped: let {VARIABLE} name the folder that holds "
+        f"{spec.files}. Get them from {spec.source} (licence: {spec.licence})"
+    )

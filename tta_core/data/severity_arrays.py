@@ -1,0 +1,53 @@
+"""Benchmarks with one array a corruption that holds all severities, such as CIFAR-10-C. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tta_core.data.benchmarks import CLEAN
+from tta_core.data.root import data_root, not_here
+from tta_core.spec import BenchmarkSpec
+
+
+def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Opens one severity of a corruption.
+
+    Returns:
+        Images `(images, height, width, 3)` as a read-only memory map, and the labels `(images,)`.
+
+    Raises:
+        InputError: if a file is missing or is not what it should be.
+    """
+    folder, count = data_root(spec) / spec.folder, spec.images_per_domain
+    total = count * len(spec.severities)
+    first = 0 if domain == CLEAN else spec.severities.index(severity) * count
+    images = _opened(spec, folder / f"{domain}.npy")
+    expected = count if domain == CLEAN else total
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[0] != expected or images.shape[3] != 3:
+        raise not_here(
+            spec,
+            f"{folder / domain}.npy holds {images.dtype} of shape {images.shape}, not uint8 of shape "
+            f"({expected}, height, width, 3)",
+        )
+    labels = _opened(spec, folder / "labels.npy")
+    if labels.shape not in ((count,), (total,)) or labels.dtype.kind not in "iu":
+        raise not_here(
+            spec,
+            f"{folder / 'labels.npy'} holds {labels.dtype} of shape {labels.shape}, not {count} or {total} integers",
+        )
+    # The same images at all severities: the labels may be there once or be repeated.
+    own = np.asarray(labels if len(labels) == count else labels[first : first + count], dtype=np.int64)
+    if own.min() < 0 or own.max() >= spec.num_classes:
+        raise not_here(spec, f"{folder / 'labels.npy'} has labels outside 0 to {spec.num_classes - 1}")
+    return images[first : first + count], own
+
+
+def _opened(spec: BenchmarkSpec, file: Path) -> NDArray[Any]:
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise not_here(spec, f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from None

@@ -19,6 +19,12 @@ def softmax_entropy(logits: Tensor) -> Tensor:
     return -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
 
 
+def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Cross-entropy of two softmaxes in nat, `(batch, classes)` twice -> `(batch,)`: -sum softmax(target) log softmax."""
+    target = widened(target_logits).softmax(dim=-1)
+    return -(target * widened(logits).log_softmax(dim=-1)).sum(dim=-1)
+
+
 def entropy_margin(coefficient: float, num_classes: int) -> float:
     """`coefficient` times the largest possible entropy, ln(classes), in nat."""
     return coefficient * math.log(num_classes)

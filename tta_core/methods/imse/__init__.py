@@ -1,0 +1,1 @@
+"""Intrinsic mixture of spectral experts."""

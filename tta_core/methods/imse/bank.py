@@ -1,0 +1,117 @@
+"""Spectral codes of the domains seen so far, found again by what their images look like (imse spec 1.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tta_core.methods.imse.descriptor import Descriptor, distance
+from tta_core.methods.imse.spec import IMSESettings
+
+
+class Retrieval(NamedTuple):
+    """What a bank answers.
+
+    Attributes:
+        distances: of every entry from the batch `(entries,)`.
+        weights: of every entry in the code `(entries,)`; they sum to 1.
+        entry: the nearest entry `()`; with `continual`, the one stored last.
+        code: the code to go on with `(scalars,)`.
+    """
+
+    distances: Tensor
+    weights: Tensor
+    entry: Tensor
+    code: Tensor
+
+
+class SpectralBank:
+    """One entry for each domain; entry 0 is the source and never changes.
+
+    Attributes:
+        descriptors: mean and variance `(entries, channels)` of each domain's tokens.
+        codes: `(entries, scalars)`: all trained singular values, one layer behind the other.
+        memories: `(entries, numbers)`: Adam's memory when each was stored; no numbers unless it is ever loaded.
+    """
+
+    def __init__(self, settings: IMSESettings, source: Descriptor, code: Tensor, memory: Tensor) -> None:
+        self.settings = settings
+        self.descriptors = Descriptor(source.mean[None], source.variance[None])
+        self.codes = code[None]
+        self.memories = memory[None]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def store(self, descriptor: Descriptor, code: Tensor, memory: Tensor) -> int:
+        """Stores a domain that has ended and returns its entry. Waits for the device if it may be merged.
+
+        A domain that is merged into an entry replaces its code, which it has usually started from, and moves its
+        descriptor half of the way.
+        """
+        entry = self._entry_to_merge(descriptor)
+        if entry is None:
+            rows: tuple[Tensor, ...] = (descriptor.mean, descriptor.variance, code, memory)
+            self._set(*(torch.cat([kept, row[None]]) for kept, row in zip(self._columns(), rows, strict=True)))
+            return len(self) - 1
+        mean, variance = self.descriptors.mean[entry], self.descriptors.variance[entry]
+        rows = ((mean + descriptor.mean) / 2, (variance + descriptor.variance) / 2, code, memory)
+        index = torch.tensor([entry], device=code.device)
+        self._set(*(kept.index_copy(0, index, row[None]) for kept, row in zip(self._columns(), rows, strict=True)))
+        return entry
+
+    def retrieve(self, batch: Descriptor, stored: int) -> Retrieval:
+        """Chooses the code to go on with in another domain.
+
+        Args:
+            batch: descriptor of the first batch of that domain.
+            stored: entry of the domain that has just ended.
+        """
+        settings = self.settings
+        distances = distance(self.descriptors, batch, settings.retrieval_distance, settings.variance_epsilon)
+        entry = (
+            torch.full_like(distances[0], stored).long() if settings.retrieval == "continual" else distances.argmin()
+        )
+        if settings.retrieval == "mix":
+            weights = (-distances / settings.temperature).softmax(dim=0)
+        elif settings.retrieval == "mean":
+            weights = torch.full_like(distances, 1 / len(self))
+        else:
+            weights = functional.one_hot(entry, len(self)).to(distances)
+        return Retrieval(distances, weights, entry, self._mixed(weights))
+
+    def state(self) -> dict[str, Tensor]:
+        """All entries."""
+        return dict(zip(("means", "variances", "codes", "memories"), self._columns(), strict=True))
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave, with whatever number of entries."""
+        self._set(*(state[name].to(self.codes.device) for name in ("means", "variances", "codes", "memories")))
+
+    def _mixed(self, weights: Tensor) -> Tensor:
+        """S0 + sum_k w_k (S_k - S0), `(scalars,)`; a weight of 1 gives that very code, without rounding."""
+        source = self.codes[0]
+        mixed = source + weights.to(source) @ (self.codes - source)
+        return torch.where(weights.max() == 1, self.codes[weights.argmax()], mixed)
+
+    def _entry_to_merge(self, descriptor: Descriptor) -> int | None:
+        settings = self.settings
+        full = bool(settings.bank_cap) and len(self) > settings.bank_cap
+        if len(self) == 1 or not (full or settings.bank_merge):
+            return None
+        targets = Descriptor(self.descriptors.mean[1:], self.descriptors.variance[1:])
+        distances = distance(targets, descriptor, settings.shift_distance, settings.variance_epsilon)
+        nearest = int(distances.argmin())
+        within = settings.bank_merge and bool(distances[nearest] < settings.shift_threshold)
+        return nearest + 1 if full or within else None
+
+    def _columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.descriptors.mean, self.descriptors.variance, self.codes, self.memories
+
+    def _set(self, means: Tensor, variances: Tensor, codes: Tensor, memories: Tensor) -> None:
+        self.descriptors = Descriptor(means, variances)
+        self.codes, self.memories = codes, memories

@@ -1,0 +1,97 @@
+"""Notices that the images have changed: follows the descriptor of the current domain (imse spec 1.7 and 1.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from tta_core.errors import InputError
+from tta_core.methods.imse.descriptor import Descriptor, average, blend, distance
+from tta_core.methods.imse.spec import IMSESettings
+
+
+class DomainTracker:
+    """Compares each batch with the running descriptor of the current domain, and with that alone.
+
+    Attributes:
+        current: running descriptor of the current domain; None before its first full batch.
+        full_batch: images in a full batch; the largest seen so far if the stream does not say.
+    """
+
+    def __init__(self, settings: IMSESettings, batch_size: int | None) -> None:
+        self.settings = settings
+        self.batch_size = batch_size
+        self.full_batch = batch_size or 0
+        self.current: Descriptor | None = None
+
+    def observe(self, batch: Descriptor, images: int) -> tuple[Tensor, Descriptor | None]:
+        """Takes in the descriptor of a batch.
+
+        Waits for the device once: whether there is a shift decides what is computed next, and how large the bank is.
+
+        Args:
+            batch: the batch's descriptor.
+            images: number of images in it.
+
+        Returns:
+            The distance from the current domain `()`, 0 where there is nothing to compare with, and the descriptor of
+            the domain that this batch ended, without the batch itself; None if it goes on.
+        """
+        settings = self.settings
+        if self.batch_size is None:
+            self.full_batch = max(self.full_batch, images)
+        full = images >= self.full_batch
+        found, ended = torch.zeros_like(batch.mean[0]), None
+        if self.current is not None:
+            found = distance(self.current, batch, settings.shift_distance, settings.variance_epsilon)
+            if (full or settings.tail_batch_detection) and bool(found > settings.shift_threshold):
+                ended, self.current = self.current, None
+        if full:
+            self.current = batch if self.current is None else blend(self.current, batch, settings.descriptor_ema)
+        return found, ended
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later batches depend on."""
+        state = {"full_batch": torch.tensor(self.full_batch)}
+        if self.current is not None:
+            state |= {"current_mean": self.current.mean, "current_variance": self.current.variance}
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        self.full_batch = int(state["full_batch"])
+        known = "current_mean" in state
+        self.current = Descriptor(state["current_mean"], state["current_variance"]) if known else None
+
+
+def source_descriptor(
+    batches: Iterable[Tensor], describe: Callable[[Tensor], Descriptor], settings: IMSESettings
+) -> Descriptor:
+    """Describes the source by the first `source_samples` images.
+
+    Args:
+        batches: source images `(batch, channels, height, width)`.
+        describe: gives the descriptor of such a batch.
+        settings: `source_descriptor` says whether batches are pooled or follow each other like those of a domain, in
+            which case those of less than full size are left out.
+
+    Raises:
+        InputError: if there are no source images.
+    """
+    described: list[tuple[Descriptor, int]] = []
+    missing = settings.source_samples
+    for images in batches:
+        described.append((describe(images[:missing]), min(len(images), missing)))
+        missing -= described[-1][1]
+        if missing == 0:
+            break
+    if not described:
+        raise InputError("imse was given source images without a single batch: give at least one")
+    if settings.source_descriptor == "mean":
+        return average(described)
+    full_batch = described[0][1]
+    full = [descriptor for descriptor, images in described if images == full_batch]
+    return reduce(lambda old, new: blend(old, new, settings.descriptor_ema), full)

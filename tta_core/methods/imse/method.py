@@ -1,0 +1,235 @@
+"""IMSE: trains the singular values of attention and MLP layers, and keeps a bank of them by domain.
+
+Paper: IMSE: Intrinsic Mixture of Spectral Experts, ICLR 2026 (spec 1). Deviations from the release are switches, see
+the preset `official`; without one: eval mode, deep copies of optimizer states, no NaN where nothing is reliable, and a
+decomposition in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tta_core.adapters.spectral import merged
+from tta_core.errors import InputError
+from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
+from tta_core.method import Method
+from tta_core.methods.imse.bank import Retrieval, SpectralBank
+from tta_core.methods.imse.descriptor import Descriptor, describe
+from tta_core.methods.imse.diversity import mean_spread
+from tta_core.methods.imse.domains import DomainTracker, source_descriptor
+from tta_core.methods.imse.network import as_transformer, decompose_layers, embed, predict
+from tta_core.methods.imse.spec import IMSESettings
+from tta_core.optim import adam_memory, ascend, load_adam_memory, restore
+
+OFFICIALLY_FROZEN = (9, 10, 11)
+"""The blocks that the release leaves out by name, whatever the depth."""
+
+
+class Objective(NamedTuple):
+    """One pass: `logits` `(batch, classes)`, which samples were `selected` `(batch,)`, `loss` `()` and its terms."""
+
+    logits: Tensor
+    selected: Tensor
+    loss: Tensor
+    entropy: Tensor
+    diversity: Tensor
+
+
+class IMSE(Method[IMSESettings]):
+    """One SAM step of Adam per batch on entropy minus diversity; scores the logits of the first pass.
+
+    Attributes:
+        layers: the decomposed layers by qualified name, those that are not trained among them.
+        bank: codes of the domains seen so far; None without retrieval.
+        tracker: follows the current domain; None without retrieval.
+        last_retrieval: weight of each entry of the bank `(entries,)` in the code that the last step went on with; None
+            if that step retrieved nothing.
+        last_distances: distance of each entry `(entries,)` from its batch; None likewise.
+    """
+
+    optimizer: torch.optim.Adam
+    bank: SpectralBank | None = None
+    tracker: DomainTracker | None = None
+    last_retrieval: Tensor | None = None
+    last_distances: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Decomposes the linear layers and thaws the singular values of the blocks that are trained."""
+        settings = self.settings
+        if settings.retrieval != "none" and self.context.source_images is None:
+            raise InputError(
+                f"imse with retrieval = {settings.retrieval!r} needs source images, for the first entry of its bank: "
+                "give source_images, or retrieval = 'none'"
+            )
+        self.transformer = as_transformer(self.network)
+        depth = len(self.transformer.blocks)
+        frozen = _frozen_blocks(settings.frozen_last_blocks, depth)
+        if settings.diversity_blocks > depth:
+            raise InputError(
+                f"diversity_blocks = {settings.diversity_blocks}, but this network has only {depth}: give at most that"
+            )
+        found = decompose_layers(self.transformer, settings.components, settings.decompose_qkv)
+        for block, _, layer in found:
+            layer.sigma.requires_grad_(block not in frozen)
+            layer.measures_alignment = block >= depth - settings.diversity_blocks
+            layer.norm_epsilon = settings.norm_epsilon
+        self.layers = {name: layer for _, name, layer in found}
+        self.trained = [layer.sigma for layer in self.layers.values() if layer.sigma.requires_grad]
+        self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
+
+    def begin(self) -> None:
+        """Describes the source and opens the bank with it."""
+        settings, context = self.settings, self.context
+        if settings.retrieval == "none" or context.source_images is None:
+            return
+        source = source_descriptor(context.source_images, lambda images: self._describe(self._embed(images)), settings)
+        code = self._code()
+        memory = code.new_zeros(len(self.trained) + 2 * len(code) if settings.optimizer_state == "load" else 0)
+        self.bank = SpectralBank(settings, source, code, memory)
+        self.tracker = DomainTracker(settings, context.batch_size)
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
+        """Adam without weight decay; `rho` makes it sharpness-aware."""
+        return torch.optim.Adam(parameters, lr=self.settings.lr)
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the logits `(batch, classes)` before the update, with the retrieved code if there was a shift."""
+        settings = self.settings
+        tokens = self._embed(images)
+        visit = self._visit(tokens)
+        first = last = self._objective(tokens)
+        first.loss.backward()
+        if settings.rho > 0:
+            before = ascend(self.trained, settings.rho)
+            self.optimizer.zero_grad()
+            last = self._objective(tokens, first.selected)
+            last.loss.backward()
+            restore(self.trained, before)
+        # Whether to skip a step is only known on the host.
+        if settings.on_empty == "diversity_only" or bool(last.selected.any()):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.record = {
+            "loss": last.loss.detach(),
+            "selected": last.selected.sum(),
+            "first_loss": first.loss.detach(),
+            "reliable": first.selected.sum(),
+            "entropy": last.entropy.detach(),
+            "diversity": last.diversity.detach(),
+            **visit,
+        }
+        return first.logits
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The bank and the current domain."""
+        if self.bank is None or self.tracker is None:
+            return {}
+        return self.bank.state() | self.tracker.state()
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back the bank, whatever its size, and the current domain."""
+        self.last_retrieval = self.last_distances = None
+        if self.bank is not None and self.tracker is not None:
+            self.bank.load_state(state)
+            self.tracker.load_state(state)
+
+    def spectral_code(self) -> dict[str, Tensor]:
+        """The current singular values `(rank,)` by layer, those that are not trained among them; not copies."""
+        return {name: layer.sigma.detach() for name, layer in self.layers.items()}
+
+    def source_code(self) -> dict[str, Tensor]:
+        """The singular values `(rank,)` of the original weights by layer; not copies."""
+        return {name: layer.source_sigma.detach() for name, layer in self.layers.items()}
+
+    def merge(self) -> nn.Module:
+        """A copy of the network as it was before the method, with the current code in ordinary linear layers.
+
+        The method and its own network go on as they are.
+        """
+        return merged(self.network)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        return embed(self.transformer, images)
+
+    def _describe(self, tokens: Tensor) -> Descriptor:
+        """Describes the patch tokens: class and register tokens are the same for every image."""
+        return describe(tokens[:, self.transformer.num_prefix_tokens :])
+
+    def _objective(self, tokens: Tensor, among: Tensor | None = None) -> Objective:
+        """One pass over tokens `(batch, tokens, channels)`; samples are selected from those `among` `(batch,)`."""
+        logits = predict(self.transformer, tokens)
+        entropy = softmax_entropy(logits)
+        selected = entropy.detach() < self.margin
+        if among is not None:
+            selected = selected & among
+        reliable, diversity = masked_mean(entropy, selected), self._diversity()
+        weight = self.settings.lambda_diversity
+        # With weight 0 the diversity is measured, but no gradient is sent through it.
+        loss = reliable - weight * diversity if weight > 0 else reliable
+        return Objective(logits, selected, loss, reliable, diversity)
+
+    def _diversity(self) -> Tensor:
+        """Spread of the experts in the last blocks, by the last forward (spec 1.2)."""
+        settings = self.settings
+        spreads = [layer.take_alignment_spread() for layer in self.layers.values() if layer.measures_alignment]
+        means = [mean_spread(s, settings.diversity_ratio, settings.diversity_exclude_max) for s in spreads]
+        total = torch.stack(means).sum()
+        return total / settings.diversity_blocks if settings.diversity_norm == "sum_per_block" else total
+
+    def _visit(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Looks for a change of domain; on one, stores the code and goes on with what the bank gives (spec 1.7)."""
+        self.last_retrieval = self.last_distances = None
+        zero = torch.zeros((), device=tokens.device)
+        record = {"shift": zero, "shift_distance": zero, "bank_size": zero, "stored": zero - 1, "retrieved": zero - 1}
+        if self.bank is None or self.tracker is None:
+            return record
+        batch = self._describe(tokens)
+        record["shift_distance"], ended = self.tracker.observe(batch, len(tokens))
+        if ended is not None:
+            stored = self.bank.store(ended, self._code(), self._memory())
+            record |= {"shift": zero + 1, "stored": zero + stored}
+            if len(self.bank) > self.settings.num_seen_domains:
+                record["retrieved"] = self._retrieve(self.bank.retrieve(batch, stored), self.bank.memories)
+        return record | {"bank_size": zero + len(self.bank)}
+
+    def _retrieve(self, found: Retrieval, memories: Tensor) -> Tensor:
+        """Goes on with a retrieved code; returns the entry `()` that it is closest to."""
+        self.last_retrieval, self.last_distances = found.weights, found.distances
+        sizes = [sigma.numel() for sigma in self.trained]
+        restore(self.trained, found.code.split(sizes))
+        if self.settings.optimizer_state == "reset":
+            self.optimizer.state.clear()
+        elif self.settings.optimizer_state == "load":
+            load_adam_memory(self.optimizer, self.trained, memories[found.entry])
+        return found.entry
+
+    def _code(self) -> Tensor:
+        """All trained singular values `(scalars,)`, one layer behind the other; a copy."""
+        return torch.cat([sigma.detach() for sigma in self.trained])
+
+    def _memory(self) -> Tensor:
+        """Adam's memory, if it will ever be loaded; empty otherwise."""
+        if self.settings.optimizer_state == "load":
+            return adam_memory(self.optimizer, self.trained)
+        return self.trained[0].new_zeros(0)
+
+
+def _frozen_blocks(setting: int | str, depth: int) -> range | tuple[int, ...]:
+    """The blocks, counted from 0, whose code is not trained.
+
+    Raises:
+        InputError: if none is left to train.
+    """
+    if setting == "official":
+        return OFFICIALLY_FROZEN
+    number = round(depth / 4) if setting == "auto" else int(setting)
+    if number >= depth:
+        raise InputError(
+            f"frozen_last_blocks = {number} leaves none of this network's {depth} blocks to train: give at most "
+            f"{depth - 1}"
+        )
+    return range(depth - number, depth)

@@ -1,0 +1,79 @@
+"""Where IMSE takes hold of a vision transformer: its tokens before the first block, its linear layers by block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tta_core.adapters.spectral import SpectralLinear, replace_by_spectral
+from tta_core.errors import InputError
+
+HOLDERS = ("Attention", "Mlp")
+"""Names of the classes whose linear layers are decomposed (spec 1.1)."""
+
+
+def as_transformer(network: nn.Module) -> VisionTransformer:
+    """Returns the network if it is one that IMSE can adapt.
+
+    Raises:
+        InputError: if it is not a timm vision transformer.
+    """
+    if not isinstance(network, VisionTransformer):
+        raise InputError(
+            f"imse decomposes the attention and MLP layers of timm's VisionTransformer, and this network is a "
+            f"{type(network).__name__}: choose a vision transformer"
+        )
+    return network
+
+
+def embed(network: VisionTransformer, images: Tensor) -> Tensor:
+    """Tokens `(batch, tokens, channels)` before the first block; nothing trained lies below, so without gradient."""
+    with torch.no_grad():
+        tokens = network._pos_embed(network.patch_embed(images))
+        return network.norm_pre(network.patch_drop(tokens))
+
+
+def predict(network: VisionTransformer, tokens: Tensor) -> Tensor:
+    """Logits `(batch, classes)` from the tokens of `embed`; together the two are `network(images)`."""
+    return network.forward_head(network.norm(network.blocks(tokens)))
+
+
+def decompose_layers(
+    network: VisionTransformer, components: Sequence[str], decompose_qkv: bool
+) -> list[tuple[int, str, SpectralLinear]]:
+    """Puts a spectral layer in place of each linear layer of the given kinds.
+
+    Args:
+        network: the network to edit.
+        components: paths in a block, such as `attn.qkv`.
+        decompose_qkv: whether queries, keys and values become three layers.
+
+    Returns:
+        Block, qualified name and layer, in the order of the network.
+
+    Raises:
+        InputError: if a block has no such layer.
+    """
+    names = [f"blocks.{block}.{component}" for block in range(len(network.blocks)) for component in components]
+    modules = dict(network.named_modules())
+    for name in names:
+        _check_linear(modules, name)
+    fused = [name for name in names if decompose_qkv and name.endswith(".qkv")]
+    if fused:
+        replace_by_spectral(network, fused, split=True)
+    if len(names) > len(fused):
+        replace_by_spectral(network, [name for name in names if name not in fused])
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, SpectralLinear)]
+    return [(int(name.split(".")[1]), name, layer) for name, layer in layers]
+
+
+def _check_linear(modules: Mapping[str, nn.Module], name: str) -> None:
+    holder, _, layer = name.rpartition(".")
+    if type(modules.get(holder)).__name__ not in HOLDERS or not isinstance(modules.get(name), nn.Linear):
+        raise InputError(
+            f"imse needs a linear layer {name!r} in a module of class {' or '.join(HOLDERS)}, and this network has "
+            f"none: choose another vision transformer, or leave {layer!r} out of components"
+        )

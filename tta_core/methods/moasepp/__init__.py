@@ -1,0 +1,1 @@
+"""MoASE with on-policy distillation on augmented images."""

@@ -1,0 +1,104 @@
+"""The policy that chooses how strongly to augment, trained by REINFORCE (moase spec 3, steps 2, 3 and 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+ACTIONS = 3
+"""Strengths of geometry, colour and noise."""
+HIDDEN = 32
+INITIAL_STD = 0.5
+SQUASH_EPSILON = 1e-6
+
+
+class Decision(NamedTuple):
+    """One choice of strengths.
+
+    Attributes:
+        strengths: `(3,)` in (0, 1), without gradient.
+        log_probability: log density of the squashed sample, attached to the policy's graph.
+        entropy: of the Gaussian before squashing, attached to the policy's graph.
+    """
+
+    strengths: Tensor
+    log_probability: Tensor
+    entropy: Tensor
+
+
+class Policy(nn.Module):
+    """Gaussian over three strengths, squashed to (0, 1); its mean depends on the student's confidence.
+
+    Attributes:
+        net, mean_head: from the mean entropy and the mean largest probability to the means.
+        log_std: `(3,)`, learned, the same for all inputs.
+        baseline: running mean of the reward, no dimensions; starts at 0.
+    """
+
+    baseline: Tensor
+
+    def __init__(
+        self, lr: float, baseline_momentum: float, generator: torch.Generator, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
+        self.mean_head = nn.Linear(HIDDEN, ACTIONS)
+        self.log_std = nn.Parameter(torch.full((ACTIONS,), math.log(INITIAL_STD)))
+        self.register_buffer("baseline", torch.zeros(()))
+        for layer in (self.net[0], self.net[2], self.mean_head):
+            bound = 1 / math.sqrt(layer.in_features)
+            for parameter in (layer.weight, layer.bias):
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        self.to(device, dtype)
+        self.baseline_momentum = baseline_momentum
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr, foreach=True)
+
+    def decide(self, confidence: Tensor, noise: Tensor, *, detached: bool) -> Decision:
+        """Chooses strengths.
+
+        Args:
+            confidence: `(2,)`: mean entropy (nat) and mean largest probability of a batch.
+            noise: `(3,)`, standard normal.
+            detached: whether the sample counts as a constant, as REINFORCE needs it. If not, as released, its own
+                gradient cancels that of the density in the means, and only that of the squashing is left.
+        """
+        with torch.autocast(device_type=confidence.device.type, enabled=False):
+            mean, std = self.mean_head(self.net(confidence)), self.log_std.exp()
+        sample = mean + std * noise
+        if detached:
+            sample = sample.detach()
+        squashed = sample.tanh()
+        density = -0.5 * ((sample - mean) / std) ** 2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        log_probability = density.sum() - (1 - squashed**2 + SQUASH_EPSILON).log().sum()
+        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+        return Decision((0.5 * squashed + 0.5).detach(), log_probability, entropy)
+
+    def learn(self, loss: Tensor, reward: Tensor) -> None:
+        """One Adam step, then the baseline follows the reward (no dimensions, without gradient)."""
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.baseline.lerp_(reward, 1 - self.baseline_momentum)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later steps depend on, for `Method.extra_state`."""
+        state = {f"policy.{name}": tensor.detach() for name, tensor in self.state_dict().items()}
+        for name, parameter in self.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"policy_optimizer.{name}/{key}"] = value
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave; other entries are not looked at."""
+        self.load_state_dict({name: state[f"policy.{name}"] for name in self.state_dict()})
+        self.optimizer.state.clear()
+        self.optimizer.zero_grad()
+        parameters = dict(self.named_parameters())
+        for entry, value in state.items():
+            if entry.startswith("policy_optimizer."):
+                name, _, key = entry.removeprefix("policy_optimizer.").partition("/")
+                self.optimizer.state[parameters[name]][key] = value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ class CostMeter:
     """Measures from `start` to `stop`, waiting for the device at both ends.
 
     Attributes:
-        seconds: wall time in s.
+        seconds: wall time in s, without pauses.
         peak_memory_mib: on a GPU the peak of allocated memory, on CPU the peak of the process's resident memory, both
             in MiB and since `start`; where the system cannot restart the latter it is the peak since process start.
     """
@@ -25,25 +27,48 @@ class CostMeter:
         self.device = device
         self.seconds = 0.0
         self.peak_memory_mib = 0.0
+        self._began = 0.0
+        self._paused = False
 
     def start(self) -> None:
         """Starts the clock and a new peak."""
+        self._wait()
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             _restart_resident_peak()
         self._began = time.perf_counter()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops the clock, not the watch on memory, for what runs inside. Waits for the device at both ends.
+
+        Without waiting, work that the method has queued would run while the clock stands.
+        """
+        if self._paused:  # Already inside another pause.
+            yield
+            return
+        self._wait()
+        began, self._paused = time.perf_counter(), True
+        try:
+            yield
+        finally:
+            self._wait()
+            self._began += time.perf_counter() - began
+            self._paused = False
+
     def stop(self) -> None:
         """Stops the clock and reads the peak."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self._wait()
         self.seconds = time.perf_counter() - self._began
         if self.device.type == "cuda":
             self.peak_memory_mib = torch.cuda.max_memory_allocated(self.device) / _MIB
         else:
             self.peak_memory_mib = _resident_peak_mib()
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def _restart_resident_peak() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -89,6 +90,27 @@ class Method(ABC, Generic[Settings]):
         with torch.enable_grad():
             return self.step(images).detach()
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Predicts a batch as things stand: adapts nothing, records nothing, leaves nothing behind.
+
+        Args:
+            images: normalised images `(batch, channels, height, width)`.
+
+        Returns:
+            Logits `(batch, classes)`.
+        """
+        with torch.no_grad(), self._undisturbed():
+            return self.frozen_logits(images)
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """Logits `(batch, classes)` for `predict`; override it where the scored logits are not those of `network`.
+
+        Runs without gradients. Buffers, attributes of modules and of the method, and the generator are put back
+        afterwards; parameters, optimizer and lists or dictionaries that are changed in place are not.
+        """
+        logits: Tensor = self.network(images)
+        return logits
+
     @abstractmethod
     def prepare(self) -> None:
         """Edits `self.network` and sets `requires_grad` on what is trained. Called once, with everything frozen."""
@@ -128,6 +150,24 @@ class Method(ABC, Generic[Settings]):
         """The trained parameters as they were at construction, by qualified name; not to be written to."""
         source: Mapping[str, Tensor] = self._source["parameters"]
         return source
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Puts back what a forward changes: counters in buffers, and what modules keep for the loss."""
+        roots = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
+        attributes = [(owner, dict(vars(owner))) for owner in (self, *modules)]
+        buffers = [(m, name, own, own.clone()) for m in modules for name, own in m.named_buffers(recurse=False)]
+        generator = self.generator.get_state()
+        try:
+            yield
+        finally:
+            for owner, before in attributes:
+                vars(owner).clear()
+                vars(owner).update(before)
+            for module, name, own, value in buffers:
+                setattr(module, name, own.copy_(value))
+            self.generator.set_state(generator)
 
     def reset(self) -> None:
         """Returns to the state at construction, bit for bit."""

@@ -17,13 +17,15 @@ import torch
 from tta_core.config import RunConfig
 from tta_core.cost import CostMeter
 from tta_core.data.images import Normalise, SourceImages, load_domains
-from tta_core.data.streams import stream_order
+from tta_core.data.streams import StreamOrder
+from tta_core.diagnostics.make import make_observers
+from tta_core.diagnostics.observer import Measurement, Observer, Scene
 from tta_core.errors import InputError
 from tta_core.loop import Columns, run_stream
-from tta_core.method import Diagnostics, build_method
+from tta_core.method import Diagnostics, Method, build_method
 from tta_core.metrics import accuracy, accuracy_per_domain, all_finite
 from tta_core.networks import load_backbone
-from tta_core.registry import backbone_spec, benchmark_spec, method_spec
+from tta_core.registry import backbone_spec, method_spec
 from tta_core.spec import SOURCE_IMAGES
 from tta_core.surgery import count_parameters
 
@@ -46,8 +48,9 @@ class RunResult:
         samples: columns `(samples,)`, see `analysis.schema.SAMPLES`.
         batches: columns `(batches,)`, see `analysis.schema.BATCHES`, and the method's own scalars.
         diagnostics: quantity -> layer -> values, over the whole stream.
+        measurements: what the observers measured.
         stream_order: hash of the order of the samples.
-        seconds: wall time of the online loop in s, without loading.
+        seconds: wall time of the online loop in s, without loading and without what observers do off the clock.
         images_per_second: samples divided by seconds.
         peak_memory_mib: see `tta_core.cost.CostMeter`.
         trainable_parameters: numbers that the method updates.
@@ -64,6 +67,7 @@ class RunResult:
     samples: Columns
     batches: Columns
     diagnostics: Diagnostics
+    measurements: list[Measurement]
     stream_order: str
     seconds: float
     images_per_second: float
@@ -95,27 +99,13 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
     started_at = datetime.now(UTC)
     target = choose_device(device)
     torch.manual_seed(config.seed)
-    backbone, benchmark = backbone_spec(config.backbone), benchmark_spec(config.benchmark)
-    domains = load_domains(config.benchmark, config.domains, config.severity, config.data_seed)
-    order = stream_order(
-        config.stream, config.domains, benchmark.images_per_domain, config.samples_per_domain, config.seed
-    )
-    normalise = Normalise(backbone.mean, backbone.std, target)
-    needs_source = SOURCE_IMAGES in method_spec(config.method).needs
-    method = build_method(
-        config.method,
-        load_backbone(backbone).to(target),
-        num_classes=backbone.num_classes,
-        preset=config.preset,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        mean=backbone.mean,
-        std=backbone.std,
-        source_images=SourceImages(config.benchmark, config.batch_size, normalise) if needs_source else None,
-        **config.settings,
-    )
+    order = config.order()
+    domains = load_domains(config, order.domains)
+    normalise = Normalise.of(config, target)
+    method = _build(config, normalise, target)
     parameters = method.trainable_parameters()
     meter = CostMeter(target)
+    observers = _observers(config, method, order, normalise, meter)
     gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
     meter.start()
     record = run_stream(
@@ -125,6 +115,8 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         batch_size=config.batch_size,
         normalise=normalise,
         precision=config.precision,
+        observers=observers,
+        measure_every=config.diagnostics_every,
     )
     meter.stop()
     # Where domains reset the method, the parameters at the end say nothing of the domains before.
@@ -144,6 +136,7 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         samples=samples,
         batches=record.batches,
         diagnostics=record.diagnostics,
+        measurements=record.measurements,
         stream_order=order.order_hash(),
         seconds=meter.seconds,
         images_per_second=len(order) / meter.seconds,
@@ -153,6 +146,39 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
     )
+
+
+def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> Method[Any]:
+    backbone = backbone_spec(config.backbone)
+    needs_source = SOURCE_IMAGES in method_spec(config.method).needs
+    return build_method(
+        config.method,
+        load_backbone(backbone).to(target),
+        num_classes=backbone.num_classes,
+        preset=config.preset,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        mean=backbone.mean,
+        std=backbone.std,
+        source_images=SourceImages(config, normalise) if needs_source else None,
+        **config.settings,
+    )
+
+
+def _observers(
+    config: RunConfig, method: Method[Any], order: StreamOrder, normalise: Normalise, meter: CostMeter
+) -> list[Observer]:
+    scene = Scene(
+        method=method,
+        order=order,
+        batch_size=config.batch_size,
+        normalise=normalise,
+        open_domain=lambda name: load_domains(config, [name])[0],
+        open_source=lambda: load_backbone(backbone_spec(config.backbone)).to(normalise.mean.device),
+        precision=config.precision,
+        off_clock=meter.paused,
+    )
+    return make_observers(config.diagnostics, scene)
 
 
 def choose_device(name: str) -> torch.device:

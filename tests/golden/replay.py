@@ -16,12 +16,17 @@ import torch
 
 from tests.golden.case import Case
 from tests.golden.follower import Comparison, Follower
+from tests.golden.methods.imse import IMSEFollower
+from tests.golden.methods.moase import MoASEFollower, MoASEppFollower
 from tests.golden.methods.moetta import MoETTAFollower
 from tests.golden.methods.tent import TentFollower
 from tta_core.errors import InputError
 
 FOLLOWERS: dict[str, type[Follower]] = {
+    "imse": IMSEFollower,
     "tent": TentFollower,
+    "moase": MoASEFollower,
+    "moasepp": MoASEppFollower,
     "moetta": MoETTAFollower,
 }
 """The `method` of a manifest -> who follows its cases."""

@@ -84,6 +84,15 @@ def test_batches_hold_what_each_step_recorded_and_nan_where_it_did_not(domains):
     assert np.isnan(batches["loss"]).tolist() == [False, True] * 3
 
 
+def test_samples_know_the_stretch_of_the_stream_that_they_are_in(domains):
+    assert run("continual", domains)[2].samples["segment"].tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert run("mixed", domains)[2].samples["segment"].tolist() == [0] * 21
+
+
+def test_nothing_is_measured_without_observers(domains):
+    assert run("mixed", domains)[2].measurements == []
+
+
 def test_outcomes_are_those_of_the_softmax(domains):
     samples = run("mixed", domains)[2].samples
     probabilities = torch.tensor([9.0] + [0.0] * 9).softmax(0)

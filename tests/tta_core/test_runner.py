@@ -1,5 +1,7 @@
 """One cell, without Ray, on the embedded benchmark."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,36 @@ def test_the_same_cell_gives_the_same_bits(method):
     assert one.stream_order == other.stream_order
     for name in ("prediction", "confidence", "entropy"):
         assert (one.samples[name] == other.samples[name]).all()
+    assert one.measurements == other.measurements
+
+
+def test_what_is_measured_changes_no_outcome():
+    values = {"method": "moetta", "stream": "recurring", "rounds": 2, "batch_size": 8, "diagnostics_every": 5, **SMALL}
+    values |= {"samples_per_domain": 10}
+    plain, watched, again = (tta_core.run(values | {"diagnostics": names}) for names in ("none", "all", "all"))
+    assert plain.cell != watched.cell
+    assert plain.config.fingerprint() == watched.config.fingerprint()
+    for name in ("prediction", "confidence", "entropy"):
+        assert (plain.samples[name] == watched.samples[name]).all()
+    assert plain.measurements == []
+    assert watched.measurements == again.measurements
+    assert {"forgetting_accuracy", "alignment_std", "routing"} <= {one.quantity for one in watched.measurements}
+    assert all(np.isfinite(one.value) for one in watched.measurements)
+
+
+def test_measuring_is_not_the_methods_time(monkeypatch):
+    """Forty evaluations of 50 ms are two seconds that the method did not take."""
+    slow = []
+
+    def evaluate(scene, predict, images):
+        slow.append(time.sleep(0.05))
+        return torch.zeros(())
+
+    monkeypatch.setattr("tta_core.diagnostics.forgetting.frozen_accuracy", evaluate)
+    values = {"method": "source", "diagnostics": "forgetting", "diagnostics_every": 1, "batch_size": 2, **SMALL}
+    result = tta_core.run(values)
+    assert len(slow) > 30
+    assert result.seconds < 0.05 * len(slow)
 
 
 def test_all_methods_see_the_same_stream_under_one_seed():

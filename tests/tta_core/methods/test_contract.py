@@ -8,6 +8,7 @@ import torch
 from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.registry import methods
+from tta_core.spec import SOURCE_IMAGES
 
 METHODS = list(methods())
 EVERY_PRESET = [(name, preset) for name, spec in methods().items() for preset in spec.preset_names()]
@@ -25,13 +26,25 @@ def stream(images, sizes=(16, 16, 5, 1)):
     return [images(size, seed) for seed, size in enumerate(sizes)]
 
 
+@pytest.fixture
+def build(tiny_vit, images):
+    """Builds a method around the small network with all that a runner hands over."""
+
+    def make(name, dtype=torch.float32, **changes):
+        source = [images(16, 100 + number).to(dtype) for number in range(3)]
+        given = {"num_classes": 10, "batch_size": 16, "source_images": source}
+        return build_method(name, tiny_vit().to(dtype), **(given | changes))
+
+    return make
+
+
 def test_the_registry_holds_these_methods():
-    assert METHODS == ["moetta", "source", "tent"]
+    assert METHODS == ["imse", "moetta", "source", "tent"]
 
 
 @pytest.mark.parametrize(("name", "preset"), EVERY_PRESET)
-def test_every_preset_runs_on_full_short_and_single_batches(name, preset, tiny_vit, images):
-    method = build_method(name, tiny_vit(), num_classes=10, preset=preset)
+def test_every_preset_runs_on_full_short_and_single_batches(name, preset, build, images):
+    method = build(name, preset=preset)
     for batch in stream(images):
         logits = method(batch)
         assert logits.shape == (len(batch), 10)
@@ -41,9 +54,15 @@ def test_every_preset_runs_on_full_short_and_single_batches(name, preset, tiny_v
     assert all(tensor.isfinite().all() for tensor in method.trainable_parameters().values())
 
 
+@pytest.mark.parametrize("name", [name for name, spec in methods().items() if SOURCE_IMAGES in spec.needs])
+def test_source_images_that_are_needed_and_missing_are_asked_for(name, build):
+    with pytest.raises(InputError, match="source images"):
+        build(name, source_images=None)
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_changes_the_declared_parameters_and_no_others(name, tiny_vit, images):
-    method = build_method(name, tiny_vit(), num_classes=10, preset="digits-c")
+def test_a_step_changes_the_declared_parameters_and_no_others(name, build, images):
+    method = build(name, preset="digits-c")
     before = snapshot(method.network)
     for batch in stream(images):
         method(batch)
@@ -53,8 +72,8 @@ def test_a_step_changes_the_declared_parameters_and_no_others(name, tiny_vit, im
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_reset_restores_the_source_bit_for_bit(name, tiny_vit, images):
-    method = build_method(name, tiny_vit(), num_classes=10, preset="digits-c")
+def test_reset_restores_the_source_bit_for_bit(name, build, images):
+    method = build(name, preset="digits-c")
     before = snapshot(method.network)
     first = [method(batch) for batch in stream(images)]
     method.reset()
@@ -64,11 +83,11 @@ def test_reset_restores_the_source_bit_for_bit(name, tiny_vit, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_state_saved_in_mid_stream_continues_as_if_nothing_happened(name, tiny_vit, images):
+def test_a_state_saved_in_mid_stream_continues_as_if_nothing_happened(name, build, images):
     batches = stream(images, (16, 16, 16, 5, 1, 16))
-    uninterrupted = build_method(name, tiny_vit(), num_classes=10, preset="digits-c")
+    uninterrupted = build(name, preset="digits-c")
     expected = [uninterrupted(batch) for batch in batches]
-    interrupted = build_method(name, tiny_vit(), num_classes=10, preset="digits-c")
+    interrupted = build(name, preset="digits-c")
     for batch in batches[:3]:
         interrupted(batch)
     file = io.BytesIO()
@@ -76,7 +95,7 @@ def test_a_state_saved_in_mid_stream_continues_as_if_nothing_happened(name, tiny
     interrupted(batches[0])  # What happens after the save must not leak into it.
     file.seek(0)
     # Another seed: what is not in the state would show.
-    resumed = build_method(name, tiny_vit(), num_classes=10, preset="digits-c", seed=7)
+    resumed = build(name, preset="digits-c", seed=7)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for batch, logits in zip(batches[3:], expected[3:], strict=True):
         assert torch.equal(resumed(batch), logits)
@@ -85,23 +104,22 @@ def test_a_state_saved_in_mid_stream_continues_as_if_nothing_happened(name, tiny
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_seed_gives_the_same_bits(name, tiny_vit, images):
-    runs = [build_method(name, tiny_vit(), num_classes=10, preset="digits-c", seed=3) for _ in range(2)]
+def test_the_same_seed_gives_the_same_bits(name, build, images):
+    runs = [build(name, preset="digits-c", seed=3) for _ in range(2)]
     for batch in stream(images):
         assert torch.equal(runs[0](batch), runs[1](batch))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_first_batch_gets_source_logits(name, tiny_vit, images):
-    source = tiny_vit()(images())
-    method = build_method(name, tiny_vit(), num_classes=10)
-    assert torch.allclose(method(images()), source, atol=1e-6)
+def test_the_first_batch_gets_source_logits(name, tiny_vit, build, images):
+    source = tiny_vit().double()(images().double())
+    assert torch.allclose(build(name, torch.float64)(images().double()), source, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_double_precision_agrees_with_single(name, tiny_vit, images):
-    single = build_method(name, tiny_vit(), num_classes=10)
-    double = build_method(name, tiny_vit().double(), num_classes=10)
+def test_double_precision_agrees_with_single(name, build, images):
+    single = build(name)
+    double = build(name, torch.float64)
     for batch in stream(images):
         logits = double(batch.double())
         assert logits.dtype == torch.float64
@@ -109,8 +127,8 @@ def test_double_precision_agrees_with_single(name, tiny_vit, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_bfloat16_autocast_stays_finite_and_adapts_in_float32(name, tiny_vit, images):
-    method = build_method(name, tiny_vit(), num_classes=10, preset="digits-c")
+def test_bfloat16_autocast_stays_finite_and_adapts_in_float32(name, build, images):
+    method = build(name, preset="digits-c")
     for batch in stream(images):
         with torch.autocast("cpu", torch.bfloat16):
             assert method(batch).isfinite().all()
@@ -120,8 +138,8 @@ def test_bfloat16_autocast_stays_finite_and_adapts_in_float32(name, tiny_vit, im
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_steps_work_where_the_caller_turned_gradients_off(name, tiny_vit, images):
-    one, other = (build_method(name, tiny_vit(), num_classes=10, preset="digits-c") for _ in range(2))
+def test_steps_work_where_the_caller_turned_gradients_off(name, build, images):
+    one, other = (build(name, preset="digits-c") for _ in range(2))
     with torch.no_grad():
         one(images())
         without = one(images(seed=1))
@@ -130,8 +148,8 @@ def test_steps_work_where_the_caller_turned_gradients_off(name, tiny_vit, images
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_diagnostics_have_one_form(name, tiny_vit, images):
-    method = build_method(name, tiny_vit(), num_classes=10)
+def test_diagnostics_have_one_form(name, build, images):
+    method = build(name)
     method(images())
     for layers in method.diagnostics().values():
         for layer, values in layers.items():
@@ -140,8 +158,8 @@ def test_diagnostics_have_one_form(name, tiny_vit, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_records_hold_what_the_spec_declares(name, tiny_vit, images):
-    method = build_method(name, tiny_vit(), num_classes=10)
+def test_records_hold_what_the_spec_declares(name, build, images):
+    method = build(name)
     method(images())
     assert set(method.record) - {"loss", "selected"} == set(methods()[name].scalars)
     assert all(tensor.ndim == 0 and not tensor.requires_grad for tensor in method.record.values())

@@ -216,3 +216,20 @@ def report(results: str, output: str | None, latex: bool) -> None:
         return
     click.echo(report_markdown(open_results(results)))
     click.echo(f"wrote {write_report(results, Path(output) if output else None)}")
+
+
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
+def bench(options: tuple[str, ...]) -> None:
+    """Measures what a step of each method costs, in source forwards.
+
+    \b
+    tta-grid bench --methods tent,moetta --backbone vit_tiny_patch16_224 --batch-size 16
+    """
+    from tta_core.bench.command import bench_command
+
+    # Its options are read there: a machine that lacks the packages of the grid runs python -m tta_core.bench.
+    text, failed = bench_command(options, program="tta-grid bench", tell=lambda line: click.echo(line, err=True))
+    click.echo(text)
+    if failed:
+        raise SystemExit(EXIT_SOME_FAILED)

@@ -1,0 +1,89 @@
+"""The options of the benchmark and what it prints. Imports torch only once the options are understood."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+
+from tta_core.bench.request import BenchRequest, read_choices
+from tta_core.spec import validated
+
+DESCRIPTION = """\
+Measures each method's step in units of the source forward (no gradient) of the same network in the same process:
+the median over interleaved repeats, with the parameters, the forwards, the share of samples in the loss and the memory.
+"""
+EPILOG = """\
+Exit status: 0 every method was measured, 1 some failed (the reasons are under the table), 2 the input is wrong.
+"""
+
+
+def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str], object]) -> tuple[str, bool]:
+    """Runs the benchmark that the arguments ask for.
+
+    Args:
+        arguments: the words after the name of the command; see `--help`.
+        program: the name of the command, for its help.
+        tell: takes each line of progress.
+
+    Returns:
+        What to print, and whether some method failed.
+
+    Raises:
+        InputError: if the arguments ask for what does not exist or is not allowed.
+    """
+    given = vars(_parser(program).parse_args(arguments))
+    as_json = given.pop("json")
+    given["methods"] = read_choices(given["methods"], given.pop("set"))
+    # An option that was not given is the request's own default.
+    request = validated(BenchRequest, {key: value for key, value in given.items() if value is not None}, where="bench")
+
+    from tta_core.bench.measure import run_bench
+    from tta_core.bench.table import as_text
+
+    result = run_bench(request, tell)
+    text = json.dumps(result.as_dict(), indent=2) if as_json else as_text(result)
+    return text, any(row.error for row in result.rows)
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    default = {name: field.default for name, field in BenchRequest.model_fields.items()}
+
+    def option(name: str, text: str, metavar: str | None = None) -> None:
+        shown = f" [default: {default[name]}]" if default[name] is not None else ""
+        flag = f"--{name.replace('_', '-')}"
+        if metavar is None:
+            parser.add_argument(flag, action="store_true", help=text)
+        else:
+            parser.add_argument(flag, metavar=metavar, help=text + shown)
+
+    parser.add_argument(
+        "--methods",
+        action="append",
+        default=[],
+        metavar="NAME[:PRESET],...",
+        help="methods, with commas or repeated, such as tent,moetta:official [default: all, preset recommended]",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", help="one setting of a method; repeatable"
+    )
+    option("backbone", "row of the backbone table, or any timm architecture (random weights)", "NAME")
+    option("batch_size", "images in a batch", "N")
+    option("device", "auto, cpu, cuda or cuda:N", "NAME")
+    option("precision", "fp32, or bf16 for autocast", "NAME")
+    parser.add_argument(
+        "--compile",
+        dest="compiled",
+        action="store_true",
+        help="torch.compile the blocks of the network, for source and methods",
+    )
+    option("threads", "CPU threads; with one, times are CPU times of this process [default: 1 on the CPU]", "N")
+    option("repeats", "timed steps of each method", "N")
+    option("warmup", "untimed steps before them", "N")
+    option("image_size", "pixels [default: the network's own]", "N")
+    option("seed", "of random weights, images and methods", "N")
+    option("one_at_a_time", "free each method before the next is built, where memory does not hold all of them")
+    option("check_cpu", "with a GPU: also compare the logits of a few steps with those on the CPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser

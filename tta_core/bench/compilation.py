@@ -1,0 +1,59 @@
+"""`torch.compile` for the part of a network that costs the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from tta_core.method import Method
+
+RECOMPILE_LIMIT = 64
+"""All methods share the code of one forward, and each needs a compilation of its own. Beyond the limit, 8 unless told
+otherwise, `torch.compile` would run the rest uncompiled without a word."""
+
+
+class CompiledTrunk:
+    """The trunk of a network, compiled in place.
+
+    The trunk is the sequence of blocks of a transformer, so that methods which embed and read out by themselves run it
+    too; of a network without one it is the network.
+
+    Attributes:
+        calls: how often the compiled trunk was run. None in a step means that the step goes around it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        blocks = getattr(network, "blocks", None)
+        trunk = blocks if isinstance(blocks, nn.Sequential) else network
+        trunk.compile()
+        self.calls = 0
+        self._compiled = trunk._compiled_call_impl
+        trunk._compiled_call_impl = self._call
+
+    def _call(self, *arguments: Any, **named: Any) -> Any:
+        assert self._compiled is not None
+        self.calls += 1
+        return self._compiled(*arguments, **named)
+
+
+def compile_method(method: Method[Any], network_class: type[nn.Module]) -> list[CompiledTrunk]:
+    """Compiles the method's network and others of `network_class` that it or its parts hold, such as a teacher."""
+    own = list(vars(method).values())
+    parts = [
+        inner for value in own if not isinstance(value, nn.Module) for inner in getattr(value, "__dict__", {}).values()
+    ]
+    networks = {id(value): value for value in (*own, *parts) if isinstance(value, network_class)}
+    networks[id(method.network)] = method.network
+    return [CompiledTrunk(network) for network in networks.values()]
+
+
+@contextmanager
+def many_compilations() -> Iterator[None]:
+    """Allows as many compilations of the same code as there are methods."""
+    from torch._dynamo import config  # Takes seconds, and most benchmarks compile nothing.
+
+    with config.patch(recompile_limit=RECOMPILE_LIMIT):
+        yield

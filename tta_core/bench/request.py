@@ -1,0 +1,103 @@
+"""What to measure, read from the words of a command line. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from tta_core.errors import InputError, unknown_name
+from tta_core.registry import method_spec, methods
+from tta_core.spec import Frozen
+
+
+class MethodChoice(Frozen):
+    """One method with a preset and with settings that differ from it."""
+
+    name: str
+    preset: str = "recommended"
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def resolve(self) -> BaseModel:
+        """The complete settings; raises `InputError` for what the method does not know or allow."""
+        return method_spec(self.name).resolve(self.preset, self.settings)
+
+
+class BenchRequest(Frozen):
+    """What to measure and how.
+
+    Attributes:
+        methods: in the order of the table.
+        backbone: a row of the backbone table, or any architecture of timm, which then has random weights.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`, or `bf16` for autocast.
+        compiled: the trunk of the network goes through `torch.compile`, for the source and for every method.
+        threads: threads of the CPU; None is 1 on the CPU and PyTorch's own choice beside a GPU. With one thread the
+            CPU time of the process, which other jobs on the machine inflate little, is the time that the work takes.
+        repeats: timed steps of each method.
+        warmup: untimed steps of each method before the first timed one.
+        image_size: height and width of the images in pixels; None for the network's own.
+        seed: seed of random weights, images and methods.
+        one_at_a_time: build, measure and free one method after another, where memory does not hold all at once.
+        check_cpu: compare a few steps of each method on the GPU with the same steps on the CPU.
+    """
+
+    methods: tuple[MethodChoice, ...]
+    backbone: str = "vit_tiny_patch16_224"
+    batch_size: int = Field(default=16, ge=1)
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiled: bool = False
+    threads: int | None = Field(default=None, ge=1)
+    repeats: int = Field(default=10, ge=1)
+    warmup: int = Field(default=2, ge=0)
+    image_size: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    one_at_a_time: bool = False
+    check_cpu: bool = False
+
+
+def read_choices(given: Iterable[str], overrides: Sequence[str] = ()) -> tuple[MethodChoice, ...]:
+    """Reads `name`, `name:preset` and lists of them with commas; no word at all is every method, cheapest first.
+
+    Args:
+        given: the words; the same choice twice is one choice.
+        overrides: `method.setting=value`, for every choice of that method.
+
+    Raises:
+        InputError: for a method, preset or setting that does not exist, or a value that is not allowed.
+    """
+    words = [word.strip() for text in given for word in text.split(",") if word.strip()]
+    words = words or sorted(methods(), key=lambda name: methods()[name].relative_cost)
+    settings = _read_overrides(overrides)
+    choices = []
+    for word in dict.fromkeys(words):
+        name, _, preset = word.partition(":")
+        method_spec(name)
+        choice = MethodChoice(name=name, preset=preset or "recommended", settings=settings.get(name, {}))
+        choice.resolve()
+        choices.append(choice)
+    unused = sorted(set(settings) - {choice.name for choice in choices})
+    if unused:
+        raise unknown_name("method to set something of", unused[0], {choice.name for choice in choices})
+    return tuple(choices)
+
+
+def _read_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        name, dot, setting = key.partition(".")
+        if not (name and dot and setting and equals):
+            raise InputError(f"--set {text!r} is not allowed: give method.setting=value, such as tent.lr=0.001")
+        settings.setdefault(name, {})[setting] = _value(value)
+    return settings
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -179,7 +179,7 @@ def expert_usage(con: duckdb.DuckDBPyConnection, section: Section) -> list[Exper
 
 
 def _usage(configuration: Configuration, by_layer: Mapping[str, Sequence[Sequence[float]]]) -> ExpertUsage:
-    layers = sorted(by_layer, key=_natural)
+    layers = sorted(by_layer, key=natural_order)
     return ExpertUsage(
         configuration=configuration,
         layers=tuple(layers),
@@ -194,6 +194,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `blocks.2` before `blocks.10`."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]

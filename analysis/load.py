@@ -6,6 +6,7 @@ the files anew for each query, so cells that finish later appear in an open conn
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ _SQL_TYPES: dict[pa.DataType, str] = {
 # DuckDB hands out timestamps with a zone only if pytz is installed, which is not a dependency of ours. `started_at` is
 # therefore a plain timestamp, in UTC, in the view.
 _UTC_TIMESTAMP = "TIMESTAMP"
+
+
+_BATCHES_FILES = "batches_files"
+"""Variable of the connection; the fields' metadata cannot be had from the view."""
 
 
 class ResultsError(ValueError):
@@ -77,24 +82,50 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
     con.sql("set enable_external_access = false")
     _check_files(con, path)
     _create_views(con, path)
+    batches = f"{_literal_glob(path)}/{schema.CELLS_FOLDER}/{_CELL_FOLDERS}/{schema.VIEWS['batches']}.parquet"
+    con.sql(f"set variable {_BATCHES_FILES} = {_quoted(batches)}")
     return con
 
 
 def rows(
     con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | dict[str, Any] | None = None
 ) -> list[tuple[Any, ...]]:
-    """Runs a query of this package on a connection from `open_results` and returns all rows.
+    """Runs a statement of this package on a connection from `open_results` and returns all rows.
 
     Raises:
         ResultsError: if a file was damaged or vanished since the folder was opened.
     """
     try:
-        found: list[tuple[Any, ...]] = con.sql(sql, params=params or None).fetchall()
+        found: list[tuple[Any, ...]] = con.execute(sql, params or None).fetchall()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
         raise ResultsError(
             f"the results could not be read: {_first_line(error)}. Allowed are complete Parquet files; delete the "
             "folder of the cell that is named here and run the sweep again"
         ) from error
+    return found
+
+
+def scalar_fields(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
+    """Unit and meaning of the columns that methods add to `batches`, as the files give them; by name.
+
+    Args:
+        con: connection from `open_results` to a folder with at least one finished cell.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for (encoded,) in rows(
+        con,
+        f"""
+        select distinct value from parquet_kv_metadata([getvariable('{_BATCHES_FILES}')])
+        where key::varchar = 'ARROW:schema' order by value
+        """,
+    ):
+        for each in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))):
+            if each.name not in schema.BATCHES.names:
+                words = {key.decode(): text.decode() for key, text in (each.metadata or {}).items()}
+                unit, meaning = found.get(each.name, (words.get("unit", ""), words.get("meaning", "")))
+                if words.get("meaning", "") not in meaning:  # Two methods use one name.
+                    meaning = f"{meaning}, or {words['meaning']}"
+                found[each.name] = (unit, meaning)
     return found
 
 

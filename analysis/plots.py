@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm, to_rgb
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.aggregate import DomainAccuracies, ExpertUsage, Standing
 from analysis.configurations import SOURCE, Configuration
+from analysis.heat_maps import draw_heat_map
 from analysis.streams import RunningAccuracies
-from analysis.style import LIGHT, WIDTH, Theme, color_map, empty_figure, one_line, readable_on, series_colors, wrapped
+from analysis.style import DASHES, LIGHT, WIDTH, Theme, color_map, empty_figure, one_line, series_colors, wrapped
 from analysis.tables import NOT_AVAILABLE, percent, points
 
-_DASHES = (0, (5, 3))
 _DOMAIN_LETTERS = 24
 
 
@@ -44,7 +44,7 @@ def running_accuracy_figure(
     for configuration, curve, color in reversed(list(zip(configurations, running.curves, colors, strict=True))):
         x, mean = curve.samples_seen, [100 * value for value in curve.mean]
         if configuration.method == SOURCE:
-            axes.plot(x, mean, color=theme.muted, linestyle=_DASHES, linewidth=1.8, label=one_line(configuration.label))
+            axes.plot(x, mean, color=theme.muted, linestyle=DASHES, linewidth=1.8, label=one_line(configuration.label))
         elif color is None:
             axes.plot(x, mean, color=theme.muted, linewidth=0.7, alpha=0.45, zorder=1)
             continue
@@ -100,7 +100,7 @@ def leaderboard_figure(standings: Sequence[Standing], theme: Theme = LIGHT) -> F
         )
     for each in standings:
         if each.configuration.method == SOURCE:
-            axes.axvline(100 * each.accuracy.mean, color=theme.muted, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
+            axes.axvline(100 * each.accuracy.mean, color=theme.muted, linestyle=DASHES, linewidth=1.2, zorder=1)
     axes.text(1.012, 0, "mean", transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, color=theme.muted)
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(sum(heights), 0)
@@ -142,7 +142,9 @@ def domain_figure(
         [NOT_AVAILABLE if value is None else points(value) if difference else percent(value) for value in row]
         for _, row in shown
     ]
-    _heat_map(axes, values, words, color_map(theme, theme.diverging if difference else theme.sequential), norm, theme)
+    draw_heat_map(
+        axes, values, words, color_map(theme, theme.diverging if difference else theme.sequential), norm, theme
+    )
     axes.set_yticks(range(len(shown)), [wrapped(each.label) for each, _ in shown])
     axes.set_xticks(
         range(len(accuracies.domains)),
@@ -167,7 +169,7 @@ def expert_figure(usage: ExpertUsage, most: float | None = None, theme: Theme = 
     most = max(max(row) for row in usage.shares) if most is None else most
     figure, axes = empty_figure(WIDTH / 2, 1.25 + 0.26 * len(usage.layers), theme)
     words = [[f"{value:.0f}" if value == value and width <= 12 else "" for value in row] for row in values]
-    _heat_map(axes, values, words, color_map(theme, theme.sequential), Normalize(0, 100 * max(most, 1e-9)), theme)
+    draw_heat_map(axes, values, words, color_map(theme, theme.sequential), Normalize(0, 100 * max(most, 1e-9)), theme)
     axes.set_yticks(range(len(usage.layers)), [one_line(layer or "network") for layer in usage.layers])
     axes.set_xticks(range(width), [str(rank + 1) for rank in range(width)])
     axes.set_xlabel("experts of a layer, most used first; share of samples (%)", fontsize=9)
@@ -218,28 +220,6 @@ def _legend_below(figure: Figure, axes: Axes, others: int, theme: Theme) -> None
         fontsize=9.5,
         labelcolor=theme.text,
     )
-
-
-def _heat_map(
-    axes: Axes,
-    values: Sequence[Sequence[float]],
-    words: Sequence[Sequence[str]],
-    colors: Colormap,
-    norm: Normalize,
-    theme: Theme,
-) -> None:
-    axes.imshow(values, cmap=colors, norm=norm, aspect="auto", interpolation="nearest")
-    for row, (numbers, texts) in enumerate(zip(values, words, strict=True)):
-        for column, (number, text) in enumerate(zip(numbers, texts, strict=True)):
-            fill = colors(norm(number)) if number == number else to_rgb(theme.background)
-            axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=readable_on(fill[:3], theme))
-    # Gaps between the cells, drawn as lines of the background.
-    axes.set_xticks([column - 0.5 for column in range(1, len(values[0]))], minor=True)
-    axes.set_yticks([row - 0.5 for row in range(1, len(values))], minor=True)
-    axes.grid(which="minor", color=theme.background, linewidth=1.5)
-    axes.tick_params(which="both", length=0)
-    axes.xaxis.tick_top()
-    axes.spines[:].set_visible(False)
 
 
 def _dot_limits(standings: Sequence[Standing]) -> tuple[float, float]:

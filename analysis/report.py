@@ -2,71 +2,36 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import jinja2
-from matplotlib.figure import Figure
 
-from analysis import plots, schema, style, tables
-from analysis.aggregate import domain_accuracies, expert_usage, leaderboard
+from analysis import schema, tables
+from analysis.aggregate import leaderboard
 from analysis.checks import CHECKS, Problem, check_results
-from analysis.configurations import Section, configurations, flattened, read_protocols, sections
+from analysis.configurations import configurations, flattened, read_protocols, sections
+from analysis.diagnostic_tables import OVERVIEW_NOTE
+from analysis.diagnostics import diagnosis_markdown
 from analysis.load import ResultsError, open_results, rows
-from analysis.streams import domain_blocks, running_accuracies
+from analysis.section_page import MOST_DIAGNOSED, section_page
 from analysis.summary import summary
 
 REPORT_NAME = "report.html"
 MOST_PROBLEMS = 30
 """So many failed checks are listed in full."""
-MOST_EXPERT_FIGURES = 8
-"""Use of experts is drawn for so many configurations, the best ones."""
-DOTS_PER_INCH = 180
-"""Of the image files; more than on the page, so that they are crisp on dense screens and on paper."""
-PIXELS_PER_INCH = 104
-"""On the page, so that a figure of full width fills it."""
 
 QUERY = """select fingerprint, method, settings, count(*) as seeds, round(100 * avg(accuracy), 1) as accuracy
 from cells where status = 'done' group by all order by fingerprint, accuracy desc"""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A figure in the colours of a light and of a dark page, as data URIs."""
-
-    light: str
-    dark: str
-    alt: str
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class SectionPage:
-    """What the page shows of one protocol."""
-
-    section: Section
-    anchor: str
-    summary: str
-    leaderboard: tables.Table
-    cost: tables.Table
-    dots: Picture
-    stream: Picture | None
-    window: int
-    domains: Picture | None
-    differences: Picture | None
-    experts: tuple[Picture, ...]
-    experts_left_out: int
-
-
 def report_markdown(con: duckdb.DuckDBPyConnection) -> str:
-    """The results as Markdown for a terminal: summary, checks, leaderboards, cost, failed cells.
+    """The results as Markdown for a terminal: summary, leaderboards, cost, diagnostics, checks, failed cells.
 
     Args:
         con: connection from `open_results`.
@@ -83,6 +48,7 @@ def report_markdown(con: duckdb.DuckDBPyConnection) -> str:
             tables.markdown(tables.leaderboard_table(standings)),
             "### Cost",
             tables.markdown(tables.cost_table(section)),
+            *diagnosis_markdown(con, section),
         ]
     parts += ["## Checks", _checks_markdown(check_results(con))]
     failed = tables.failed_table(con)
@@ -146,79 +112,17 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
         seeds=rows(con, "select count(distinct seed) from cells where status = 'done'")[0][0],
         configuration_count=sum(len(section.configurations) for section in found),
         nothing="" if found else _nothing_finished(con),
-        pages=[_page(con, section, number) for number, section in enumerate(found)],
+        pages=[section_page(con, section, number) for number, section in enumerate(found)],
         problems=problems[:MOST_PROBLEMS],
         problem_count=len(problems),
         checks=list(CHECKS),
         failed=tables.failed_table(con),
         protocols=_protocol_table(protocols),
         environments=_environment_table(con),
+        overview_note=OVERVIEW_NOTE,
+        most_diagnosed=MOST_DIAGNOSED,
         command=f'tta-grid query {shlex.quote(name)} "{QUERY}"',
     )
-
-
-def _page(con: duckdb.DuckDBPyConnection, section: Section, number: int) -> SectionPage:
-    standings = leaderboard(section)
-    members = section.configurations
-    running = running_accuracies(con, section)
-    blocks = domain_blocks(con, section)
-    accuracies = domain_accuracies(con, section)
-    usages = expert_usage(con, section)
-    shown = usages[:MOST_EXPERT_FIGURES]
-    most = max((share for usage in shown for shares in usage.shares for share in shares), default=1.0)
-    has_curve = any(curve.samples_seen for curve in running.curves)
-    has_difference = any(value is not None for row in accuracies.differences for value in row) and len(members) > 1
-    means = "; ".join(f"{each.configuration.label} {tables.percent(each.accuracy.mean)} %" for each in standings)
-    return SectionPage(
-        section=section,
-        anchor=f"protocol-{number + 1}",
-        summary=summary(standings),
-        leaderboard=tables.leaderboard_table(standings),
-        cost=tables.cost_table(section),
-        dots=_picture(lambda theme: plots.leaderboard_figure(standings, theme), f"Mean accuracy: {means}."),
-        stream=_picture(
-            lambda theme: plots.running_accuracy_figure(members, running, blocks, theme),
-            f"Lines: accuracy over the last {running.window} samples along the stream, one line a configuration.",
-        )
-        if has_curve
-        else None,
-        window=running.window,
-        domains=_picture(
-            lambda theme: plots.domain_figure(members, accuracies, False, theme),
-            f"Heat map: accuracy of {len(members)} configurations in {len(accuracies.domains)} domains.",
-        )
-        if accuracies.domains
-        else None,
-        differences=_picture(
-            lambda theme: plots.domain_figure(members, accuracies, True, theme),
-            f"Heat map: difference to source in {len(accuracies.domains)} domains, in percentage points.",
-        )
-        if has_difference
-        else None,
-        experts=tuple(
-            _picture(
-                lambda theme, usage=usage: plots.expert_figure(usage, most, theme),  # type: ignore[misc]
-                f"Heat map: share of samples of each expert in {len(usage.layers)} layers of "
-                f"{usage.configuration.label}.",
-            )
-            for usage in shown
-        ),
-        experts_left_out=len(usages) - len(shown),
-    )
-
-
-def _picture(draw: Callable[[style.Theme], Figure], alt: str) -> Picture:
-    light, dark = (draw(theme) for theme in (style.LIGHT, style.DARK))
-    return Picture(
-        light=_data_uri(style.png(light, DOTS_PER_INCH)),
-        dark=_data_uri(style.png(dark, DOTS_PER_INCH)),
-        alt=alt,
-        width=round(light.get_figwidth() * PIXELS_PER_INCH),
-    )
-
-
-def _data_uri(image: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
 def _title(con: duckdb.DuckDBPyConnection) -> str:

@@ -20,6 +20,9 @@ WIDTH = 10.0
 
 LABEL_LETTERS = 44
 
+DASHES = (0, (5, 3))
+"""Line style of `source` and of other references."""
+
 
 @dataclass(frozen=True, slots=True)
 class Theme:
@@ -76,14 +79,20 @@ def png(figure: Figure, dpi: int) -> bytes:
 def empty_figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
     """A figure with one pair of axes in the colours of the theme; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.background)
-    axes = figure.add_subplot(facecolor=theme.background)
+    axes = figure.add_subplot()
+    color_axes(axes, theme)
+    return figure, axes
+
+
+def color_axes(axes: Axes, theme: Theme) -> None:
+    """Gives axes the colours of the theme."""
+    axes.set_facecolor(theme.background)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.muted)
     axes.tick_params(colors=theme.text, labelsize=9.5)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_color(theme.text)
         axis.label.set_fontsize(10)
-    return figure, axes
 
 
 def readable_on(fill: Sequence[float], theme: Theme) -> str:

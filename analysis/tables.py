@@ -36,8 +36,9 @@ class Table:
         headers: column names.
         rows: text cells; `NOT_AVAILABLE` where there is no number.
         numeric: for each column, whether it is aligned to the right.
-        kinds: for each row, `best`, `reference` or empty.
+        kinds: for each row, `best`, `reference`, `alarm` or empty.
         notes: sentences to put below the table.
+        caption: what the table shows, if its surroundings do not say it.
     """
 
     headers: tuple[str, ...]
@@ -45,6 +46,11 @@ class Table:
     numeric: tuple[bool, ...]
     kinds: tuple[str, ...]
     notes: tuple[str, ...]
+    caption: str = ""
+
+    def titled(self, caption: str) -> Table:
+        """The same table with a caption."""
+        return replace(self, caption=caption)
 
 
 def percent(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ import pytest
 from analysis import schema
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def measurement(quantity: str, value: float, **place: Any) -> dict[str, Any]:
+    """A row of `diagnostics` without its cell; `place` is any of step, layer, domain, against, item."""
+    nowhere = {"step": None, "layer": "", "domain": "", "against": "", "item": 0}
+    return {"quantity": quantity, "value": value} | nowhere | place
 
 
 class ResultsFolder:
@@ -36,12 +42,27 @@ class ResultsFolder:
         domains: Sequence[str] | None = None,
         protocol: dict[str, Any] | None = None,
         usage: dict[str, Sequence[float]] | None = None,
-        scalars: Sequence[str] = (),
+        measured: Sequence[Mapping[str, Any]] = (),
+        scalars: Mapping[str, Sequence[float | None]] | None = None,
+        steps: int = 1,
         positions: Sequence[int] | None = None,
+        segments: Sequence[int] | None = None,
         folder: str | None = None,
         **overrides: Any,
     ) -> Path:
-        """Writes a finished cell with one sample for each of `hits`, and returns its folder."""
+        """Writes a finished cell with one sample for each of `hits`, and returns its folder.
+
+        Args:
+            method, seed, settings, protocol: of the cell.
+            hits: for each sample, whether its prediction is right.
+            domains, positions, segments: of each sample.
+            usage: layer -> share of each expert.
+            measured: further rows of `diagnostics`; columns that are left out are empty or 0, see `measurement`.
+            scalars: name -> value at each step, equally long.
+            steps: batches; as many as the scalars have values, if there are any.
+            folder: name of the folder, if it is not the cell's id.
+            overrides: columns of `cells`.
+        """
         row = self._row(method, seed, settings or {}, protocol or {}, len(hits))
         row |= {"status": schema.DONE, "accuracy": sum(hits) / len(hits), "accuracy5": 1.0, "seconds": 2.0}
         row |= {"images_per_second": len(hits) / 2.0, "peak_memory_mib": 100.0, "trainable_parameters": 1000}
@@ -50,11 +71,15 @@ class ResultsFolder:
         target = self.folder / schema.CELLS_FOLDER / (folder or cell)
         target.mkdir()
         pq.write_table(pa.Table.from_pylist([row], schema=schema.CELL), target / "cell.parquet")
-        batch = {"cell": cell, "step": 0, "samples_seen": n, "loss": None, "selected": n}
-        batches = schema.batches_schema({name: ("1", name) for name in scalars})
-        pq.write_table(
-            pa.Table.from_pylist([batch | dict.fromkeys(scalars, 0.5)], schema=batches), target / "batches.parquet"
-        )
+        curves = scalars or {}
+        steps = max(map(len, curves.values()), default=steps)
+        batches = [
+            {"cell": cell, "step": step, "samples_seen": n * (step + 1) // steps, "loss": None, "selected": n // steps}
+            | {name: values[step] for name, values in curves.items()}
+            for step in range(steps)
+        ]
+        columns = schema.batches_schema({name: ("nat", f"meaning of {name}") for name in curves})
+        pq.write_table(pa.Table.from_pylist(batches, schema=columns), target / "batches.parquet")
         samples = [
             {
                 "cell": cell,
@@ -65,16 +90,18 @@ class ResultsFolder:
                 "prediction": int(hit),
                 "confidence": 0.75,
                 "entropy": 0.5,
+                "segment": segments[i] if segments else 0,
             }
             for i, hit in enumerate(hits)
         ]
         pq.write_table(pa.Table.from_pylist(samples, schema=schema.SAMPLES), target / "samples.parquet")
         shares = [
-            {"cell": cell, "quantity": "expert_usage", "layer": layer, "item": item, "value": value}
+            measurement("expert_usage", value, layer=layer, item=item)
             for layer, values in (usage or {}).items()
             for item, value in enumerate(values)
         ]
-        pq.write_table(pa.Table.from_pylist(shares, schema=schema.DIAGNOSTICS), target / "diagnostics.parquet")
+        diagnostics = [{"cell": cell} | dict(row) for row in (*shares, *measured)]
+        pq.write_table(pa.Table.from_pylist(diagnostics, schema=schema.DIAGNOSTICS), target / "diagnostics.parquet")
         return target
 
     def fail(
@@ -152,7 +179,7 @@ def quickstart(results: ResultsFolder) -> ResultsFolder:
                 settings={"num_experts": experts, "lr": 0.1} if experts else {},
                 domains=["snow"] * 5 + ["fog"] * 5,
                 usage={"blocks.0.norm1": [1.0, 0.0] if seed else [0.25, 0.75]} if experts else None,
-                scalars=["threshold"] if experts else [],
+                scalars={"threshold": [0.5]} if experts else None,
                 seconds=6.0 if experts else 2.0,
             )
     return results

@@ -30,7 +30,7 @@ def test_views_see_cells_and_columns_that_come_later(results) -> None:
     con = open_results(results.folder)
     results.add("source")
     assert rows(con, "select count(*) from cells") == [(1,)]
-    results.add("moetta", scalars=["threshold"])
+    results.add("moetta", scalars={"threshold": [0.5]})
     assert rows(con, "select count(*), count(threshold) from batches") == [(2, 1)]
     assert rows(con, "select count(*) from samples") == [(4,)]
 
@@ -115,7 +115,8 @@ def _rewrite(file: Path, metadata: dict[bytes, bytes] | None) -> None:
 def test_newer_version(results) -> None:
     target = results.add("source")
     _rewrite(target / "batches.parquet", {schema.VERSION_KEY: str(schema.SCHEMA_VERSION + 1).encode()})
-    with pytest.raises(ResultsError, match=r"batches\.parquet has schema version 2.*reads up to 1.*upgrade"):
+    message = rf"batches\.parquet has schema version {schema.SCHEMA_VERSION + 1}.*reads up to {schema.SCHEMA_VERSION}"
+    with pytest.raises(ResultsError, match=message + r".*upgrade"):
         open_results(results.folder)
 
 

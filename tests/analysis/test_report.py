@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report
+from analysis import pictures, section_page
 from analysis.load import ResultsError, open_results
 from analysis.report import report_markdown, write_report
+from tests.analysis.conftest import measurement
+from tests.analysis.diagnosed import write_every_quantity
 
 SCRIPT = "<script>alert('x')</script> & \"quotes\""
 
@@ -18,7 +20,8 @@ SCRIPT = "<script>alert('x')</script> & \"quotes\""
 @pytest.fixture(autouse=True)
 def coarse_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests look at no image, so let them be made quickly."""
-    monkeypatch.setattr(report, "DOTS_PER_INCH", 30)
+    monkeypatch.setattr(pictures, "DOTS_PER_INCH", 30)
+    monkeypatch.setattr(section_page, "MANY_DOTS_PER_INCH", 20)
 
 
 class _Page(HTMLParser):
@@ -85,6 +88,55 @@ def test_quickstart_page(quickstart) -> None:
     ):
         assert words in page.text, words
     assert list(quickstart.folder.glob(".report*")) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_page_with_every_diagnostic(results) -> None:
+    write_every_quantity(results, ("snow", SCRIPT, "$\\frac{$"), seeds=(0,))
+    text = write_report(results.folder).read_text()
+    page = _Page(text)
+    assert "<script" not in _without_images(text)
+    assert "http" not in _without_images(text)
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    for words in (
+        "Routing collapsed in 2 of 4 layers of moetta lambda_balance=0: blocks.0.norm2 and blocks.1.norm2.",
+        "An expert keeps less than 1 %",
+        "Of 5 configurations the figures show at most",
+        "Similarity, weights",
+        "Agreement between domains",
+        "not comparable to results on the embedded benchmark",
+        "This stream never resets the method",
+        "Length of the displacement",
+        SCRIPT,
+    ):
+        assert words in page.text, words
+    assert len(set(page.alts)) == len(page.alts)
+
+
+def test_figures_of_many_protocols_are_left_out(results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(section_page, "MOST_DIAGNOSED", 1)
+    rows = [
+        measurement("shift_f1", 0.5),
+        measurement("retrieval", 1.0, step=0, domain="fog", against="source"),
+        measurement("code_drift", 1.0, step=0, layer="blocks.0"),
+    ]
+    for stream in ("continual", "gradual"):
+        results.add("imse", protocol={"stream": stream}, measured=rows)
+    page = _Page(write_report(results.folder).read_text())
+    assert page.text.count("To keep the page small") == 1
+    assert page.text.count("Set off by a short last batch") == 2
+    assert [alt for alt in page.alts if "bank" in alt] == [
+        "Heat map: weight of the bank's entries by true domain, imse."
+    ]
+    assert page.text.count("Spectral codes") == 3  # both overviews and one block
+
+
+def test_diagnostics_in_markdown(results) -> None:
+    write_every_quantity(results, seeds=(0,))
+    text = report_markdown(open_results(results.folder))
+    assert "- **Routing collapsed in 2 of 4 layers of moetta lambda_balance=0" in text
+    for header in ("Similarity, weights", "Shift F1, exact batch", "Agreement, mean", "Backward transfer"):
+        assert header in text
 
 
 def test_page_is_replaced_in_one_step(results, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,10 @@ def _text(value: Any) -> str:
 
 
 def _labels(keys: Iterable[_Key], order: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(method, settings) -> method and the settings that vary between configurations of that method."""
+    """(method, settings) -> method and the settings that vary between configurations of that method.
+
+    In an ablation, the full method is called by its name alone, and each other by the one setting that sets it apart.
+    """
     by_method: dict[str, set[str]] = {}
     for _, method, _, settings in keys:
         by_method.setdefault(method, set()).add(settings)
@@ -222,8 +225,10 @@ def _labels(keys: Iterable[_Key], order: Sequence[str]) -> dict[tuple[str, str],
     for method, texts in by_method.items():
         parsed = {text: json.loads(text) for text in texts}
         words = {name: _value_words(name, list(parsed.values())) for name in _varying(list(parsed.values()), order)}
+        centre = _centre(list(parsed.values()), list(words))
         for text, settings in parsed.items():
-            parts = [f"{name}={words[name][json.dumps(settings[name])]}" for name in words if name in settings]
+            told = [name for name in words if name in settings and (centre is None or settings[name] != centre[name])]
+            parts = [f"{name}={words[name][json.dumps(settings[name])]}" for name in told]
             labels[method, text] = " ".join([method, *parts])
     return labels
 
@@ -231,6 +236,16 @@ def _labels(keys: Iterable[_Key], order: Sequence[str]) -> dict[tuple[str, str],
 def _varying(settings: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[str]:
     """Names, in the order given, whose value or presence is not the same in all."""
     return [name for name in order if len({json.dumps(each[name]) if name in each else None for each in settings}) > 1]
+
+
+def _centre(settings: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> Mapping[str, Any] | None:
+    """The settings that all others differ from in at most one of three or more; None if there are none."""
+    if len(varying) < 3:
+        return None
+    for centre in settings:
+        if all(sum(each.get(name) != centre.get(name) for name in varying) <= 1 for each in settings):
+            return centre
+    return None
 
 
 def _value_words(name: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from analysis.alarms import alarmed
 from analysis.blocks import MOST_MAPS, MOST_MATRICES, Drawing, choose, heat_drawing
 from analysis.configurations import SOURCE
+from analysis.diagnostic_tables import cosine
 from analysis.measurements import Matrix, Measurements
 from analysis.panels import HeatMap
 from analysis.style import WIDTH
-from analysis.tables import MINUS
 
 MOST_WORDS = 40
 """If all matrices of a figure have more columns together, the values are not written into the cells."""
@@ -150,7 +150,7 @@ def forgetting_drawings(measured: Measurements) -> list[Drawing]:
 
 def cosine_word(value: float) -> str:
     """A cosine with two decimals and no leading zero, to fit into a cell."""
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1).replace("-", MINUS)
+    return cosine(value).replace("0.", ".", 1)
 
 
 def _chosen(measured: Measurements, *quantities: str, most: int) -> list[int]:

@@ -1,12 +1,11 @@
-"""Diagnostics in numbers: an overview, routing, shift detection, agreement between domains, forgetting."""
+"""Diagnostics in numbers: routing, shift detection, agreement between domains, forgetting, single domains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from analysis.measurements import Measurements
-from analysis.tables import MINUS, NOT_AVAILABLE, Table, percent, points
+from analysis.tables import MINUS, NOT_AVAILABLE, Table, points
 
 MOST_COLUMNS = 6
 """So many configurations stand side by side in a table of domains."""
@@ -23,15 +22,6 @@ _PUBLISHED_NOTE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Figure:
-    """A column of the overview."""
-
-    header: str
-    value: Callable[[Measurements], Mapping[int, float]]
-    words: Callable[[float], str]
-
-
 def number(value: float | None) -> str:
     """Three significant digits."""
     if value is None:
@@ -45,30 +35,14 @@ def count(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def overview_tables(measured: Measurements) -> tuple[Table, ...]:
-    """One row a configuration, one column a figure that any of them measured; a table for each group of figures."""
-    tables = []
-    for caption, figures in _FIGURES.items():
-        found = [(figure, figure.value(measured)) for figure in figures]
-        found = [(figure, values) for figure, values in found if values]
-        numbers = sorted({number for _, values in found for number in values})
-        rows = tuple(
-            (
-                _label(measured, each),
-                *(figure.words(values[each]) if each in values else NOT_AVAILABLE for figure, values in found),
-            )
-            for each in numbers
-        )
-        table = Table(
-            headers=("Configuration", *(figure.header for figure, _ in found)),
-            rows=rows,
-            numeric=(False, *(True for _ in found)),
-            kinds=("",) * len(rows),
-            notes=(),
-            caption=caption,
-        )
-        tables += [table] if rows else []
-    return tuple(tables)
+def label_of(measured: Measurements, each: int) -> str:
+    """Label of a configuration."""
+    return measured.section.configurations[each].label
+
+
+def cosine(value: float | None) -> str:
+    """Two decimals."""
+    return NOT_AVAILABLE if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS)
 
 
 def routing_table(measured: Measurements) -> Table:
@@ -89,7 +63,7 @@ def routing_table(measured: Measurements) -> Table:
     )
     rows = tuple(
         (
-            _label(measured, each),
+            label_of(measured, each),
             number(information),
             f"{number(most)} ({most_layer})" if most is not None else NOT_AVAILABLE,
             number(entropy),
@@ -130,7 +104,7 @@ def detection_table(measured: Measurements) -> Table:
     tails = measured.at_end("shift_tail_triggers")
     rows = tuple(
         (
-            _label(measured, each),
+            label_of(measured, each),
             str(tolerance),
             *(NOT_AVAILABLE if value is None else f"{value:.2f}" for value in values),
             count(tails.get(each)),
@@ -153,10 +127,10 @@ def agreement_table(measured: Measurements) -> Table:
     members = measured.section.configurations
     rows = tuple(
         (
-            _label(measured, each),
-            _cosine(means.get(each)),
-            _cosine(least.get(each)),
-            _cosine(PUBLISHED_AGREEMENT.get(members[each].method)),
+            label_of(measured, each),
+            cosine(means.get(each)),
+            cosine(least.get(each)),
+            cosine(PUBLISHED_AGREEMENT.get(members[each].method)),
         )
         for each in sorted({*means, *least})
     )
@@ -174,7 +148,7 @@ def forgetting_table(measured: Measurements) -> Table:
     transfer, drop = measured.at_end("backward_transfer"), measured.at_end("forgetting_clean_drop")
     rows = tuple(
         (
-            _label(measured, each),
+            label_of(measured, each),
             points(transfer[each]) if each in transfer else NOT_AVAILABLE,
             points(drop[each]) if each in drop else NOT_AVAILABLE,
         )
@@ -216,7 +190,7 @@ def changed_codes_table(measured: Measurements) -> Table:
         (layer, str(item), ("+" if change > 0 else "") + number(change), str(seeds))
         for layer, item, change, seeds in found
     )
-    label = _label(measured, numbers[0]) if numbers else ""
+    label = label_of(measured, numbers[0]) if numbers else ""
     return Table(
         headers=("Layer", "Spectral expert", "Change of its singular value", "Seeds"),
         rows=rows,
@@ -253,7 +227,7 @@ def domain_table(measured: Measurements, quantity: str, words: Callable[[float],
         for domain, against in places
     )
     return Table(
-        headers=("Domain", *(_label(measured, each) for each in numbers)),
+        headers=("Domain", *(label_of(measured, each) for each in numbers)),
         rows=rows,
         numeric=(False, *(True for _ in numbers)),
         kinds=("",) * len(rows),
@@ -264,47 +238,3 @@ def domain_table(measured: Measurements, quantity: str, words: Callable[[float],
 def _place(domain: str, against: str) -> str:
     name = domain.replace("_", " ") or "all domains"
     return f"{name} to {against.replace('_', ' ')}" if against else name
-
-
-def _label(measured: Measurements, each: int) -> str:
-    return measured.section.configurations[each].label
-
-
-def _cosine(value: float | None) -> str:
-    return NOT_AVAILABLE if value is None else f"{value:.2f}".replace("-", MINUS)
-
-
-def _exact_f1(measured: Measurements) -> Mapping[int, float]:
-    return dict(
-        measured.query("select number, avg(value) from measured where quantity = 'shift_f1' and item = 0 group by all")
-    )
-
-
-_FIGURES: Mapping[str, tuple[_Figure, ...]] = {
-    "Experts and routing": (
-        _Figure("Similarity, weights", lambda m: m.at_end("expert_similarity_weight"), _cosine),
-        _Figure("Similarity, biases", lambda m: m.at_end("expert_similarity_bias"), _cosine),
-        _Figure("Mutual information, nat", lambda m: m.at_end("routing_information"), number),
-        _Figure("Entropy of use", lambda m: m.at_end("routing_entropy"), number),
-        _Figure("Load balance", lambda m: m.at_end("load_balance"), number),
-        _Figure("Kept energy %", lambda m: m.at_end("kept_energy"), percent),
-    ),
-    "Spectral codes, alignment and shifts": (
-        _Figure("Alignment", lambda m: m.at_end("alignment_std"), number),
-        _Figure("That of the source", lambda m: m.at_end("alignment_std_source"), number),
-        _Figure("Code drift", lambda m: m.at_end("code_drift"), number),
-        _Figure("Shift F1, exact batch", _exact_f1, _cosine),
-        _Figure("Bank size", lambda m: m.at_end("bank_size"), count),
-    ),
-    "Domains and forgetting": (
-        _Figure("Agreement, mean", lambda m: m.at_end("displacement_cosine_mean", layers=False), _cosine),
-        _Figure("Least agreeing pair", lambda m: m.at_end("displacement_cosine_min", layers=False), _cosine),
-        _Figure("Backward transfer", lambda m: m.at_end("backward_transfer"), points),
-        _Figure("Clean images, to source", lambda m: m.at_end("forgetting_clean_drop"), points),
-    ),
-}
-OVERVIEW_NOTE = (
-    "Means over layers, then over seeds, at the end of the stream where they change along it; on a stream that resets "
-    "the method, that is the end of its last domain. Backward transfer and clean images: percentage points of frozen "
-    "accuracy."
-)

@@ -14,6 +14,7 @@ from analysis.alarms import alarmed, alarms, watched
 from analysis.blocks import MOST_LINES, MOST_MAPS, MOST_MATRICES, Block, Drawing, choose_series, panel_drawing
 from analysis.configurations import SOURCE, Section
 from analysis.diagnostic_curves import Shown
+from analysis.diagnostic_overview import OVERVIEW_NOTE, overview_tables
 from analysis.measurements import Measurements
 from analysis.panels import Panel
 from analysis.tables import Table, markdown, printable
@@ -68,7 +69,7 @@ def diagnose(con: duckdb.DuckDBPyConnection, section: Section, borders: Sequence
         alarms=tuple(alarms(measured)),
         rules=tuple(watched(measured)),
         choice=_choice(section, numbers),
-        overview=tables.overview_tables(measured),
+        overview=overview_tables(measured),
         blocks=kept,
     )
 
@@ -76,12 +77,12 @@ def diagnose(con: duckdb.DuckDBPyConnection, section: Section, borders: Sequence
 def diagnosis_markdown(con: duckdb.DuckDBPyConnection, section: Section) -> list[str]:
     """Alarms and overview as Markdown under a heading; empty if nothing was measured."""
     measured = Measurements(con, section)
-    overview, raised = tables.overview_tables(measured), alarms(measured)
+    overview, raised = overview_tables(measured), alarms(measured)
     if not overview:
         return []
     listed = "\n".join(f"- **{printable(sentence)}**" for sentence in raised)
     grouped = [f"{each.caption}:\n\n{markdown(each)}" for each in overview]
-    return ["### Diagnostics", *([listed] if listed else []), *grouped, tables.OVERVIEW_NOTE]
+    return ["### Diagnostics", *([listed] if listed else []), *grouped, OVERVIEW_NOTE]
 
 
 def _routing(measured: Measurements, series: Shown) -> Block | None:

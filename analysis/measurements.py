@@ -13,11 +13,9 @@ import duckdb
 
 from analysis.aggregate import natural_order
 from analysis.configurations import Section
-from analysis.load import rows, scalar_fields
-from analysis.panels import Curve
-
-MOST_POINTS = 80
-"""Scalars of single steps are averaged into so many points of a curve."""
+from analysis.load import rows
+from analysis.panels import Curve, as_curves
+from analysis.scalars import OWNERS, owners_of, recorded_scalars, scalar_curves
 
 Place = Literal["domain", "against", "layer", "item"]
 
@@ -41,21 +39,6 @@ class Matrix:
         return [value for row in self.values for value in row if value is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A column that methods add to `batches`.
-
-    Attributes:
-        name, unit, meaning: as in the files.
-        numbers: the configurations that recorded it, best first.
-    """
-
-    name: str
-    unit: str
-    meaning: str
-    numbers: tuple[int, ...]
-
-
 class Measurements:
     """The diagnostics of one section, in one temporary table of the connection.
 
@@ -69,18 +52,13 @@ class Measurements:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, section: Section) -> None:
         self.section = section
-        self._con = con
-        cells = [(cell, number) for number, each in enumerate(section.configurations) for cell in each.cells]
-        self._owners = {
-            "cells": [cell.cell for cell, _ in cells],
-            "numbers": [number for _, number in cells],
-            "seeds": [cell.seed for cell, _ in cells],
-        }
+        # A temporary table belongs to its cursor, so that those of several sections do not replace each other.
+        self._con = con.cursor()
         rows(
-            con,
+            self._con,
             f"""
             create or replace temp table measured as
-            with {_OWNERS}, places as (select distinct cell, step, samples_seen from batches)
+            with {OWNERS}, places as (select distinct cell, step, samples_seen from batches)
             select number, seed, quantity, samples_seen as seen, layer, domain, against, item, value, diagnostics.step,
                 diagnostics.step is not distinct from
                     max(diagnostics.step) over (partition by diagnostics.cell, quantity) as last
@@ -88,12 +66,14 @@ class Measurements:
                 left join places on places.cell = diagnostics.cell and places.step = diagnostics.step
             where isfinite(value)
             """,
-            self._owners,
+            owners_of(section),
         )
-        found = rows(con, "select quantity, list(distinct number order by number) from measured group by quantity")
+        found = rows(
+            self._con, "select quantity, list(distinct number order by number) from measured group by quantity"
+        )
         self._numbers: dict[str, list[int]] = dict(found)
         self.quantities = frozenset(self._numbers)
-        self.scalars = self._recorded_scalars()
+        self.scalars = recorded_scalars(con, section)
 
     def numbers(self, *quantities: str) -> list[int]:
         """The configurations that measured any of these, best first."""
@@ -281,51 +261,6 @@ class Measurements:
         stated = [domain for domain in self.section.domains if domain in given]
         return [*sorted(given.difference(stated)), *stated]
 
-    def _recorded_scalars(self) -> tuple[Scalar, ...]:
-        fields = scalar_fields(self._con)
-        counts = "".join(f", count({_identifier(name)})" for name in fields)
-        found = rows(
-            self._con,
-            f"with {_OWNERS} select number{counts} from batches join owners on owners.cell = batches.cell "
-            "group by number order by number",
-            self._owners,
-        )
-        scalars = [
-            Scalar(name, unit, meaning, tuple(number for number, *known in found if known[column]))
-            for column, (name, (unit, meaning)) in enumerate(fields.items())
-        ]
-        return tuple(scalar for scalar in scalars if scalar.numbers)
-
     def scalar_curves(self, name: str, numbers: Sequence[int]) -> dict[int, Curve]:
-        """Configuration -> a scalar of `batches` by samples seen, averaged over neighbouring steps, then over seeds."""
-        found = rows(
-            self._con,
-            f"""
-            with {_OWNERS}, placed as (
-                select number, seed, step, samples_seen, {_identifier(name)} as value,
-                    step * $points // (max(step) over () + 1) as point
-                from batches join owners on owners.cell = batches.cell where number in (select unnest($shown))
-            ), each_seed as (
-                select number, seed, max(samples_seen) as seen, avg(value) as value from placed
-                where isfinite(value) group by number, seed, point
-            )
-            select number, seen, avg(value), min(value), max(value) from each_seed group by all order by all
-            """,
-            self._owners | {"shown": list(numbers), "points": MOST_POINTS},
-        )
-        return as_curves(found)
-
-
-_OWNERS = "owners as (select unnest($cells) as cell, unnest($numbers) as number, unnest($seeds) as seed)"
-
-
-def as_curves(found: Iterable[Sequence[Any]]) -> dict[int, Curve]:
-    """From rows (configuration, x, mean, lowest, highest), sorted."""
-    points: dict[int, list[Sequence[float]]] = {}
-    for number, *point in found:
-        points.setdefault(number, []).append(point)
-    return {number: Curve(*map(tuple, zip(*each, strict=True))) for number, each in points.items()}
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+        """See `scalars.scalar_curves`."""
+        return scalar_curves(self._con, self.section, name, numbers)

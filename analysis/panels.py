@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +95,11 @@ class HeatMap:
     words: tuple[tuple[str, ...], ...] = ()
     diverging: bool = False
     row_ends: tuple[str, tuple[str, ...]] = field(default=("", ()))
+
+
+def as_curves(found: Iterable[Sequence[Any]]) -> dict[int, Curve]:
+    """Curves from rows (number of the series, x, mean, lowest, highest), sorted by x."""
+    points: dict[int, list[Sequence[float]]] = {}
+    for number, *point in found:
+        points.setdefault(number, []).append(point)
+    return {number: Curve(*map(tuple, zip(*each, strict=True))) for number, each in points.items()}

@@ -16,7 +16,7 @@ from analysis import schema, tables
 from analysis.aggregate import leaderboard
 from analysis.checks import CHECKS, Problem, check_results
 from analysis.configurations import configurations, flattened, read_protocols, sections
-from analysis.diagnostic_tables import OVERVIEW_NOTE
+from analysis.diagnostic_overview import OVERVIEW_NOTE
 from analysis.diagnostics import diagnosis_markdown
 from analysis.load import ResultsError, open_results, rows
 from analysis.section_page import MOST_DIAGNOSED, section_page

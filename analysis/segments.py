@@ -8,8 +8,7 @@ import duckdb
 
 from analysis.configurations import Section
 from analysis.load import rows
-from analysis.measurements import as_curves
-from analysis.panels import Panel
+from analysis.panels import Panel, as_curves
 
 
 def segment_panel(con: duckdb.DuckDBPyConnection, section: Section, numbers: Sequence[int]) -> Panel | None:

@@ -263,7 +263,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     for section in sections:
         if isinstance(section, dict):
             section.pop(key, None)
-    target = "grid" if isinstance(value, list) and key != "domains" else "base"
+    target = "grid" if isinstance(value, list) and key not in ("domains", "diagnostics") else "base"
     if not isinstance(values.setdefault(target, {}), dict):
         raise InputError(f"--set {override!r}: {target} in the sweep file is not a mapping")
     values[target][key] = value

@@ -93,6 +93,14 @@ def test_labels_name_only_what_varies(results) -> None:
     assert labels == {"moetta alpha=0.2 list=[1, 2]", "moetta alpha=1e-05 list=[1, 3] new=true", "tent"}
 
 
+def test_an_ablation_is_labelled_by_what_each_configuration_lacks(results) -> None:
+    full = {"filter": True, "weight": True, "lambda": 0.2}
+    for change in ({}, {"filter": False}, {"weight": False}, {"lambda": 0.0}):
+        results.add("moetta", settings=full | change)
+    labels = {each.label for each in configurations(open_results(results.folder))}
+    assert labels == {"moetta", "moetta filter=false", "moetta weight=false", "moetta lambda=0"}
+
+
 def test_labels_stay_different_when_rounding_would_make_them_equal(results) -> None:
     results.add("tent", settings={"lr": 0.123456})
     results.add("tent", settings={"lr": 0.123457})

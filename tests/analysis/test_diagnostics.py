@@ -6,6 +6,7 @@ from analysis import diagnostic_maps
 from analysis.alarms import alarms, watched
 from analysis.blocks import MOST_LINES, choose, choose_series
 from analysis.configurations import sections
+from analysis.diagnostic_overview import overview_tables
 from analysis.diagnostic_tables import (
     PUBLISHED_AGREEMENT,
     agreement_table,
@@ -15,7 +16,6 @@ from analysis.diagnostic_tables import (
     domain_table,
     forgetting_table,
     number,
-    overview_tables,
     routing_table,
 )
 from analysis.diagnostics import diagnose, diagnosis_markdown

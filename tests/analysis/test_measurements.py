@@ -6,7 +6,8 @@ import pytest
 
 from analysis.configurations import sections
 from analysis.load import open_results, scalar_fields
-from analysis.measurements import Measurements, Scalar
+from analysis.measurements import Measurements
+from analysis.scalars import Scalar
 from tests.analysis.conftest import measurement
 
 
@@ -120,7 +121,7 @@ def test_retrieval_is_the_mean_over_retrievals(results) -> None:
 
 
 def test_scalar_curves_average_neighbouring_steps(results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.measurements.MOST_POINTS", 2)
+    monkeypatch.setattr("analysis.scalars.MOST_POINTS", 2)
     results.add("moetta", 0, [1] * 8, scalars={"threshold": [1.0, 3.0, None, 5.0]})
     results.add("moetta", 1, [1] * 8, scalars={"threshold": [2.0, 2.0, 1.0, 1.0]})
     curve = _measured(results).scalar_curves("threshold", [0])[0]
@@ -138,4 +139,5 @@ def test_values_of_other_protocols_stay_out(results) -> None:
     results.add("tent", measured=[measurement("q", 1.0)])
     results.add("tent", protocol={"stream": "continual"}, measured=[measurement("q", 3.0)])
     con = open_results(results.folder)
-    assert sorted(Measurements(con, section).at_end("q")[0] for section in sections(con)) == [1.0, 3.0]
+    measured = [Measurements(con, section) for section in sections(con)]
+    assert sorted(each.at_end("q")[0] for each in measured) == [1.0, 3.0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import pictures, section_page
+from analysis import diagnostic_maps, pictures, section_page
 from analysis.load import ResultsError, open_results
 from analysis.report import report_markdown, write_report
 from tests.analysis.conftest import measurement
@@ -91,7 +91,9 @@ def test_quickstart_page(quickstart) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_page_with_every_diagnostic(results) -> None:
+def test_page_with_every_diagnostic(results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostic_maps, "MOST_MAPS", 1)
+    monkeypatch.setattr(diagnostic_maps, "MOST_MATRICES", 2)
     write_every_quantity(results, ("snow", SCRIPT, "$\\frac{$"), seeds=(0,))
     text = write_report(results.folder).read_text()
     page = _Page(text)

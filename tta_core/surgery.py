@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
 from torch import nn
 
 from tta_core.errors import InputError
 
 NORM_TYPES = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 """The normalisation layers that test-time adaptation adapts; timm's LayerNorm2d is a LayerNorm."""
+
+CHANNELS_FIRST_LAYER_NORMS = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32)
 
 
 def norm_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -30,7 +32,7 @@ def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (name, module)
         for name, module in network.named_modules()
-        if isinstance(module, NORM_TYPES) and not isinstance(module, LayerNorm2d)
+        if isinstance(module, NORM_TYPES) and not isinstance(module, CHANNELS_FIRST_LAYER_NORMS)
     ]
 
 

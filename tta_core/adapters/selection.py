@@ -30,7 +30,7 @@ def border(values: Tensor, ratio: Tensor, rule: Rule, scope: Scope) -> Tensor:
     Returns:
         A tensor that `values` broadcast with, without gradient.
     """
-    rows = _to_rows(values.detach(), scope)
+    rows = _to_rows(values.detach(), scope).contiguous()
     length = rows.shape[-1]
     ratio = ratio.detach()[:, None, :, None]
     ordered = ascending(rows)
@@ -38,7 +38,7 @@ def border(values: Tensor, ratio: Tensor, rule: Rule, scope: Scope) -> Tensor:
         return _from_rows(_at(ordered, length - 1 - (ratio * length).long()), scope)
     if rule == "smallest_k":
         return _from_rows(_at(ordered, (ratio * length).long()), scope)
-    inactive = torch.searchsorted(ordered, torch.zeros_like(ordered[..., :1]), right=True)
+    inactive = torch.searchsorted(ordered, ordered.new_zeros(*ordered.shape[:-1], 1), right=True)
     active = length - inactive
     count = torch.minimum((ratio * active).long().clamp(min=1), active)
     return _from_rows(_at(ordered, inactive + count), scope)
@@ -61,8 +61,7 @@ def _at(ordered: Tensor, index: Tensor) -> Tensor:
     """The value at `index` of each ascending row; minus infinity before the first, infinity after the last."""
     last = ordered.shape[-1] - 1
     value = ordered.gather(-1, index.clamp(0, last).expand(*ordered.shape[:-1], 1))
-    outside = torch.where(index < 0, -torch.inf, torch.inf).to(value.dtype)
-    return torch.where((index < 0) | (index > last), outside, value)
+    return value.masked_fill(index < 0, -torch.inf).masked_fill(index > last, torch.inf)
 
 
 def _to_rows(values: Tensor, scope: Scope) -> Tensor:

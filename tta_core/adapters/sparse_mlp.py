@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tta_core.adapters.selection import where_positive
+
 CACHED_VALUES = 2**18
 """Hidden activations that are worked on together on a CPU: 1 MiB in float32."""
 
@@ -71,23 +73,36 @@ class _SparseMLP(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, weights, down_weight, up_weight = ctx.saved_tensors
-        to_tokens, to_weights = torch.zeros_like(tokens), torch.zeros_like(weights)
-        to_down, to_up = torch.zeros_like(down_weight), torch.zeros_like(up_weight)
-        to_bias = torch.zeros_like(down_weight[..., 0])
-        for images, experts, kept in ctx.pieces:
-            part, outer = _rows(tokens[images]), _rows(gradient[images])
-            weight = weights[images, :, experts].unsqueeze(-1)
-            weighted = (kept * weight).view(len(outer), -1)
-            _matrix(to_up, experts).addmm_(weighted.T, outer)
-            to_kept = (outer @ _matrix(up_weight, experts).T).view_as(kept)
-            to_weights[images, :, experts] = (to_kept * kept).sum(dim=-1)
-            # Both the selection and ReLU pass the gradient where what was kept is above 0.
-            to_hidden = torch.ops.aten.threshold_backward(to_kept.mul_(weight), kept, 0).view_as(weighted)
-            _matrix(to_down, experts).addmm_(to_hidden.T, part)
-            to_bias[experts] += to_hidden.sum(dim=0).view_as(to_bias[experts])
-            _rows(to_tokens[images]).addmm_(to_hidden, _matrix(down_weight, experts))
-        return to_tokens, to_weights, to_down, to_bias, to_up, None
+        # Autocast of the caller would reach the products here too.
+        with torch.autocast(device_type=gradient.device.type, enabled=False):
+            return *_gradients(gradient, ctx.pieces, *ctx.saved_tensors), None
+
+
+def _gradients(
+    gradient: Tensor,
+    pieces: list[tuple[slice, slice, Tensor]],
+    tokens: Tensor,
+    weights: Tensor,
+    down_weight: Tensor,
+    up_weight: Tensor,
+) -> tuple[Tensor, ...]:
+    """Gradients of tokens, weights, down weight, down bias and up weight."""
+    to_tokens, to_weights = torch.zeros_like(tokens), torch.zeros_like(weights)
+    to_down, to_up = torch.zeros_like(down_weight), torch.zeros_like(up_weight)
+    to_bias = torch.zeros_like(down_weight[..., 0])
+    for images, experts, kept in pieces:
+        part, outer = _rows(tokens[images]), _rows(gradient[images])
+        weight = weights[images, :, experts].unsqueeze(-1)
+        weighted = (kept * weight).view(len(outer), -1)
+        _matrix(to_up, experts).addmm_(weighted.T, outer)
+        to_kept = (outer @ _matrix(up_weight, experts).T).view_as(kept)
+        to_weights[images, :, experts] = (to_kept * kept).sum(dim=-1)
+        # Both the selection and ReLU pass the gradient where what was kept is above 0.
+        to_hidden = where_positive(to_kept.mul_(weight), kept).view_as(weighted)
+        _matrix(to_down, experts).addmm_(to_hidden.T, part)
+        to_bias[experts] += to_hidden.sum(dim=0).view_as(to_bias[experts])
+        _rows(to_tokens[images]).addmm_(to_hidden, _matrix(down_weight, experts))
+    return to_tokens, to_weights, to_down, to_bias, to_up
 
 
 def _pieces(tokens: Tensor, down_bias: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.adapters.selection import Scope, border, where_positive
+from tta_core.adapters.selection import Rule, Scope, border, where_positive
 from tta_core.adapters.sparse_mlp import sparse_mlp
 from tta_core.errors import InputError
 from tta_core.surgery import replace_modules
@@ -70,6 +70,7 @@ class SparseExperts(nn.Module):
     """
 
     usage: Tensor
+    ratios: Tensor
 
     def __init__(
         self, dim: int, options: ExpertOptions, generator: torch.Generator, device: torch.device, dtype: torch.dtype
@@ -110,8 +111,8 @@ class SparseExperts(nn.Module):
             scaled = self.options.adapter_scale * routing
             weights = self._weights_of_kept(scaled, ratio)
 
-            def select(hidden: Tensor, images: slice, experts: slice) -> Tensor:
-                return self._keep(hidden, (ratio[images] if len(ratio) > 1 else ratio), experts)
+            def select(hidden: Tensor, images: slice, experts: slice) -> Tensor | None:
+                return self._keep(hidden, ratio if len(ratio) == 1 else ratio[images], experts)
 
             added = sparse_mlp(tokens, weights, self.down_weight, self.down_bias, self.up_weight, select)
             return (added + scaled @ self.up_bias).to(x.dtype)
@@ -129,14 +130,11 @@ class SparseExperts(nn.Module):
 
     def _half(self, tokens: Tensor) -> Tensor:
         """Sets the half of the values that the router does not read to 0: `(batch, tokens, dim)`."""
-        values = tokens.unsqueeze(2)
+        values = tokens.detach().unsqueeze(2)
         half = torch.full((1, 1), 0.5, device=tokens.device, dtype=tokens.dtype)
-        with torch.no_grad():
-            if self.options.router_input == "lowest":
-                condition = border(values, half, "smallest_k", self.options.sdd_scope) - values
-            else:
-                condition = values - border(values, half, "largest", self.options.sdd_scope)
-        return where_positive(tokens, condition.squeeze(2))
+        lowest = self.options.router_input == "lowest"
+        edge = border(values, half, "smallest_k" if lowest else "largest", self.options.sdd_scope)
+        return where_positive(tokens, (edge - values if lowest else values - edge).squeeze(2))
 
     def _gate(self, tokens: Tensor) -> Tensor:
         """Mean of the gate `(batch, experts)`, or `(1, experts)` for all samples together."""
@@ -145,20 +143,27 @@ class SparseExperts(nn.Module):
             return share.mean(dim=1) if self.options.gate_scope == "sample" else share.mean(dim=(0, 1)).unsqueeze(0)
 
     def _keep(self, hidden: Tensor, ratio: Tensor, experts: slice) -> Tensor | None:
-        """Sets what some experts of one half do not keep to 0: `(images, tokens, experts, bottleneck)`.
+        """Sets what some experts of one half do not keep to 0.
 
-        Returns None if nothing above 0 is kept; to know it, one need not wait on a CPU only.
+        Args:
+            hidden: activations `(images, tokens, experts, bottleneck)`, none below 0.
+            ratio: share that each of all experts keeps, `(images or 1, experts)`.
+            experts: which experts these are.
+
+        Returns:
+            What they keep, or None if nothing above 0 is kept; only on a CPU, where one need not wait to know.
         """
         if not self.options.sdd:
             return hidden
-        ratio = ratio[:, experts]
-        if experts.start >= self.options.num_experts // 2 and self.options.high_select == "largest":
-            return where_positive(hidden, hidden - border(hidden, ratio, "largest", self.options.sdd_scope))
-        low = experts.start < self.options.num_experts // 2
-        above = border(hidden, ratio, self.options.low_select if low else "smallest_k", self.options.sdd_scope)
-        if hidden.device.type == "cpu" and above.amax() <= 0:
+        rule: Rule = self.options.low_select
+        if experts.start >= self.options.num_experts // 2:
+            rule = "largest" if self.options.high_select == "largest" else "smallest_k"
+        edge = border(hidden, ratio[:, experts], rule, self.options.sdd_scope)
+        if rule == "largest":
+            return where_positive(hidden, hidden - edge)
+        if hidden.device.type == "cpu" and edge.amax() <= 0:
             return None
-        return where_positive(hidden, above - hidden)
+        return where_positive(hidden, edge - hidden)
 
     def _weights_of_kept(self, scaled: Tensor, ratio: Tensor) -> Tensor:
         """Weights of the kept activations `(batch, tokens, experts)`."""
@@ -184,7 +189,7 @@ class SparseExperts(nn.Module):
             this = slice(expert, expert + 1)
             kept = self._keep(hidden[:, :, this], ratio, this)
             if kept is not None:
-                kept_energy[this] = kept.square().sum()
+                kept_energy[expert] = kept.square().sum()
         return {
             "hidden": hidden,
             "kept_energy": kept_energy / energy,
@@ -218,6 +223,15 @@ class AdaptedBlock(nn.Module):
     the MLP do not apply to them.
     """
 
+    norm1: nn.Module
+    attn: nn.Module
+    ls1: nn.Module
+    drop_path1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+    ls2: nn.Module
+    drop_path2: nn.Module
+
     def __init__(self, block: nn.Module, adapter: SparseExperts) -> None:
         super().__init__()
         for name, layer in block.named_children():
@@ -249,8 +263,8 @@ def add_experts(network: nn.Module, options: ExpertOptions, generator: torch.Gen
     names = [name for name, module in network.named_modules() if type(module) is Block]
     if not names:
         raise InputError(
-            f"the experts stand beside the MLP of transformer blocks, and {type(network).__name__} has none that timm's "
-            "VisionTransformer uses: choose a vision transformer"
+            "the experts stand beside the MLP of the blocks that timm's VisionTransformer is made of, and "
+            f"{type(network).__name__} has none: choose a vision transformer"
         )
     replace_modules(network, names, adapted, "transformer block")
     return {f"{name}.adapter": network.get_submodule(f"{name}.adapter") for name in names}  # type: ignore[misc]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -85,6 +86,11 @@ class IMSEFollower(Follower):
         first_two = [str(name) for name in self.case.trace["extra/__svd_layers__"][:2]]
         code = np.concatenate([self.method.spectral_code()[name].numpy() for name in first_two])
         yield from self._compare("s_first_two_layers", step, code, self.case.tolerance("logits", self.dtype))
+        if step == len(self.case.batches) - 1 and self.dtype == torch.float32:
+            for name, sigma in self.method.spectral_code().items():
+                final = self.case.trace.get(f"final/{name}.svft_S")
+                if final is not None:
+                    yield Comparison(f"final {name}", sigma, final, self.case.tolerance("logits", self.dtype))
 
     def _bank(self, step: int, tolerance: float) -> Iterator[Comparison]:
         bank, distances = self.method.bank, self.method.last_distances

@@ -62,8 +62,8 @@ class MoASEFollower(Follower):
         hyper = self.case.hyper
         if hyper["optimizer"] not in ("adam", "sgd") or (hyper["optimizer"] == "sgd" and not hyper["nesterov"]):
             raise InputError(
-                f"optimizer {hyper['optimizer']!r} with nesterov = {hyper['nesterov']} is not implemented: adam, or sgd "
-                "with nesterov = true, are what is published"
+                f"optimizer {hyper['optimizer']!r} with nesterov = {hyper['nesterov']} is not implemented: adam, and "
+                "sgd with nesterov = true, are"
             )
         kept = ("lr", "optimizer", "momentum", "ema", "restore_probability", "num_experts", "bottleneck")
         return {name: hyper[name] for name in (*kept, "adapter_scale")} | {"betas": tuple(hyper["betas"])}

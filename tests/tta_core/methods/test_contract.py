@@ -39,7 +39,7 @@ def build(tiny_vit, images):
 
 
 def test_the_registry_holds_these_methods():
-    assert METHODS == ["imse", "moetta", "source", "tent"]
+    assert METHODS == ["imse", "moase", "moasepp", "moetta", "source", "tent"]
 
 
 @pytest.mark.parametrize(("name", "preset"), EVERY_PRESET)
@@ -123,7 +123,9 @@ def test_double_precision_agrees_with_single(name, build, images):
     for batch in stream(images):
         logits = double(batch.double())
         assert logits.dtype == torch.float64
-        assert torch.allclose(single(batch).double(), logits, atol=1e-3)
+        # MoASE starts from rounding noise alone, which Adam makes steps of, so the precisions part at once.
+        tolerance = 1e-2 if name in ("moase", "moasepp") else 1e-3
+        assert torch.allclose(single(batch).double(), logits, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -176,7 +178,7 @@ def test_search_ranges_name_settings_and_hold_every_preset(name):
 
 
 def test_unknown_names_and_values_say_what_is_allowed(tiny_vit):
-    with pytest.raises(InputError, match=r"unknown method 'tennt'\. Did you mean 'tent'\? Allowed: moetta, source"):
+    with pytest.raises(InputError, match=r"unknown method 'tennt'\. Did you mean 'tent'\? Allowed: .*moetta, source"):
         build_method("tennt", tiny_vit(), num_classes=10)
     with pytest.raises(InputError, match="unknown key 'num_expert', did you mean 'num_experts'"):
         build_method("moetta", tiny_vit(), num_classes=10, num_expert=3)

@@ -1,17 +1,12 @@
-"""MoETTA's own acceptance tests (spec 1.15)."""
+"""MoETTA's own acceptance tests (spec 1.15): its online step, with the settings of the paper."""
 
 import math
 
 import pytest
-import timm
 import torch
-from torch import nn
 
 from tta_core import build_method
-from tta_core.adapters.moe_norm import MoELayerNorm, load_balance
-from tta_core.errors import InputError
 from tta_core.methods.moetta.method import effective_number
-from tta_core.methods.moetta.spec import parse_indices
 from tta_core.methods.moetta.threshold import OfficialThreshold, PaperThreshold
 
 BATCH_ENTROPIES = [2.0, 2.5, 1.5, 3.0, 2.2]
@@ -30,56 +25,43 @@ def test_threshold_vectors(rule, expected):
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.fixture
-def layer():
-    return MoELayerNorm(nn.LayerNorm(6), num_experts=4, top_k=1, generator=torch.Generator().manual_seed(0)).double()
+def test_the_official_recursion_rewrites_the_first_entry_of_its_history():
+    """The list as released: the threshold is its first element, multiplied in place (spec 1.8)."""
+    history, expected = [BATCH_ENTROPIES[0]], [BATCH_ENTROPIES[0]]
+    for h in BATCH_ENTROPIES[1:]:
+        before = sum(history) / len(history)
+        history.append(h)
+        history[0] *= sum(history) / len(history) / before
+        expected.append(history[0])
+    rule = OfficialThreshold()
+    found = [float(rule.update(torch.tensor(h, dtype=torch.float64))) for h in BATCH_ENTROPIES]
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_zero_experts_leave_the_layer_norm_as_it_was(layer):
-    x = torch.randn(5, 7, 6, dtype=torch.float64)
-    assert torch.allclose(layer(x), nn.LayerNorm(6).double()(x))
+@pytest.mark.parametrize("mode", ["paper", "official"])
+def test_the_threshold_of_a_step_includes_its_own_batch(mode, tiny_vit, images):
+    method = build_method("moetta", tiny_vit(), num_classes=10, threshold_mode=mode)
+    rule = OfficialThreshold() if mode == "official" else PaperThreshold()
+    for seed in range(3):
+        logits = method(images(16, seed))
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        expected = rule.update(entropy.mean())
+        assert method.record["threshold"] == pytest.approx(float(expected), rel=1e-5)
+        assert int(method.record["selected"]) == int((entropy <= expected).sum())
+        assert method.record["balance_coefficient"] == pytest.approx(0.2 * float(expected), rel=1e-5)
 
 
-def test_router_gradient_of_the_expert_path(layer):
-    """dL/dz_j = g (1[j = s] - p_j), with g the directional derivative along the chosen expert (spec 1.6)."""
-    with torch.no_grad():
-        layer.experts_weight.normal_()
-        layer.experts_bias.normal_()
-    x = torch.randn(1, 3, 6, dtype=torch.float64)
-    target = torch.randn(1, 3, 6, dtype=torch.float64)
-    (layer(x) * target).sum().backward()
-    p = layer.router(x.mean(dim=1)).softmax(dim=-1)[0]
-    chosen = int(p.argmax())
-    normalised = nn.functional.layer_norm(x, (6,))
-    g = ((normalised * target).sum(dim=1) * layer.experts_weight[chosen]).sum()
-    g = g + (target.sum(dim=1) * layer.experts_bias[chosen]).sum()
-    onehot = nn.functional.one_hot(torch.tensor(chosen), 4)
-    assert torch.allclose(layer.router.bias.grad, (g * (onehot - p)).detach())
-
-
-def test_router_gradient_of_the_load_balance():
-    """dLB/dz_bj = E/B p_bj (F_j - sum_k F_k p_bk) (spec 1.6)."""
-    logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    p = logits.softmax(dim=-1)
-    selections = nn.functional.one_hot(p.argmax(dim=-1), 4).sum(dim=0).double()
-    load_balance(p, selections).backward()
-    f = selections / 5
-    expected = 4 / 5 * p * (f - (p @ f).unsqueeze(-1))
-    assert torch.allclose(logits.grad, expected.detach())
-
-
-def test_load_balance_is_one_at_balance_and_the_number_of_experts_at_collapse():
-    assert load_balance(torch.full((8, 4), 0.25), torch.full((4,), 2.0)) == pytest.approx(1.0)
-    collapsed = torch.tensor([[1.0, 0, 0, 0]] * 8)
-    assert load_balance(collapsed, torch.tensor([8.0, 0, 0, 0])) == pytest.approx(4.0)
-
-
-def test_top_2_coefficients_are_convex():
-    layer = MoELayerNorm(nn.LayerNorm(6), num_experts=4, top_k=2, generator=torch.Generator().manual_seed(0))
-    coefficients = layer._route(torch.randn(9, 3, 6))
-    assert (coefficients > 0).sum(dim=1).tolist() == [2] * 9
-    assert torch.allclose(coefficients.sum(dim=1), torch.ones(9))
-    assert layer.selections.sum() == 18
+def test_the_loss_is_the_weighted_mean_over_the_selected_plus_the_balance(tiny_vit, images):
+    method = build_method("moetta", tiny_vit(), num_classes=10, lr=0.1)
+    for seed in range(3):
+        logits = method(images(16, seed)).double()
+        record = method.record
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        kept = entropy[entropy <= record["threshold"]]
+        weighted = (torch.exp(0.4 * math.log(10) - kept) * kept).mean()
+        balance = record["balance_coefficient"] * record["balance_loss"] * len(method.layers)
+        assert record["loss"] == pytest.approx(float(weighted + balance), rel=1e-4)
+        assert 0 < len(kept) < 16
 
 
 def test_the_entropy_gives_the_router_nothing_at_the_first_step_and_the_balance_does(tiny_vit, images):
@@ -91,9 +73,19 @@ def test_the_entropy_gives_the_router_nothing_at_the_first_step_and_the_balance_
         assert any(changed) == moves
 
 
+def test_the_balance_trains_the_experts_of_earlier_layers(tiny_vit, images):
+    method = build_method("moetta", tiny_vit(), num_classes=10)
+    # Nothing passes a threshold far below this batch's entropies: only the balance is left.
+    method.threshold.state = {"sum": torch.tensor(1e-6), "batches": torch.tensor(1e6)}
+    method(images())
+    assert int(method.record["selected"]) == 0
+    *earlier, last = method.layers.values()
+    assert all(layer.experts_weight.any() for layer in earlier)
+    assert not last.experts_weight.any()
+
+
 def test_an_empty_selection_moves_the_router_and_stays_finite(tiny_vit, images):
     method = build_method("moetta", tiny_vit(), num_classes=10, lr=0.1)
-    # Entropies seen so far were far lower than this batch's: nothing passes the threshold.
     method.threshold.state = {"sum": torch.tensor(1e-6), "batches": torch.tensor(1e6)}
     before = {name: p.clone() for name, p in method.trainable_parameters().items()}
     method(images())
@@ -106,18 +98,36 @@ def test_an_empty_selection_moves_the_router_and_stays_finite(tiny_vit, images):
     )
 
 
-def test_a_first_batch_of_one_is_selected(tiny_vit, images):
-    method = build_method("moetta", tiny_vit(), num_classes=10)
-    method(images(1))
+@pytest.mark.parametrize("mode", ["paper", "official"])
+def test_a_first_batch_of_one_is_selected(mode, tiny_vit, images):
+    """The filter is <=: with < the only sample, whose entropy is the threshold, would not pass (spec 1.7)."""
+    method = build_method("moetta", tiny_vit(), num_classes=10, threshold_mode=mode)
+    logits = method(images(1))
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    assert method.record["threshold"] == pytest.approx(float(entropy), rel=1e-6)
     assert int(method.record["selected"]) == 1
+    assert any(layer.experts_weight.any() for layer in method.layers.values())
+
+
+def test_experts_that_no_sample_chose_go_on_by_momentum(tiny_vit, images):
+    method = build_method("moetta", tiny_vit(), num_classes=10, lambda_balance=0.0, lr=0.1)
+    layer = method.layers["norm"]
+    method(images())
+    moved = layer.routing.any(dim=0)
+    before = layer.experts_weight.detach().clone()
+    # A batch of one chooses one expert of this layer.
+    method(images(1, seed=1))
+    unchosen = moved & ~layer.routing.any(dim=0)
+    assert unchosen.any()
+    assert torch.allclose(layer.experts_weight[unchosen], 1.9 * before[unchosen], rtol=1e-4)
 
 
 def test_selections_sum_to_samples_and_usage_to_one(tiny_vit, images):
     method = build_method("moetta", tiny_vit(), num_classes=10, num_experts=4, top_k=2)
     for seed in range(3):
         method(images(16, seed))
-    for layer in method.layers.values():
-        assert int(layer.usage.sum()) == 3 * 16 * 2
+    for router in method.routers.values():
+        assert int(router.usage.sum()) == 3 * 16 * 2
     assert all(sum(shares) == pytest.approx(1) for shares in method.diagnostics()["expert_usage"].values())
 
 
@@ -131,45 +141,14 @@ def test_the_shared_pair_gets_no_gradient(tiny_vit, images):
         assert torch.equal(parameter, before)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "norms", "first", "trainable"),
-    [
-        ("vit_base_patch16_224", 24, "blocks.0.norm2", 497_880),
-        ("vit_large_patch16_224", 34, "blocks.7.norm2", 940_338),
-        ("convnext_base", 32, "stages.1.blocks.1.norm", 470_304),
-    ],
-)
-def test_index_map_and_parameter_counts_of_the_published_backbones(architecture, norms, first, trainable):
-    with torch.device("meta"):
-        network = timm.create_model(architecture)
-    # Only shapes matter here; the meta device has no values to seed.
-    network = network.to_empty(device="cpu")
-    method = build_method("moetta", network, num_classes=1000)
-    assert len(method.layers) == norms
-    assert next(iter(method.layers)) == first
-    assert sum(p.numel() for p in method.trainable_parameters().values()) == trainable
-
-
-def test_average_pooling_and_pre_norm_networks_adapt(tiny_vit, images):
-    for changes in ({"global_pool": "avg"}, {"pre_norm": True}):
-        method = build_method("moetta", tiny_vit(**changes), num_classes=10)
-        for seed in range(2):
-            assert method(images(8, seed)).isfinite().all()
-
-
-def test_disabled_norms_stay_plain(tiny_vit):
-    method = build_method("moetta", tiny_vit(), num_classes=10, disabled_norms="0-2")
-    assert next(iter(method.layers)) == "blocks.1.norm2"
-    with pytest.raises(InputError, match="names norm 7, but this network has norms 0 to 6"):
-        build_method("moetta", tiny_vit(), num_classes=10, disabled_norms="0,7")
-    with pytest.raises(InputError, match="neither auto, nor a range"):
-        build_method("moetta", tiny_vit(), num_classes=10, disabled_norms="first")
-
-
-def test_parse_indices():
-    assert parse_indices("0-3") == (0, 1, 2, 3)
-    assert parse_indices("1,4") == (1, 4)
-    assert parse_indices("") == ()
+def test_a_step_leaves_no_graph_behind(tiny_vit, images):
+    method = build_method("moetta", tiny_vit(), num_classes=10)
+    method(images())
+    for router in method.routers.values():
+        assert router.decision is None
+    for layer in method.layers.values():
+        seen = (layer.routing, layer.probabilities, layer.router_input)
+        assert not any(tensor.requires_grad for tensor in seen)
 
 
 def test_effective_number_of_experts():

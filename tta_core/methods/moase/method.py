@@ -26,8 +26,9 @@ Settings = TypeVar("Settings", bound=ExpertSettings)
 class ExpertMethod(Method[Settings]):
     """What MoASE and MoASE++ share: the experts, the mean teacher, and the update of both.
 
-    Student and teacher start equal, and both losses compare the two: at the first step every gradient is zero up to
-    rounding (see README of `tests/golden`, finding 8).
+    Student and teacher start equal and are only ever compared with each other, so every gradient is zero but for
+    rounding at first, as released. Adam makes steps of the size of its learning rate out of that rounding, which sets
+    off what follows; SGD stays where it is.
 
     Attributes:
         adapters: the student's experts by qualified name.

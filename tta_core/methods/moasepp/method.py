@@ -1,7 +1,7 @@
 """MoASE++: MoASE's experts and teacher, and distillation on views whose augmentation a policy learns to choose.
 
-Paper: MoASE++, arXiv 2605.17743 (moase spec 3; its body was not available, the steps are the release's). Deviations from
-the release, not in `official`: those of MoASE, the policy's gradient is the score function's, several views are allowed.
+Paper: MoASE++, arXiv 2605.17743 (moase spec 3, which is made from the release). Deviations from the release, not in
+`official`: those of MoASE, the policy's gradient is the score function's, and a batch may have several views.
 """
 
 from __future__ import annotations
@@ -109,9 +109,11 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
         """What the experts show stays that of the clean images."""
         for adapter in self.adapters.values():
             adapter.observed = False
-        yield
-        for adapter in self.adapters.values():
-            adapter.observed = True
+        try:
+            yield
+        finally:
+            for adapter in self.adapters.values():
+                adapter.observed = True
 
 
 def confidence(logits: Tensor) -> Tensor:

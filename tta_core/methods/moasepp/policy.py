@@ -45,11 +45,11 @@ class Policy(nn.Module):
         self, lr: float, baseline_momentum: float, generator: torch.Generator, device: torch.device, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-        self.mean_head = nn.Linear(HIDDEN, ACTIONS)
+        first, second, self.mean_head = nn.Linear(2, HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, ACTIONS)
+        self.net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
         self.log_std = nn.Parameter(torch.full((ACTIONS,), math.log(INITIAL_STD)))
         self.register_buffer("baseline", torch.zeros(()))
-        for layer in (self.net[0], self.net[2], self.mean_head):
+        for layer in (first, second, self.mean_head):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in (layer.weight, layer.bias):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)

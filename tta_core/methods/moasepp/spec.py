@@ -52,13 +52,15 @@ SPEC = MethodSpec(
         "official": RELEASED_EXPERTS | {"bottleneck": 192, "policy_gradient": "official"},
         "official-r48": RELEASED_EXPERTS | {"bottleneck": 48, "policy_gradient": "official"},
         "paper": PAPER_EXPERTS,
-        "digits-c": {},
+        "digits-c": {"lr": 1e-3, "ema": 0.99},
     },
     search=EXPERT_SEARCH
     | {"opd_weight": SearchRange(low=0.0, high=10.0), "opd_temperature": SearchRange(low=0.5, high=8.0)},
     scalars=EXPERT_SCALARS
     | {
-        "distillation_loss": ScalarSpec(description="reverse divergence from the teacher on augmented views", unit="nat"),
+        "distillation_loss": ScalarSpec(
+            description="reverse divergence from the teacher on augmented views", unit="nat"
+        ),
         "policy_loss": ScalarSpec(description="loss of the policy, mean over views"),
         "policy_entropy": ScalarSpec(description="entropy of the policy before squashing", unit="nat"),
         "log_probability": ScalarSpec(description="log density of the strengths, mean over views", unit="nat"),

@@ -6,33 +6,39 @@ threshold is the paper's running mean (`threshold_mode="official"` for the relea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.moe_norm import MoELayerNorm
+from tta_core.adapters.router import Decision, Router, load_balance
 from tta_core.errors import InputError
 from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.method import Diagnostics, Method
-from tta_core.methods.moetta.spec import MoETTASettings, parse_indices
+from tta_core.methods.moetta.layers import install_experts, norm_roles
+from tta_core.methods.moetta.spec import MoETTASettings
 from tta_core.methods.moetta.threshold import OfficialThreshold, PaperThreshold
-from tta_core.surgery import counted_norms, replace_modules
-
-PUBLISHED_DISABLED_NORMS = {("VisionTransformer", 49): "0-14", ("ConvNeXt", 36): "0-3"}
-"""(network class, number of counted norms) -> `disabled_norms` of the release; elsewhere only the first norm."""
 
 
 class MoETTA(Method[MoETTASettings]):
-    """One SGD step per batch on weighted entropy plus load balance; scores the logits before the update."""
+    """One SGD step per batch on weighted entropy plus load balance; scores the logits before the update.
+
+    Attributes:
+        layers: the layers with experts, by name.
+        routers: the routers by the name of the norm whose input each reads: one a layer, or one for all.
+        threshold: the running mean entropy.
+    """
 
     optimizer: torch.optim.SGD
 
     def prepare(self) -> None:
-        """Replaces LayerNorms by `MoELayerNorm` and thaws experts and routers."""
+        """Replaces norms by layers with experts, and thaws experts, routers and the norms that are trained directly."""
         settings = self.settings
-        replace_modules(self.network, self._norms_to_replace(), self._with_experts, "LayerNorm for moetta")
-        self.layers = {name: m for name, m in self.network.named_modules() if isinstance(m, MoELayerNorm)}
+        roles = norm_roles(self.network, settings)
+        for name in roles.normal:
+            self.network.get_submodule(name).requires_grad_(True)
+        self.layers, self.routers = install_experts(self.network, roles, settings, self.generator)
         self.threshold = OfficialThreshold() if settings.threshold_mode == "official" else PaperThreshold()
         self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
 
@@ -42,15 +48,17 @@ class MoETTA(Method[MoETTASettings]):
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes)` before the update (spec 1.7)."""
+        settings = self.settings
         logits: Tensor = self.network(images)
         entropy = softmax_entropy(logits)
-        threshold = self.threshold.update(entropy.detach().mean())
-        selected = entropy.detach() <= threshold
-        weight = torch.exp(self.margin - entropy.detach())
-        coefficient = self.settings.lambda_balance * threshold
-        balance = torch.stack([self._balance_loss(layer) for layer in self.layers.values()])
+        running_mean = self.threshold.update(entropy.detach().mean())
+        threshold, selected = self._select(entropy.detach(), running_mean)
+        weight = torch.exp(self.margin - entropy.detach()) if settings.weight_by_entropy else 1.0
         # With nothing selected the entropy term is 0 and the load balance still acts.
-        loss = masked_mean(weight * entropy, selected) + coefficient * balance.sum()
+        loss = masked_mean(weight * entropy, selected)
+        coefficient = settings.lambda_balance * (running_mean if settings.dynamic_balance else torch.ones_like(loss))
+        balance, selections = self._balance(entropy.detach())
+        loss = loss + coefficient * balance.sum()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -58,13 +66,40 @@ class MoETTA(Method[MoETTASettings]):
             "loss": loss.detach(),
             "selected": selected.sum(),
             "threshold": threshold,
-            "balance_coefficient": coefficient,
+            "balance_coefficient": coefficient.detach(),
             "balance_loss": balance.detach().mean(),
-            "effective_experts": effective_number(
-                torch.stack([layer.selections for layer in self.layers.values() if layer.selections is not None])
-            ).mean(),
+            "effective_experts": effective_number(selections).mean(),
         }
         return logits
+
+    def _select(self, entropy: Tensor, running_mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest entropy that may enter the loss, and which samples `(batch,)` have no more."""
+        settings, largest = self.settings, math.log(self.num_classes)
+        if settings.select_samples and settings.dynamic_threshold:
+            return running_mean, entropy <= running_mean
+        if settings.select_samples and settings.fixed_threshold is not None:
+            threshold = torch.full_like(running_mean, settings.fixed_threshold * largest)
+            return threshold, entropy <= threshold
+        return torch.full_like(running_mean, largest), torch.ones_like(entropy, dtype=torch.bool)
+
+    def _balance(self, entropy: Tensor) -> tuple[Tensor, Tensor]:
+        """The load-balancing loss of every router, `(routers,)`, and its samples per expert, `(routers, experts)`."""
+        if not self.routers:
+            return entropy.new_zeros(1), entropy.new_ones(1, 1)
+        decisions = [self._decision(name, router) for name, router in self.routers.items()]
+        probabilities = torch.stack([decision.probabilities for decision in decisions])
+        selections = torch.stack([decision.chosen for decision in decisions]).sum(dim=1)
+        for router, counts in zip(self.routers.values(), selections, strict=True):
+            router.count(counts)
+        if self.settings.samplewise_routing or self.settings.balance_batch_routing:
+            return load_balance(probabilities, selections), selections
+        return torch.ones_like(selections[:, 0]), selections
+
+    @staticmethod
+    def _decision(name: str, router: Router) -> Decision:
+        if router.decision is None:
+            raise InputError(f"moetta: the network does not use its norm {name}: name it in disabled_norms")
+        return router.take_decision()
 
     def extra_state(self) -> dict[str, Tensor]:
         """What the threshold remembers of the stream."""
@@ -74,41 +109,19 @@ class MoETTA(Method[MoETTASettings]):
         """Takes back what the threshold remembers."""
         self.threshold.state = dict(state)
 
+    def activated_parameters(self) -> int:
+        """All but the experts that a sample is not sent to."""
+        idle = self.settings.num_experts - self.settings.top_k
+        unused = sum(idle * (layer.weight.numel() + layer.bias.numel()) for layer in self.layers.values())
+        return super().activated_parameters() - unused
+
     def diagnostics(self) -> Diagnostics:
-        """`expert_usage`: share of samples that each expert served, by layer, since the last reset."""
+        """`expert_usage`: share of samples that each expert served, by router, since the last reset."""
         return {
             "expert_usage": {
-                name: (layer.usage / layer.usage.sum().clamp(min=1)).tolist() for name, layer in self.layers.items()
+                name: (router.usage / router.usage.sum().clamp(min=1)).tolist() for name, router in self.routers.items()
             }
         }
-
-    def _norms_to_replace(self) -> list[str]:
-        norms = counted_norms(self.network)
-        text = self.settings.disabled_norms
-        if text == "auto":
-            text = PUBLISHED_DISABLED_NORMS.get((type(self.network).__name__, len(norms)), "0")
-        disabled = parse_indices(text)
-        outside = [index for index in disabled if index >= len(norms)]
-        if outside:
-            raise InputError(
-                f"disabled_norms = {text!r} names norm {outside[0]}, but this network has norms 0 to {len(norms) - 1}"
-            )
-        return [name for index, (name, _) in enumerate(norms) if index not in disabled]
-
-    def _with_experts(self, norm: nn.Module) -> MoELayerNorm:
-        if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
-            raise InputError(
-                f"moetta needs LayerNorm with an affine pair, and this network has {norm}: choose a backbone with "
-                "LayerNorm (vision transformer, Swin, ConvNeXt), or disable that layer with disabled_norms"
-            )
-        return MoELayerNorm(norm, self.settings.num_experts, self.settings.top_k, self.generator)
-
-    @staticmethod
-    def _balance_loss(layer: MoELayerNorm) -> Tensor:
-        assert layer.balance_loss is not None, "the network did not run this layer"
-        # Taking it out of the layer lets the graph of this step go when the step ends.
-        balance, layer.balance_loss = layer.balance_loss, None
-        return balance
 
 
 def effective_number(counts: Tensor) -> Tensor:

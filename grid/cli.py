@@ -160,10 +160,10 @@ def _shown(store: ResultStore) -> str:
 
 
 @main.command("list")
-@click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps"]))
+@click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps", "diagnostics"]))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_(kind: str, as_json: bool) -> None:
-    """Lists what a sweep can name (methods, backbones, benchmarks, streams), or the sweeps that ship with this."""
+    """Lists what a sweep can name: methods, backbones, benchmarks, streams, diagnostics; or the shipped sweeps."""
     import json
 
     from grid.listing import listing, listing_text

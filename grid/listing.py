@@ -13,13 +13,14 @@ from grid.sweep import shipped_sweeps
 from tta_core.backbones import BACKBONES
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.streams import STREAMS
+from tta_core.diagnostics.names import OBSERVERS
 from tta_core.registry import methods
 
 Row = dict[str, Any]
 
 
 def listing(kind: str) -> list[Row]:
-    """One row for each method, backbone, benchmark, stream or shipped sweep."""
+    """One row for each method, backbone, benchmark, stream, shipped sweep or observer."""
     if kind == "methods":
         return [
             {
@@ -36,6 +37,8 @@ def listing(kind: str) -> list[Row]:
         ]
     if kind == "sweeps":
         return shipped_sweeps()
+    if kind == "diagnostics":
+        return [{"name": row.name, "title": row.title, "in_auto": row.in_auto} for row in OBSERVERS.values()]
     tables: Mapping[str, Mapping[str, Any]] = {"backbones": BACKBONES, "benchmarks": BENCHMARKS, "streams": STREAMS}
     return [row.model_dump(mode="json") for row in tables[kind].values()]
 
@@ -49,6 +52,7 @@ _SHOWN = {
     ),
     "streams": ("title", "reset"),
     "sweeps": ("description", "protocols"),
+    "diagnostics": ("title", "in_auto"),
 }
 
 

@@ -35,7 +35,7 @@ class MoELayerNorm(nn.Module):
 
     def __init__(
         self,
-        norm: nn.Module,
+        norm: nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d,
         router: Router | SharedRouter,
         generator: torch.Generator,
         *,
@@ -58,14 +58,9 @@ class MoELayerNorm(nn.Module):
         weight, bias = norm.weight, norm.bias if norm.bias is not None else torch.zeros_like(norm.weight)
         self.weight = nn.Parameter(weight.detach(), requires_grad=train_shared)
         self.bias = nn.Parameter(bias.detach(), requires_grad=train_shared)
-        # Half-precision networks keep their experts in float32.
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        for name, shared in (("experts_weight", self.weight), ("experts_bias", self.bias)):
-            experts = torch.zeros(router.rules.num_experts, shared.numel(), device=shared.device, dtype=dtype)
-            if expert_init_ratio > 0:
-                drawn = torch.randn(experts.shape, generator=generator).to(experts)
-                experts = expert_init_ratio * shared.detach().to(dtype).norm() * functional.normalize(drawn, dim=-1)
-            self.register_parameter(name, nn.Parameter(experts))
+        count = router.rules.num_experts
+        self.experts_weight = nn.Parameter(_initial_experts(weight, count, expert_init_ratio, generator))
+        self.experts_bias = nn.Parameter(_initial_experts(bias, count, expert_init_ratio, generator))
         self.router = router
         self.routing: Tensor | None = None
         self.probabilities: Tensor | None = None
@@ -86,8 +81,8 @@ class MoELayerNorm(nn.Module):
         # Under autocast the routing, the experts and the statistics stay in float32.
         with torch.autocast(device_type=x.device.type, enabled=False):
             wide = x.to(self.experts_weight.dtype)
-            decision = self.router(wide, self.channel_axis)
-            self.routing = decision.chosen / decision.chosen.sum(dim=-1, keepdim=True)
+            decision = self.router.decide(wide, self.channel_axis)
+            self.routing = decision.chosen / self.router.rules.top_k
             self.probabilities = decision.probabilities.detach()
             self.router_input = decision.router_input.detach()
             weight = torch.addmm(self.weight.to(wide.dtype), decision.coefficients, self.experts_weight)
@@ -123,6 +118,16 @@ class MoEBatchNorm2d(MoELayerNorm):
         # functional.batch_norm refuses a single value in a channel, which a batch of one may have.
         normalised = torch.batch_norm(x, None, None, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
         return _affine_by_channel(normalised, weight, bias)
+
+
+def _initial_experts(shared: Tensor, count: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """`(count, dim)`: zeros, or random vectors of `ratio` times the length of the shared one."""
+    # Half-precision networks keep their experts in float32.
+    dtype = torch.promote_types(shared.dtype, torch.float32)
+    if ratio == 0:
+        return torch.zeros(count, shared.numel(), device=shared.device, dtype=dtype)
+    drawn = torch.randn(count, shared.numel(), generator=generator).to(shared.device, dtype)
+    return ratio * shared.detach().to(dtype).norm() * functional.normalize(drawn, dim=-1)
 
 
 class SampleAffineLayerNorm(torch.autograd.Function):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Router(nn.Linear):
         self.register_buffer("batches", torch.zeros((), device=device, dtype=torch.int64))
         self.decision: Decision | None = None
 
-    def forward(self, x: Tensor, channel_axis: int = -1) -> Decision:
+    def decide(self, x: Tensor, channel_axis: int = -1) -> Decision:
         """Chooses the experts of every sample.
 
         Args:
@@ -108,9 +107,10 @@ class Router(nn.Linear):
             channel_axis: axis of the channels.
         """
         others = [axis for axis in range(1, x.ndim) if axis != channel_axis % x.ndim]
+        tokens = x.numel() // (x.shape[0] * x.shape[channel_axis])
         # A sum has a cheaper gradient than a mean: it is expanded, not written out.
-        feature = x.sum(dim=others) / math.prod(x.shape[axis] for axis in others) if others else x
-        logits = functional.linear(feature, self.weight, self.bias)
+        feature = x.sum(dim=others) / tokens if others else x
+        logits: Tensor = self(feature)
         if not self.rules.samplewise:
             logits = logits.mean(dim=0, keepdim=True).expand_as(logits)
         probabilities = logits.softmax(dim=-1)
@@ -153,7 +153,7 @@ class SharedRouter:
         self.router = router
         self.rules = router.rules
 
-    def __call__(self, x: Tensor, channel_axis: int = -1) -> Decision:
+    def decide(self, x: Tensor, channel_axis: int = -1) -> Decision:
         """The decision of the other router, which has seen this batch before."""
         assert self.router.decision is not None, "the shared router runs before every layer that it serves"
         return self.router.decision
@@ -170,7 +170,7 @@ class RoutesBefore:
         """Decides for the batch."""
         (x,) = inputs
         with torch.autocast(device_type=x.device.type, enabled=False):
-            self.router(x.to(self.router.weight.dtype), self.channel_axis)
+            self.router.decide(x.to(self.router.weight.dtype), self.channel_axis)
 
 
 def load_balance(probabilities: Tensor, selections: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ class SparseExperts(nn.Module):
         if self.options.asg_gradient == "none":
             return scaled
         # The factor is 1; through it the gate gets the gradient that the selection lets through to nobody (spec 2.2).
-        return scaled * (1 + ratio - ratio.detach()).unsqueeze(1)
+        return scaled * (1 + (ratio - ratio.detach())).unsqueeze(1)
 
     @torch.no_grad()
     def _observe(self, tokens: Tensor, routing: Tensor, gate: Tensor, ratio: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,14 @@ class MoETTAFollower(Follower):
         self.layers = [str(name) for name in case.trace.get("extra/__layers__", [])]
         self.decisions: dict[str, Decision] = {}
         for name, router in self.method.routers.items():
-            router.register_forward_hook(lambda _, inputs, decision, name=name: self.decisions.update({name: decision}))
+            router.decide = self._watched(name, router.decide)
+
+    def _watched(self, name: str, decide: Callable[..., Decision]) -> Callable[..., Decision]:
+        def watched(*arguments: Any) -> Decision:
+            self.decisions[name] = decide(*arguments)
+            return self.decisions[name]
+
+        return watched
 
     def settings(self) -> dict[str, Any]:
         """All options of the manifest."""

@@ -34,14 +34,16 @@ def test_initial_weights_are_xaviers():
 
 def test_it_reads_the_mean_over_all_axes_but_batch_and_channels():
     router = make_router()
-    assert torch.allclose(router(tokens(4, 7, 6)).router_input, tokens(4, 7, 6).mean(dim=1))
-    assert torch.allclose(router(tokens(4, 3, 2, 6)).router_input, tokens(4, 3, 2, 6).mean(dim=(1, 2)))
-    assert torch.allclose(router(tokens(4, 6, 3, 2), channel_axis=1).router_input, tokens(4, 6, 3, 2).mean(dim=(2, 3)))
-    assert torch.equal(router(tokens(4, 6)).router_input, tokens(4, 6))
+    assert torch.allclose(router.decide(tokens(4, 7, 6)).router_input, tokens(4, 7, 6).mean(dim=1))
+    assert torch.allclose(router.decide(tokens(4, 3, 2, 6)).router_input, tokens(4, 3, 2, 6).mean(dim=(1, 2)))
+    assert torch.allclose(
+        router.decide(tokens(4, 6, 3, 2), channel_axis=1).router_input, tokens(4, 6, 3, 2).mean(dim=(2, 3))
+    )
+    assert torch.equal(router.decide(tokens(4, 6)).router_input, tokens(4, 6))
 
 
 def test_the_most_probable_experts_are_chosen():
-    decision = make_router(top_k=2)(tokens(20, 3, 6))
+    decision = make_router(top_k=2).decide(tokens(20, 3, 6))
     expected = decision.probabilities.topk(2, dim=-1).indices.sort(dim=-1).values
     assert torch.equal(decision.chosen.nonzero()[:, 1].view(20, 2), expected)
     assert not decision.chosen.requires_grad
@@ -49,7 +51,7 @@ def test_the_most_probable_experts_are_chosen():
 
 @pytest.mark.parametrize(("by_probability", "total"), [(True, 1.0), (False, 2.0)])
 def test_two_coefficients_are_convex_or_both_one(by_probability, total):
-    decision = make_router(top_k=2, weight_by_probability=by_probability)(tokens(9, 3, 6))
+    decision = make_router(top_k=2, weight_by_probability=by_probability).decide(tokens(9, 3, 6))
     assert ((decision.coefficients > 0) == decision.chosen.bool()).all()
     assert torch.allclose(decision.coefficients.sum(dim=1), torch.full((9,), total, dtype=torch.float64))
     if not by_probability:
@@ -59,7 +61,7 @@ def test_two_coefficients_are_convex_or_both_one(by_probability, total):
 @pytest.mark.parametrize("by_probability", [True, False])
 def test_one_coefficient_is_one_and_its_gradient_is_that_of_the_logarithm(by_probability):
     router = make_router(weight_by_probability=by_probability)
-    decision = router(tokens(9, 3, 6))
+    decision = router.decide(tokens(9, 3, 6))
     assert torch.equal(decision.coefficients, decision.chosen)
     decision.coefficients.sum().backward()
     # d(v / sg(v)) = d ln v, and d ln p_s / dz_j = 1[j = s] - p_j.
@@ -68,7 +70,7 @@ def test_one_coefficient_is_one_and_its_gradient_is_that_of_the_logarithm(by_pro
 
 def test_the_scale_of_two_coefficients_gets_no_gradient():
     router = make_router(top_k=2)
-    decision = router(tokens(1, 3, 6))
+    decision = router.decide(tokens(1, 3, 6))
     decision.coefficients.sum().backward()
     p = decision.probabilities.detach()[0]
     kept = p * decision.chosen[0]
@@ -78,18 +80,18 @@ def test_the_scale_of_two_coefficients_gets_no_gradient():
 
 
 def test_detached_coefficients_leave_only_the_probabilities_attached():
-    decision = make_router(detach_coefficients=True)(tokens(4, 3, 6))
+    decision = make_router(detach_coefficients=True).decide(tokens(4, 3, 6))
     assert not decision.coefficients.requires_grad
     assert decision.probabilities.requires_grad
 
 
 def test_by_batch_the_mean_logits_choose_for_all():
     router = make_router(samplewise=False)
-    decision = router(tokens(8, 3, 6))
+    decision = router.decide(tokens(8, 3, 6))
     expected = nn.functional.linear(tokens(8, 3, 6).mean(dim=1), router.weight, router.bias).mean(dim=0).softmax(dim=-1)
     assert torch.allclose(decision.probabilities, expected.expand(8, 5))
     assert torch.equal(decision.chosen, nn.functional.one_hot(expected.argmax(), 5).double().expand(8, 5))
-    apart = make_router()(tokens(8, 3, 6)).chosen
+    apart = make_router().decide(tokens(8, 3, 6)).chosen
     assert not torch.equal(apart, decision.chosen)
 
 
@@ -105,16 +107,16 @@ def test_penalties_follow_the_counts_and_decay_with_the_batches():
 
 def test_a_penalty_changes_choice_and_coefficients_but_not_the_probabilities():
     plain, punished = make_router(top_k=2), make_router(top_k=2, penalty=0.1)
-    free = plain(tokens(1, 3, 6))
+    free = plain.decide(tokens(1, 3, 6))
     best = int(free.probabilities.argmax())
     punished.penalty[best] = 0.9
-    decision = punished(tokens(1, 3, 6))
+    decision = punished.decide(tokens(1, 3, 6))
     assert decision.chosen[0, best] == 0
     assert torch.equal(decision.probabilities, free.probabilities)
     second = free.probabilities[0].argsort(descending=True)[1]
     punished.penalty.zero_()
     punished.penalty[second] = 0.01
-    decision = punished(tokens(1, 3, 6))
+    decision = punished.decide(tokens(1, 3, 6))
     scores = free.probabilities[0] - punished.penalty
     chosen = decision.chosen[0].bool()
     assert torch.allclose(decision.coefficients[0, chosen], scores[chosen] / scores[chosen].sum())
@@ -129,7 +131,7 @@ def test_without_a_penalty_counts_change_usage_only():
 
 def test_a_decision_is_handed_over_once():
     router = make_router()
-    router(tokens(4, 3, 6))
+    router.decide(tokens(4, 3, 6))
     assert router.take_decision().probabilities.requires_grad
     assert router.decision is None
 
@@ -139,7 +141,7 @@ def test_a_shared_router_decides_before_its_layer_and_serves_others():
     layer.register_forward_pre_hook(RoutesBefore(router, 1))
     shared = SharedRouter(router)
     layer(tokens(4, 6, 2, 2))
-    decision = shared(tokens(4, 9, 8))
+    decision = shared.decide(tokens(4, 9, 8))
     assert torch.allclose(decision.router_input, tokens(4, 6, 2, 2).mean(dim=(2, 3)))
     assert shared.rules is router.rules
 

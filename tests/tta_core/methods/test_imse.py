@@ -192,11 +192,15 @@ def test_a_batch_without_reliable_samples(on_empty, build, batch):
 
 
 def test_the_second_pass_selects_from_the_first(build, batch):
-    method = build(rho=2.0)
-    entropy = softmax_entropy(method.predict(batch()))
+    method = build(entropy_margin=0.6)
+    reliable = softmax_entropy(method.predict(batch())) < 0.6 * math.log(10)
+    tokens = embed(method.transformer, batch())
+    assert torch.equal(method._objective(tokens).selected, reliable)
+    first_half = torch.arange(16) < 8
+    assert torch.equal(method._objective(tokens, first_half).selected, reliable & first_half)
+    assert 0 < (reliable & first_half).sum() < reliable.sum()
     method(batch())
-    assert int(method.record["reliable"]) == int((entropy < 0.4 * math.log(10)).sum())
-    assert 0 <= int(method.record["selected"]) <= int(method.record["reliable"])
+    assert int(method.record["reliable"]) == int(reliable.sum())
 
 
 def test_merging_gives_a_plain_network_with_the_same_logits(build, tiny_vit, images):

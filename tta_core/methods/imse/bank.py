@@ -73,9 +73,8 @@ class SpectralBank:
         """
         settings = self.settings
         distances = distance(self.descriptors, batch, settings.retrieval_distance, settings.variance_epsilon)
-        entry = (
-            torch.full_like(distances[0], stored).long() if settings.retrieval == "continual" else distances.argmin()
-        )
+        nearest = distances.argmin()
+        entry = torch.full_like(nearest, stored) if settings.retrieval == "continual" else nearest
         if settings.retrieval == "mix":
             weights = (-distances / settings.temperature).softmax(dim=0)
         elif settings.retrieval == "mean":

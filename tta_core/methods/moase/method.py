@@ -28,7 +28,7 @@ class ExpertMethod(Method[Settings]):
 
     Student and teacher start equal and are only ever compared with each other, so every gradient is zero but for
     rounding at first, as released. Adam makes steps of the size of its learning rate out of that rounding, which sets
-    off what follows; SGD stays where it is.
+    off what follows; SGD hardly moves, unless with `hp_power` 1, whose gradient has length one at any distance.
 
     Attributes:
         adapters: the student's experts by qualified name.

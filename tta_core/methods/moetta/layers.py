@@ -98,6 +98,7 @@ def install_experts(
         shared = _router(network.get_submodule(roles.routing), rules, generator, uniform=True)
 
     def with_experts(norm: nn.Module) -> MoELayerNorm:
+        assert isinstance(norm, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d), "counted norms are of these types"
         router = _router(norm, rules, generator) if shared is None else SharedRouter(shared)
         return _layer_class(norm)(
             norm,
@@ -119,7 +120,8 @@ def install_experts(
 
 
 def _router(norm: nn.Module, rules: RoutingRules, generator: torch.Generator, *, uniform: bool = False) -> Router:
-    weight: Tensor = norm.weight
+    weight = norm.weight
+    assert isinstance(weight, Tensor), "the roles were given to norms with an affine pair"
     # Half-precision networks keep their routers in float32.
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return Router(weight.numel(), rules, generator, uniform=uniform, device=weight.device, dtype=dtype)

@@ -20,7 +20,7 @@ def softmax_entropy(logits: Tensor) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Cross-entropy of two softmaxes in nat, `(batch, classes)` twice -> `(batch,)`: -sum softmax(target) log softmax."""
+    """Cross-entropy in nat of the softmax of logits to that of a target's, both `(batch, classes)` -> `(batch,)`."""
     target = widened(target_logits).softmax(dim=-1)
     return -(target * widened(logits).log_softmax(dim=-1)).sum(dim=-1)
 

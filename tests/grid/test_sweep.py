@@ -172,7 +172,8 @@ def test_an_override_fixes_an_axis_and_a_list_makes_one(sweep_file):
     assert {c.seed for c in cells(sweep_file(), "seeds=[5]")} == {5}
     assert read_sweep(sweep_file(), ["resources.cpu=2"]).resources.cpu == 2
     assert {c.domains for c in cells(sweep_file(), "domains=[fog,snow]")} == {("fog", "snow")}
-    assert {c.diagnostics for c in cells(sweep_file(), "diagnostics=[routing,forgetting]")} == {("forgetting", "routing")}
+    found = cells(sweep_file(), "diagnostics=[routing,forgetting]")
+    assert {c.diagnostics for c in found} == {("forgetting", "routing")}
 
 
 def test_numbers_in_exponent_form_are_numbers(sweep_file):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import timm
 import torch
-from timm.layers import GroupNorm, LayerNorm2d
+from timm.layers import GroupNorm, LayerNorm2d, LayerNormAct2d
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.swin_transformer import SwinTransformer
@@ -86,6 +86,11 @@ def test_index_maps(architecture, count, some):
     names = [name for name, _ in counted_norms(published(architecture))]
     assert len(names) == count
     assert {number: names[number] for number in some} == some
+
+
+def test_layer_norms_with_their_channels_first_take_no_number():
+    norms = [torch.nn.LayerNorm(8), LayerNorm2d(8), LayerNormAct2d(8), torch.nn.GroupNorm(2, 8)]
+    assert [name for name, _ in counted_norms(torch.nn.Sequential(*norms))] == ["0", "3"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ run: $(VENV)/.installed
 	@echo "open     $(RESULTS)/report.html"
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -297,8 +297,9 @@ def check_cell_key(key: str, *, where: str, extra: Sequence[str] = ()) -> None:
     method, dot, setting = key.partition(".")
     if not dot:
         settings = [f"{name}.{field}" for name, spec in methods().items() for field in spec.settings.model_fields]
-        hint = closest_match(key, [*allowed, *methods()]) or next((s for s in settings if s.endswith(f".{key}")), None)
-        suggestion = f" Did you mean {hint!r}?" if hint else ""
+        match = closest_match(key, [*allowed, *methods()])
+        hints = [match] if match else [setting for setting in settings if setting.endswith(f".{key}")]
+        suggestion = f" Did you mean {' or '.join(map(repr, hints))}?" if hints else ""
         raise InputError(
             f"{where}: unknown key {key!r}.{suggestion} Allowed: {', '.join(sorted(allowed))}, "
             "or a method's setting written as method.setting"

@@ -39,7 +39,7 @@ def sparse_mlp(
         up_weight: `(experts, bottleneck, dim)`.
         select: sets the activations that are not kept to 0.
     """
-    result: Tensor = _SparseMLP.apply(tokens, weights, down_weight, down_bias, up_weight, select)
+    result: Tensor = _SparseMLP.apply(tokens.contiguous(), weights, down_weight, down_bias, up_weight, select)
     return result
 
 
@@ -75,7 +75,7 @@ class _SparseMLP(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Autocast of the caller would reach the products here too.
         with torch.autocast(device_type=gradient.device.type, enabled=False):
-            return *_gradients(gradient, ctx.pieces, *ctx.saved_tensors), None
+            return *_gradients(gradient.contiguous(), ctx.pieces, *ctx.saved_tensors), None
 
 
 def _gradients(

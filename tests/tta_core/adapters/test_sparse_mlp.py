@@ -57,6 +57,15 @@ def test_halves_as_on_a_device_give_what_autograd_gives(arguments, monkeypatch):
     assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_any_memory_layout_will_do(arguments):
+    def transposed(tokens, *rest):
+        return module.sparse_mlp(tokens.mT.contiguous().mT, *rest, select).mT.contiguous().mT
+
+    expected = value_and_gradients(by_autograd, arguments)
+    found = value_and_gradients(transposed, arguments)
+    assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_every_image_and_expert_is_in_one_piece(arguments, monkeypatch):
     monkeypatch.setattr(module, "CACHED_VALUES", 2 * TOKENS * BOTTLENECK)
     seen = torch.zeros(BATCH, EXPERTS)

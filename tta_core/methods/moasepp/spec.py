@@ -52,6 +52,7 @@ SPEC = MethodSpec(
         "official": RELEASED_EXPERTS | {"bottleneck": 192, "policy_gradient": "official"},
         "official-r48": RELEASED_EXPERTS | {"bottleneck": 48, "policy_gradient": "official"},
         "paper": PAPER_EXPERTS,
+        # Those of MoASE.
         "digits-c": {"lr": 1e-3, "ema": 0.99},
     },
     search=EXPERT_SEARCH

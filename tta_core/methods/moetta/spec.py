@@ -146,6 +146,7 @@ SPEC = MethodSpec(
     presets={
         "official": {"threshold_mode": "official"},
         "paper": {},
+        # From the prototype of the benchmark, on the reported corruptions.
         "digits-c": {"lr": 0.1, "lambda_balance": 1.0},
         # What a summary of the paper gives for its potpourri stream; neither release nor poster confirm it (spec 1.11).
         "potpourri-unverified": {"num_experts": 11, "lambda_balance": 0.5},

@@ -30,6 +30,7 @@ SPEC = MethodSpec(
         # The learning rate of the SAR and FOA repositories for ViT-B; the default is the one of MoETTA's tables.
         "official": {"lr": 1e-3},
         "paper": {},
+        # From the prototype of the benchmark, on the reported corruptions.
         "digits-c": {"lr": 0.03},
     },
     search={"lr": SearchRange(low=1e-5, high=0.3, log=True)},

@@ -171,5 +171,10 @@ def test_a_worker_that_dies_fails_no_cell(start, tmp_path, undisturbed):
 
 
 def test_sigterm_interrupts_as_ctrl_c_does():
-    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)

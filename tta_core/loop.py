@@ -55,7 +55,7 @@ def run_stream(
 ) -> StreamRecord:
     """Feeds a stream to a method, one online step a batch, and records every outcome.
 
-    No step waits for the device: outcomes and scalars stay there until the stream ends.
+    The loop waits for no device: outcomes and scalars stay there until the stream ends. A method may have to, and says so.
 
     Args:
         method: the method; reset where the stream says so.

@@ -55,7 +55,8 @@ def run_stream(
 ) -> StreamRecord:
     """Feeds a stream to a method, one online step a batch, and records every outcome.
 
-    The loop waits for no device: outcomes and scalars stay there until the stream ends. A method may have to, and says so.
+    The loop waits for no device: outcomes and scalars stay there until the stream ends. A method that has to wait says
+    so.
 
     Args:
         method: the method; reset where the stream says so.

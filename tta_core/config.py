@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.domains import ORDERS
@@ -139,6 +139,14 @@ class RunConfig(Frozen):
         """Samples in the stream."""
         return self.samples_per_domain * len(self.domains) * visits_per_domain(self.stream, self.rounds)
 
+    def method_settings(self) -> BaseModel:
+        """The method's settings as the data model that its spec names."""
+        return method_spec(self.method).settings.model_validate(self.settings)
+
+    def needs(self) -> tuple[str, ...]:
+        """What the method needs beyond the stream with these settings."""
+        return method_spec(self.method).needs_of(self.method_settings())
+
     def order(self, seed: int | None = None) -> StreamOrder:
         """The order of the samples, under the cell's own seed unless another is given."""
         benchmark = benchmark_spec(self.benchmark)
@@ -185,7 +193,7 @@ class RunConfig(Frozen):
             "crop": self.crop if self.crop == "none" else f"{self.crop} {backbone.image_size}",
             "label_space": self.label_space,
             "precision": self.precision,
-            "scored_logits": method_spec(self.method).scores,
+            "scored_logits": method_spec(self.method).scores_of(self.method_settings()),
         } | ({} if stream.rounds == "once" else {"rounds": self.rounds})
 
     def fingerprint(self) -> str:

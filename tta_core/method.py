@@ -14,11 +14,21 @@ from torch import Tensor, nn
 
 from tta_core.errors import InputError, closest_match
 from tta_core.registry import method_class, method_spec
+from tta_core.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 Diagnostics = dict[str, dict[str, list[float]]]
 """Quantity -> layer (empty for the whole network) -> values."""
+
+Artefact = Mapping[str, Tensor]
+"""What a method made before the stream, by name (see `Method.make_artefact`)."""
+
+LabelledBatch = tuple[Tensor, Tensor]
+"""Normalised images `(batch, channels, height, width)` and their labels, int64 `(batch,)`."""
+
+PREPARATION_SEED = 0
+"""Seed of what is made before the stream: all seeds of a cell share it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class Context:
         mean, std: per-channel normalisation that the images went through, for methods that work on pixels in [0, 1].
         source_images: batches of clean, unlabelled source images `(batch, channels, height, width)`, normalised and on
             the network's device, always in the same order; None unless the method's spec asks for them.
+        labelled_source: likewise, batches of training images of the source with their labels.
+        held_out: likewise, batches under the held-out corruptions, all corruptions in each, with their labels.
+        artefact: what the method would make of these before the stream, if it is there already.
     """
 
     num_classes: int
@@ -40,6 +53,24 @@ class Context:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     source_images: Iterable[Tensor] | None = None
+    labelled_source: Iterable[LabelledBatch] | None = None
+    held_out: Iterable[LabelledBatch] | None = None
+    artefact: Artefact | None = None
+
+    def require(self, name: str, needs: Iterable[str]) -> None:
+        """Raises `InputError` if something that a method needs was not handed over."""
+        argument = {
+            SOURCE_IMAGES: "source_images",
+            LABELLED_SOURCE_IMAGES: "labelled_source",
+            HELD_OUT_IMAGES: "held_out",
+            HELD_OUT_LABELS: "held_out",
+        }
+        for need in needs:
+            if getattr(self, argument[need]) is None:
+                raise InputError(
+                    f"{name} with these settings needs {need} ({NEEDS[need]}): give {argument[need]}, or the artefact "
+                    "that is made of them"
+                )
 
 
 class Method(ABC, Generic[Settings]):
@@ -53,6 +84,7 @@ class Method(ABC, Generic[Settings]):
         settings: the method's resolved settings.
         context: what the method may know beyond them.
         num_classes: number of logits.
+        artefact: what the method made before the stream; empty if it makes nothing.
         record: what the last step recorded, as tensors of no dimensions on the network's device. `selected` is the
             number of samples that entered the loss; `loss` (nat) is absent if the step made no update; the others are
             the scalars that the method's spec declares. Kept as tensors so that a step waits for no device.
@@ -68,6 +100,9 @@ class Method(ABC, Generic[Settings]):
         self.num_classes = context.num_classes
         self.record: dict[str, Tensor] = {}
         self.generator = torch.Generator().manual_seed(context.seed)
+        self.artefact: Artefact = (
+            self.make_artefact(self.network, settings, context) if context.artefact is None else context.artefact
+        )
         self.prepare()
         _set_initial(self.network, initial or {})
         self.begin()
@@ -110,6 +145,26 @@ class Method(ABC, Generic[Settings]):
         """
         logits: Tensor = self.network(images)
         return logits
+
+    @classmethod
+    def make_artefact(cls, network: nn.Module, settings: Settings, context: Context) -> Artefact:
+        """Makes what the method's spec declares as its preparation, from what it needs beyond the stream.
+
+        It depends on the network, on the settings that the spec names, on what `context` hands over and on nothing
+        else: no seed but `PREPARATION_SEED`, no batch size. The runner keeps it on disk, and all cells share it.
+
+        Args:
+            network: the source network, frozen and in eval mode; it must be left as it is.
+            settings: the method's resolved settings.
+            context: what was handed over.
+
+        Returns:
+            Tensors by name, detached, on the network's device.
+
+        Raises:
+            InputError: if something that is needed was not handed over.
+        """
+        return {}
 
     @abstractmethod
     def prepare(self) -> None:
@@ -219,6 +274,9 @@ def build_method(
     mean: tuple[float, ...] = (0.0, 0.0, 0.0),
     std: tuple[float, ...] = (1.0, 1.0, 1.0),
     source_images: Iterable[Tensor] | None = None,
+    labelled_source: Iterable[LabelledBatch] | None = None,
+    held_out: Iterable[LabelledBatch] | None = None,
+    artefact: Artefact | None = None,
     initial: Mapping[str, Tensor] | None = None,
     **settings: Any,
 ) -> Method[Any]:
@@ -235,6 +293,9 @@ def build_method(
         std: per-channel standard deviation that they were divided by afterwards.
         source_images: batches of clean, unlabelled source images, normalised like the stream, for methods whose spec
             needs them.
+        labelled_source: likewise, batches of training images of the source with their labels.
+        held_out: likewise, batches of images under corruptions that are not reported, with their labels.
+        artefact: what the method would make of these before the stream (`Method.make_artefact`), made elsewhere.
         initial: values of parameters by their qualified name in the edited network, in place of the method's own
             initial values: routers, experts or adapters that were made elsewhere.
         **settings: settings that differ from the preset.
@@ -243,8 +304,11 @@ def build_method(
         InputError: for an unknown method, preset or setting, a value that is not allowed, or a network without the
             layers that the method adapts.
     """
-    resolved = method_spec(name).resolve(preset, settings)
-    context = Context(num_classes, seed, batch_size, mean, std, source_images)
+    spec = method_spec(name)
+    resolved = spec.resolve(preset, settings)
+    context = Context(num_classes, seed, batch_size, mean, std, source_images, labelled_source, held_out, artefact)
+    if artefact is None:
+        context.require(name, spec.needs_of(resolved))
     return method_class(name)(network, resolved, context, initial)
 
 

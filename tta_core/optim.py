@@ -1,4 +1,4 @@
-"""What online optimizers share: the ascent of sharpness-aware minimisation, and Adam's memory as one vector."""
+"""Online optimizers: made from settings, the ascent of sharpness-aware minimisation, Adam's memory as one vector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tta_core.optimizers import OptimizerSettings
+
 NORM_EPSILON = 1e-12
+
+
+def make_optimizer(settings: OptimizerSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that the settings describe."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=settings.lr, betas=settings.betas)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
 
 
 @torch.no_grad()

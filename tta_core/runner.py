@@ -6,7 +6,7 @@ import gc
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,17 +16,19 @@ import torch
 
 from tta_core.config import RunConfig
 from tta_core.cost import CostMeter
-from tta_core.data.images import Normalise, SourceImages, load_domains
+from tta_core.data.images import Normalise, load_domains
 from tta_core.data.streams import StreamOrder
+from tta_core.data.supplies import HeldOutImages, LabelledSource, SourceImages
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Scene
 from tta_core.errors import InputError
 from tta_core.loop import Columns, run_stream
-from tta_core.method import Diagnostics, Method, build_method
+from tta_core.method import Context, Diagnostics, Method
 from tta_core.metrics import accuracy, accuracy_per_domain, all_finite
 from tta_core.networks import load_backbone
-from tta_core.registry import backbone_spec, method_spec
-from tta_core.spec import SOURCE_IMAGES
+from tta_core.preparation import artefact_key, kept_artefact
+from tta_core.registry import backbone_spec, method_class, method_spec
+from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.surgery import count_parameters
 
 RECORDED_PACKAGES = ("numpy", "timm", "torch")
@@ -54,6 +56,7 @@ class RunResult:
         images_per_second: samples divided by seconds.
         peak_memory_mib: see `tta_core.cost.CostMeter`.
         trainable_parameters: numbers that the method updates.
+        artefact: hash of what the method prepared before the stream, see `tta_core.preparation`; empty if nothing.
         device: the device that ran the cell.
         versions: Python and packages.
         started_at: UTC.
@@ -73,6 +76,7 @@ class RunResult:
     images_per_second: float
     peak_memory_mib: float
     trainable_parameters: int
+    artefact: str
     device: str
     versions: dict[str, str]
     started_at: datetime
@@ -102,7 +106,7 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
     order = config.order()
     domains = load_domains(config, order.domains)
     normalise = Normalise.of(config, target)
-    method = _build(config, normalise, target)
+    method, artefact = _build(config, normalise, target)
     parameters = method.trainable_parameters()
     meter = CostMeter(target)
     observers = _observers(config, method, order, normalise, meter)
@@ -142,27 +146,34 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         images_per_second=len(order) / meter.seconds,
         peak_memory_mib=meter.peak_memory_mib,
         trainable_parameters=count_parameters(list(parameters.values())),
+        artefact=artefact,
         device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
     )
 
 
-def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> Method[Any]:
-    backbone = backbone_spec(config.backbone)
-    needs_source = SOURCE_IMAGES in method_spec(config.method).needs
-    return build_method(
-        config.method,
-        load_backbone(backbone).to(target),
+def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tuple[Method[Any], str]:
+    """Builds the method; also returns the hash of what it prepared, empty if it prepared nothing."""
+    backbone, spec = backbone_spec(config.backbone), method_spec(config.method)
+    network = load_backbone(backbone).to(target)
+    needs = config.needs()
+    context = Context(
         num_classes=backbone.num_classes,
-        preset=config.preset,
         seed=config.seed,
         batch_size=config.batch_size,
         mean=backbone.mean,
         std=backbone.std,
-        source_images=SourceImages(config, normalise) if needs_source else None,
-        **config.settings,
+        source_images=SourceImages(config, normalise) if SOURCE_IMAGES in needs else None,
+        labelled_source=LabelledSource(config, normalise) if LABELLED_SOURCE_IMAGES in needs else None,
+        held_out=HeldOutImages(config, normalise) if HELD_OUT_IMAGES in needs else None,
     )
+    settings, implementation, name = config.method_settings(), method_class(config.method), ""
+    if needs and spec.preparation is not None:
+        key = artefact_key(config, network, target)
+        artefact, name = kept_artefact(key, lambda: implementation.make_artefact(network, settings, context), target)
+        context = replace(context, artefact=artefact)
+    return implementation(network, settings, context), name
 
 
 def _observers(

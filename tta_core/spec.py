@@ -6,6 +6,8 @@ cell runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +16,27 @@ from tta_core.errors import InputError, closest_match, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
 SOURCE_IMAGES = "source images"
-"""In a method's `needs`: clean, unlabelled images of the source, handed over as `Context.source_images`."""
+LABELLED_SOURCE_IMAGES = "labelled source images"
+HELD_OUT_IMAGES = "held-out corruptions"
+HELD_OUT_LABELS = "labels of held-out corruptions"
+
+NEEDS: Mapping[str, str] = MappingProxyType(
+    {
+        SOURCE_IMAGES: "clean, unlabelled images of the source",
+        LABELLED_SOURCE_IMAGES: "training images of the source with their labels",
+        HELD_OUT_IMAGES: "images under the corruptions that no table reports",
+        HELD_OUT_LABELS: "their labels",
+    }
+)
+"""What a method can need beyond the stream -> what that is. `Context` hands it over."""
+
+Scored = Literal["pre-update", "perturbed", "post-update"]
+"""Which logits are scored: those computed before the method learned from the batch; those at weights that a
+sharpness-aware step has moved up the gradient; those that the batch itself has already changed.
+"""
+
+NetworkKind = Literal["any", "transformer", "batch-norm"]
+"""Which networks a method takes: any with the layers that it adapts; timm's VisionTransformer; one with BatchNorm."""
 
 Pretraining = Literal["supervised", "mae", "clip", "text-prototype"]
 
@@ -49,6 +71,20 @@ class ScalarSpec(Frozen):
     unit: str = "1"
 
 
+class PreparationSpec(Frozen):
+    """What a method makes once from more than the stream, before any stream: kept on disk, see `tta_core.preparation`.
+
+    Attributes:
+        artefact: what is made, for people.
+        settings: the settings of the method that it depends on.
+        version: raised whenever other values are made from the same.
+    """
+
+    artefact: str
+    settings: tuple[str, ...] = ()
+    version: int = 1
+
+
 class MethodSpec(Frozen):
     """A test-time adaptation algorithm, described without importing it.
 
@@ -63,8 +99,11 @@ class MethodSpec(Frozen):
         presets: named settings that differ from the defaults. `recommended` is always there and empty.
         search: ranges for a search, by setting.
         scalars: what the method adds to each row of `batches`.
-        scores: which logits are scored: those computed before the update on the same batch, or after it.
-        needs: what the method needs beyond the stream, such as `SOURCE_IMAGES`; shown wherever methods are compared.
+        scores: which logits are scored; a function of the settings where they decide it.
+        needs: what the method needs beyond the stream, keys of `NEEDS`; shown wherever methods are compared.
+        needs_with: the part of `needs` that given settings ask for, where some ask for less.
+        preparation: what is made of that before the stream; None if nothing is.
+        network: which networks the method takes.
         relative_cost: cost of a step in source forwards, as published; only used to estimate time before anything ran.
     """
 
@@ -78,13 +117,25 @@ class MethodSpec(Frozen):
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     search: dict[str, SearchRange] = Field(default_factory=dict)
     scalars: dict[str, ScalarSpec] = Field(default_factory=dict)
-    scores: Literal["pre-update", "post-update"] = "pre-update"
+    scores: Scored | Callable[[Any], Scored] = "pre-update"
     needs: tuple[str, ...] = ()
+    needs_with: Callable[[Any], tuple[str, ...]] | None = None
+    preparation: PreparationSpec | None = None
+    network: NetworkKind = "any"
     relative_cost: float = 1.0
 
     def preset_names(self) -> list[str]:
         """The presets of this method, `recommended` first."""
         return ["recommended", *sorted(set(self.presets) - {"recommended"})]
+
+    def needs_of(self, settings: BaseModel) -> tuple[str, ...]:
+        """What the method needs beyond the stream with these settings, in the order of `NEEDS`."""
+        needed = self.needs if self.needs_with is None else self.needs_with(settings)
+        return tuple(need for need in NEEDS if need in needed)
+
+    def scores_of(self, settings: BaseModel) -> Scored:
+        """Which logits are scored with these settings."""
+        return self.scores(settings) if callable(self.scores) else self.scores
 
     def resolve(self, preset: str, overrides: dict[str, Any]) -> BaseModel:
         """Returns the complete settings: defaults, then the preset, then `overrides`.
@@ -154,6 +205,7 @@ class BenchmarkSpec(Frozen):
         storage: `embedded`: made here. `class-folders`: one folder a class. `severity-arrays`: one array a corruption.
         folder: the benchmark's folder in the data root, see `tta_core.data.root`.
         clean_folder: likewise, of the uncorrupted test images, if they lie elsewhere.
+        training_folder: likewise, of the images that the backbones were trained on, for methods that need these.
         image_list: likewise, the file that lists the images to use; empty if all are used.
         files: the files that the data root must hold, for people.
         source: where to get them.
@@ -175,6 +227,7 @@ class BenchmarkSpec(Frozen):
     storage: Literal["embedded", "class-folders", "severity-arrays"] = "embedded"
     folder: str = ""
     clean_folder: str = ""
+    training_folder: str = ""
     image_list: str = ""
     files: str = "none: made here"
     source: str

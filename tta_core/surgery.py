@@ -24,6 +24,25 @@ def norm_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
+def thaw_norms(network: nn.Module, method: str, keep: Callable[[str], bool] = lambda name: True) -> None:
+    """Thaws weight and bias of the normalisation layers and lets BatchNorm use batch statistics (moetta spec 2.0).
+
+    Args:
+        network: the network to edit.
+        method: who trains them, for the message.
+        keep: whether the layer of a qualified name is one of them.
+
+    Raises:
+        InputError: if there are none.
+    """
+    norms = [norm for name, norm in norm_layers(network) if keep(name)]
+    if not norms:
+        raise InputError(f"{method} adapts normalisation layers, and {type(network).__name__} has none for it")
+    use_batch_statistics(network)
+    for norm in norms:
+        norm.requires_grad_(True)
+
+
 def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
 

@@ -7,6 +7,8 @@ the logits at every step and at the end, the tolerance that applies, and PASS or
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,20 +18,18 @@ import torch
 
 from tests.golden.case import Case
 from tests.golden.follower import Comparison, Follower
-from tests.golden.methods.imse import IMSEFollower
-from tests.golden.methods.moase import MoASEFollower, MoASEppFollower
-from tests.golden.methods.moetta import MoETTAFollower
-from tests.golden.methods.tent import TentFollower
 from tta_core.errors import InputError
 
-FOLLOWERS: dict[str, type[Follower]] = {
-    "imse": IMSEFollower,
-    "tent": TentFollower,
-    "moase": MoASEFollower,
-    "moasepp": MoASEppFollower,
-    "moetta": MoETTAFollower,
-}
-"""The `method` of a manifest -> who follows its cases."""
+
+def find_followers() -> dict[str, type[Follower]]:
+    """The `method` of a manifest -> who follows its cases: the FOLLOWERS of each module in `tests/golden/methods`."""
+    found: dict[str, type[Follower]] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).with_name("methods"))]):
+        found |= importlib.import_module(f"tests.golden.methods.{module.name}").FOLLOWERS
+    return found
+
+
+FOLLOWERS = find_followers()
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 

@@ -21,6 +21,40 @@ def tiny_vit():
     return make
 
 
+class TinyConvNet(torch.nn.Sequential):
+    """Two convolutions with BatchNorm, an average over the pixels, a head."""
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__(
+            torch.nn.Conv2d(3, 16, 3, stride=2, padding=1),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            torch.nn.BatchNorm2d(32),
+            torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(32, num_classes),
+        )
+
+
+@pytest.fixture
+def tiny_convnet():
+    """Makes the same small network with BatchNorm each time, with running statistics of its own."""
+
+    def make(seed: int = 0) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        network = TinyConvNet()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.normal_(module.running_mean, std=0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        torch.nn.init.normal_(network[-1].weight, std=1.0)
+        return network.eval()
+
+    return make
+
+
 @pytest.fixture
 def images():
     """Makes normalised random images."""

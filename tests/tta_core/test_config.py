@@ -7,6 +7,7 @@ import pytest
 from tta_core.config import RunConfig
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS, ORDERS
 from tta_core.errors import InputError
+from tta_core.registry import method_spec
 
 
 def config(**values):
@@ -15,7 +16,7 @@ def config(**values):
 
 def test_what_is_left_out_is_filled_in():
     made = config(preset="digits-c")
-    assert made.settings == {"lr": 0.03, "momentum": 0.9}
+    assert made.settings == method_spec("tent").settings(lr=0.03).model_dump(mode="json")
     assert made.domains == CORRUPTIONS
     assert made.samples_per_domain == 899
     assert (made.rounds, made.crop) == (1, "none")

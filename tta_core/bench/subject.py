@@ -17,12 +17,13 @@ from tta_core.errors import InputError, closest_match
 from tta_core.losses import softmax_entropy
 from tta_core.method import Method, build_method
 from tta_core.networks import load_backbone
-from tta_core.registry import backbone_spec, method_spec
-from tta_core.spec import SOURCE_IMAGES
+from tta_core.registry import backbone_spec
 
 BATCHES = 4
 """Distinct batches, taken in turn: a method that saw the same one again and again would converge on it."""
 RANDOM_WEIGHT_CLASSES = 1000
+LABELLED_IMAGES = 4
+"""Images for methods that train something before the stream."""
 PASSING_MARGIN = 0.4
 """The entropy margin, in units of ln(classes), that half of the images pass."""
 
@@ -55,9 +56,11 @@ class Subject:
 
     def build(self, choice: MethodChoice, seed: int, device: torch.device | None = None) -> Method[Any]:
         """Puts a method around a copy of the network, on its own device or on another."""
-        needs_source = SOURCE_IMAGES in method_spec(choice.name).needs
         network = copy.deepcopy(self.network)
         target = device or self.batches[0].device
+        # Few: what a method makes of them before the stream is not timed, and only its shape matters.
+        images = self.source_images[0][:LABELLED_IMAGES].to(target)
+        labelled = [(images, torch.arange(len(images), device=target) % self.num_classes)]
         return build_method(
             choice.name,
             network.to(target),
@@ -67,7 +70,9 @@ class Subject:
             batch_size=len(self.batches[0]),
             mean=self.mean,
             std=self.std,
-            source_images=[images.to(target) for images in self.source_images] if needs_source else None,
+            source_images=[images.to(target) for images in self.source_images],
+            labelled_source=labelled,
+            held_out=labelled,
             **choice.settings,
         )
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from tta_core.config import RunConfig
 from tta_core.data.benchmarks import CLEAN
-from tta_core.data.readers import check_domain
+from tta_core.data.readers import check_domain, check_training
 from tta_core.data.streams import visited_domains
-from tta_core.registry import backbone_spec, benchmark_spec, method_spec
-from tta_core.spec import SOURCE_IMAGES
+from tta_core.registry import backbone_spec, benchmark_spec
+from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.weights import check_weights
 
 
@@ -21,13 +21,23 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     """
     backbones: dict[str, None] = {}
     domains: dict[tuple[str, str, int], None] = {}
+    training: dict[str, None] = {}
     for config in configs:
         backbones[config.backbone] = None
-        needs_clean = SOURCE_IMAGES in method_spec(config.method).needs or "forgetting" in config.diagnostics
+        needs = config.needs()
+        needs_clean = SOURCE_IMAGES in needs or "forgetting" in config.diagnostics
         clean = (CLEAN,) if needs_clean else ()
         for name in (*visited_domains(config.stream, config.domains), *clean):
             domains[config.benchmark, name, config.severity] = None
+        if HELD_OUT_IMAGES in needs:
+            row = benchmark_spec(config.benchmark)
+            for name in row.held_out_domains:
+                domains[config.benchmark, name, max(row.severities)] = None
+        if LABELLED_SOURCE_IMAGES in needs:
+            training[config.benchmark] = None
     for name in backbones:
         check_weights(backbone_spec(name))
     for benchmark, domain, severity in domains:
         check_domain(benchmark_spec(benchmark), domain, severity)
+    for benchmark in training:
+        check_training(benchmark_spec(benchmark))

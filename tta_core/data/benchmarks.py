@@ -31,7 +31,9 @@ def _imagenet_c(name: str, title: str, files: str, **changes: object) -> Benchma
         storage="class-folders",
         folder="imagenet-c",
         clean_folder="imagenet/val",
-        files=f"{files}; for clean images imagenet/val/<wnid>/*.JPEG",
+        training_folder="imagenet/train",
+        files=f"{files}; for clean images imagenet/val/<wnid>/*.JPEG; for methods that need training images "
+        "imagenet/train/<wnid>/*.JPEG, all or some",
         source="https://zenodo.org/records/2235448",
         licence="CC BY 4.0; the photographs are ImageNet's, for non-commercial research, https://image-net.org",
     )
@@ -54,7 +56,9 @@ def _cifar_c(name: str, classes: int, record: int) -> BenchmarkSpec:
         crops=("upsample",),
         storage="severity-arrays",
         folder=name,
-        files=f"{name}/<corruption>.npy and {name}/labels.npy; for clean images {name}/clean.npy",
+        training_folder=name,
+        files=f"{name}/<corruption>.npy and {name}/labels.npy; for clean images {name}/clean.npy; for methods that "
+        f"need training images {name}/train.npy and {name}/train_labels.npy",
         source=f"https://zenodo.org/records/{record}",
         licence="CC BY 4.0",
     )

@@ -96,19 +96,24 @@ def _open(path: Path) -> NDArray[np.uint8] | None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, seconds: float | None = None) -> Iterator[None]:
     """Holds the lock of one file of the cache; the system frees it if the process dies.
+
+    Args:
+        path: the file.
+        seconds: how long to wait for another process that holds it; `LOCK_SECONDS` unless given.
 
     Raises:
         InputError: if the folder cannot be written to, or another process holds the lock for too long.
     """
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    seconds = LOCK_SECONDS if seconds is None else seconds
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=seconds)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
         raise InputError(
-            f"another process has held the lock {lock.lock_file} for {LOCK_SECONDS:.0f} s: "
+            f"another process has held the lock {lock.lock_file} for {seconds:.0f} s: "
             f"end that process, or wait and run again. {REMEDY}"
         ) from None
     except (OSError, NotImplementedError) as error:

@@ -103,6 +103,40 @@ def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
     """
     root = data_root(spec)
     folder = root / spec.clean_folder if domain == CLEAN else root / spec.folder / domain / str(severity)
+    _check_classes(spec, folder)
+    if spec.image_list:
+        _listed(spec, root / spec.image_list)
+    return folder
+
+
+def check_training(spec: BenchmarkSpec) -> Path:
+    """Looks for the class folders of the training images; returns their folder.
+
+    Raises:
+        InputError: if the folder or a class in it is missing.
+    """
+    folder = data_root(spec) / spec.training_folder
+    _check_classes(spec, folder)
+    return folder
+
+
+def load_training(spec: BenchmarkSpec, size: int) -> tuple[ImageFiles, NDArray[np.int64]]:
+    """Lists the training images, as many as there are; none is decoded yet.
+
+    Returns:
+        The images, resized and cropped to `size`, and the labels `(images,)`.
+
+    Raises:
+        InputError: if the folder, a class in it or all images are missing.
+    """
+    folder = check_training(spec)
+    names = _below(spec, folder)
+    if not names:
+        raise not_here(spec, f"the folder {folder} has no images")
+    return ImageFiles(folder, names, "resize-center", size), _labels(spec, names)
+
+
+def _check_classes(spec: BenchmarkSpec, folder: Path) -> None:
     try:
         found = {entry.name for entry in os.scandir(folder) if entry.is_dir()}
     except OSError as error:
@@ -113,9 +147,6 @@ def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
         raise not_here(
             spec, f"the folder {folder} has {present} of {spec.num_classes} class folders, without {_first(missing)}"
         )
-    if spec.image_list:
-        _listed(spec, root / spec.image_list)
-    return folder
 
 
 def load_domain(
@@ -139,20 +170,28 @@ def load_domain(
             raise not_here(spec, f"the folder {folder} lacks {len(missing)} listed images: {_first(missing)}")
     else:
         names = _found(spec, folder)
+    return ImageFiles(folder, names, "resize-center" if domain == CLEAN else crop, size), _labels(spec, names)
+
+
+def _labels(spec: BenchmarkSpec, names: Sequence[str]) -> NDArray[np.int64]:
     numbers = {name: number for number, name in enumerate(spec.class_names)}
-    labels = np.array([numbers[name.partition("/")[0]] for name in names], dtype=np.int64)
-    return ImageFiles(folder, names, "resize-center" if domain == CLEAN else crop, size), labels
+    return np.array([numbers[name.partition("/")[0]] for name in names], dtype=np.int64)
 
 
-def _found(spec: BenchmarkSpec, folder: Path) -> list[str]:
+def _below(spec: BenchmarkSpec, folder: Path) -> list[str]:
     """All images below the class folders, by class and then by name."""
-    names = [
+    return [
         # All domains hold the same names: interned, they are in memory once.
         sys.intern(f"{name}/{file}")
         for name in spec.class_names
         for file in sorted(entry.name for entry in os.scandir(folder / name))
         if file.lower().endswith(SUFFIXES)
     ]
+
+
+def _found(spec: BenchmarkSpec, folder: Path) -> list[str]:
+    """All images of a domain, which must be as many as the table says."""
+    names = _below(spec, folder)
     if len(names) != spec.images_per_domain:
         counts = Counter(name.partition("/")[0] for name in names)
         fewest = min(spec.class_names, key=lambda name: counts[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tta_core.data.readers import Images, read_domain, read_source
+from tta_core.data.readers import Images, read_domain
 from tta_core.data.streams import StreamOrder
 from tta_core.registry import backbone_spec, benchmark_spec
 
 if TYPE_CHECKING:
     from tta_core.config import RunConfig
-
-SOURCE_IMAGES_USED = 2000
-"""Clean images that a method sees, where there are more: as many as IMSE and EATA take (imse spec 1.7, moetta 2.3)."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +51,6 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
         )
         for name in names
     ]
-
-
-class SourceImages:
-    """Clean, unlabelled images of the source, in batches, normalised, always in the same order.
-
-    Methods that need source statistics iterate over it; nothing is loaded before they do.
-    """
-
-    def __init__(self, config: RunConfig, normalise: Normalise) -> None:
-        self.config = config
-        self.normalise = normalise
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yields `(batch, channels, height, width)`; the last batch may be short."""
-        size = backbone_spec(self.config.backbone).image_size
-        images = read_source(benchmark_spec(self.config.benchmark), image_size=size)
-        order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
-        for start in range(0, len(order), self.config.batch_size):
-            yield self.normalise(images[np.sort(order[start : start + self.config.batch_size])])
 
 
 def gather(

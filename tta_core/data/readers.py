@@ -61,3 +61,28 @@ def read_source(spec: BenchmarkSpec, *, image_size: int) -> Images:
     if spec.storage == "embedded":
         return load_digits("train")[0]
     return read_domain(spec, CLEAN, spec.severities[0], data_seed=0, crop=spec.crops[0], image_size=image_size)[0]
+
+
+def read_training(spec: BenchmarkSpec, *, image_size: int) -> tuple[Images, NDArray[np.int64]]:
+    """The images that the benchmark's backbones were trained on, and their labels `(images,)`.
+
+    Raises:
+        InputError: if they are missing or are not what they should be.
+    """
+    if spec.storage == "class-folders":
+        return class_folders.load_training(spec, image_size)
+    if spec.storage == "severity-arrays":
+        return severity_arrays.load_training(spec)
+    return load_digits("train")
+
+
+def check_training(spec: BenchmarkSpec) -> None:
+    """Looks whether the training images are here, without reading them.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if spec.storage == "class-folders":
+        class_folders.check_training(spec)
+    elif spec.storage == "severity-arrays":
+        severity_arrays.load_training(spec)

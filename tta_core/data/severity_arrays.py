@@ -41,9 +41,35 @@ def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArra
         )
     # The same images at all severities: the labels may be there once or be repeated.
     own = np.asarray(labels if len(labels) == count else labels[first : first + count], dtype=np.int64)
-    if own.min() < 0 or own.max() >= spec.num_classes:
-        raise not_here(spec, f"{folder / 'labels.npy'} has labels outside 0 to {spec.num_classes - 1}")
+    _check_labels(spec, folder / "labels.npy", own)
     return images[first : first + count], own
+
+
+def load_training(spec: BenchmarkSpec) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Opens the training images `(images, height, width, 3)` as a read-only memory map, and their labels `(images,)`.
+
+    Raises:
+        InputError: if a file is missing or is not what it should be.
+    """
+    folder = data_root(spec) / spec.training_folder
+    images, labels = _opened(spec, folder / "train.npy"), _opened(spec, folder / "train_labels.npy")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        raise not_here(
+            spec,
+            f"{folder / 'train.npy'} holds {images.dtype} of shape {images.shape}, not uint8 (n, height, width, 3)",
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise not_here(
+            spec,
+            f"{folder / 'train_labels.npy'} holds {labels.dtype} of shape {labels.shape}, not {len(images)} integers",
+        )
+    _check_labels(spec, folder / "train_labels.npy", labels)
+    return images, np.asarray(labels, dtype=np.int64)
+
+
+def _check_labels(spec: BenchmarkSpec, file: Path, labels: NDArray[Any]) -> None:
+    if labels.min() < 0 or labels.max() >= spec.num_classes:
+        raise not_here(spec, f"{file} has labels outside 0 to {spec.num_classes - 1}")
 
 
 def _opened(spec: BenchmarkSpec, file: Path) -> NDArray[Any]:

@@ -144,3 +144,6 @@ class IMSEFollower(Follower):
     def _normalised(self, grid: NDArray[np.uint8]) -> Tensor:
         """Stored pixels as input of the bare network, with mean and deviation of 0.5."""
         return (self.case.pixels(grid, normalised=False).to(self.dtype) - 0.5) / 0.5
+
+
+FOLLOWERS = {"imse": IMSEFollower}

@@ -219,3 +219,6 @@ class MoASEppFollower(MoASEFollower):
         geometry, colour, noise = strengths
         changed = (images - 0.5) * (0.6 + 0.8 * colour) + 0.5 + 0.2 * (noise - 0.5)
         return (changed + 0.1 * (geometry - 0.5) * images.flip(-1)).clamp(0, 1)
+
+
+FOLLOWERS = {"moase": MoASEFollower, "moasepp": MoASEppFollower}

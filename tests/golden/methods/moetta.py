@@ -130,3 +130,6 @@ class MoETTAFollower(Follower):
         if published.size:
             tolerance = self.case.tolerance("loss", self.dtype if own_precision else torch.float32)
             yield Comparison(quantity, ours.detach(), published, 0 if exact else tolerance)
+
+
+FOLLOWERS = {"moetta": MoETTAFollower}

@@ -27,3 +27,6 @@ class TentFollower(Follower):
         if loss is not None:
             tolerance = self.case.tolerance("loss", self.dtype)
             yield Comparison("loss", self.method.record["loss"], loss[step], tolerance)
+
+
+FOLLOWERS = {"tent": TentFollower}

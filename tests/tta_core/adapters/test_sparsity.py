@@ -165,7 +165,7 @@ def test_what_the_experts_show(tokens):
     assert ((shown["kept_energy"] > 0) & (shown["kept_energy"] <= 1)).all()
     assert not any(tensor.requires_grad for tensor in (*shown.values(), adapter.routing, adapter.gate_mean))
     adapter.observed = False
-    assert torch.equal(adapter(tokens[:1]), output[:1])
+    assert torch.allclose(adapter(tokens[:1]), output[:1])
     assert adapter.routing.shape[0] == 3
 
 

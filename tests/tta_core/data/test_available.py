@@ -6,9 +6,9 @@ import pytest
 
 from tta_core.config import RunConfig
 from tta_core.data.available import check_available
+from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.errors import InputError
-from tta_core.registry import methods
-from tta_core.spec import SOURCE_IMAGES
+from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 
 
 def config(**values):
@@ -38,9 +38,21 @@ def test_clean_images_are_looked_for_where_something_asks_for_them(photographs, 
     check_available([config()])
     with pytest.raises(InputError, match="photos/val cannot be read"):
         check_available([config(diagnostics=["forgetting"])])
-    needy = methods()["source"].model_copy(update={"needs": (SOURCE_IMAGES,)})
-    monkeypatch.setattr("tta_core.data.available.method_spec", lambda name: needy)
+    monkeypatch.setattr(RunConfig, "needs", lambda self: (SOURCE_IMAGES,))
     with pytest.raises(InputError, match="photos/val cannot be read"):
+        check_available([config()])
+
+
+@pytest.mark.parametrize(
+    ("need", "folder"), [(HELD_OUT_IMAGES, "photos-c/spatter/5"), (LABELLED_SOURCE_IMAGES, "photos/train")]
+)
+def test_what_a_method_needs_beyond_the_stream_is_looked_for(need, folder, photographs, colour_vit, monkeypatch):
+    monkeypatch.setitem(
+        BENCHMARKS, photographs.name, photographs.model_copy(update={"training_folder": "photos/train"})
+    )
+    check_available([config()])
+    monkeypatch.setattr(RunConfig, "needs", lambda self: (need,))
+    with pytest.raises(InputError, match=f"{folder} cannot be read"):
         check_available([config()])
 
 

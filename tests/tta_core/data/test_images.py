@@ -7,8 +7,7 @@ from torch.nn.functional import interpolate
 
 import tta_core
 from tta_core.config import RunConfig
-from tta_core.data import images as module
-from tta_core.data.images import Normalise, SourceImages, gather, load_domains
+from tta_core.data.images import Normalise, gather, load_domains
 from tta_core.errors import InputError
 
 CPU = torch.device("cpu")
@@ -58,23 +57,6 @@ def test_small_images_are_enlarged_in_zero_to_one_before_they_are_normalised(arr
 def test_other_images_keep_their_size():
     made = RunConfig.from_values({"method": "source"})
     assert Normalise.of(made, CPU).size is None
-
-
-def test_source_images_are_clean_and_in_one_order(photographs, colour_vit, monkeypatch):
-    made = config(benchmark="photos-c", batch_size=5)
-    source = SourceImages(made, Normalise.of(made, CPU))
-    assert [len(batch) for batch in source] == [5, 5, 2]
-    assert all((one == other).all() for one, other in zip(source, source, strict=True))
-    monkeypatch.setattr(module, "SOURCE_IMAGES_USED", 7)
-    assert [len(batch) for batch in source] == [5, 2]
-
-
-def test_source_images_of_arrays_are_the_clean_ones(arrays, colour_vit, tmp_path):
-    made = config(benchmark="tiny10-c", batch_size=6)
-    normalise = Normalise.of(made, CPU)
-    clean = normalise(np.load(tmp_path / "tiny10-c/clean.npy"))
-    (batch,) = SourceImages(made, normalise)
-    torch.testing.assert_close(batch, clean)
 
 
 @pytest.mark.parametrize("benchmark", ["photos-c", "photos-c-5", "tiny10-c"])

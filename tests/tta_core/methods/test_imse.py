@@ -12,8 +12,8 @@ from tta_core.adapters import spectral
 from tta_core.errors import InputError
 from tta_core.losses import softmax_entropy
 from tta_core.methods.imse.diversity import mean_spread
-from tta_core.methods.imse.network import embed, predict
 from tta_core.spectral_cache import Decomposition
+from tta_core.transformer import embed, predict
 
 
 @pytest.fixture

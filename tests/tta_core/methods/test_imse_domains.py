@@ -8,10 +8,10 @@ import torch
 from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.methods.imse.bank import SpectralBank
-from tta_core.methods.imse.descriptor import Descriptor, average, blend, describe, distance
+from tta_core.methods.imse.descriptor import Descriptor, average, blend, describe, describe_patches, distance
 from tta_core.methods.imse.domains import source_descriptor
-from tta_core.methods.imse.network import embed
 from tta_core.methods.imse.spec import IMSESettings
+from tta_core.transformer import embed
 
 OFFSETS = {"A": 2.0, "B": -2.0, "C": 6.0}
 """What is added to the normalised images of each domain; the source has 0."""
@@ -79,7 +79,7 @@ def test_distances_are_symmetric_and_zero_for_equal_descriptors(kind):
 def test_descriptors_take_patch_tokens_over_images_and_places(build, images):
     method = build()
     tokens = embed(method.transformer, images())[:, 1:].reshape(-1, 48)
-    found = method._describe(method._embed(images()))
+    found = describe_patches(method.transformer, method._embed(images()))
     assert torch.allclose(found.mean, tokens.mean(dim=0), atol=1e-6)
     assert torch.allclose(found.variance, tokens.var(dim=0), rtol=1e-5)
 
@@ -127,7 +127,7 @@ def test_both_changes_of_a_returning_domain_are_found_and_its_code_comes_back(bu
 def test_the_stored_descriptor_is_the_running_one_without_the_batch_that_ended_it(build, run, images):
     method = build()
     run(method, "A A B")
-    seen = [method._describe(method._embed(images(16, seed) + OFFSETS["A"])) for seed in range(2)]
+    seen = [describe_patches(method.transformer, method._embed(images(16, seed) + OFFSETS["A"])) for seed in range(2)]
     expected = blend(*seen, 0.8)
     assert torch.allclose(method.bank.descriptors.mean[1], expected.mean)
     assert torch.allclose(method.bank.descriptors.variance[1], expected.variance)

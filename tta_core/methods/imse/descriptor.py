@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tta_core.losses import widened
@@ -23,6 +24,11 @@ def describe(tokens: Tensor) -> Descriptor:
     """Describes patch tokens `(batch, tokens, channels)`, over images and tokens together."""
     variance, mean = torch.var_mean(widened(tokens), dim=(0, 1))
     return Descriptor(mean, variance)
+
+
+def describe_patches(transformer: VisionTransformer, tokens: Tensor) -> Descriptor:
+    """Describes the patches among `tokens`: class and register tokens are the same for every image."""
+    return describe(tokens[:, transformer.num_prefix_tokens :])
 
 
 def blend(old: Descriptor, new: Descriptor, keep: float) -> Descriptor:

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from tta_core.adapters.spectral import merged
 from tta_core.errors import InputError
 from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.method import Method
+from tta_core.method import Artefact, Context, Method
 from tta_core.methods.imse.bank import Retrieval, SpectralBank
-from tta_core.methods.imse.descriptor import Descriptor, describe
+from tta_core.methods.imse.descriptor import Descriptor, describe_patches
 from tta_core.methods.imse.diversity import mean_spread
 from tta_core.methods.imse.domains import DomainTracker, source_descriptor
-from tta_core.methods.imse.network import as_transformer, decompose_layers, embed, predict
+from tta_core.methods.imse.network import decompose_layers
 from tta_core.methods.imse.spec import IMSESettings
 from tta_core.optim import adam_memory, ascend, load_adam_memory, restore
+from tta_core.transformer import as_transformer, embed, predict
 
 OFFICIALLY_FROZEN = (9, 10, 11)
 """The blocks that the release leaves out by name, whatever the depth."""
@@ -57,15 +58,21 @@ class IMSE(Method[IMSESettings]):
     last_retrieval: Tensor | None = None
     last_distances: Tensor | None = None
 
+    @classmethod
+    def make_artefact(cls, network: nn.Module, settings: IMSESettings, context: Context) -> Artefact:
+        """Describes the source: `mean` and `variance` `(channels,)` of its patch tokens; nothing without retrieval."""
+        if settings.retrieval == "none":
+            return {}
+        transformer = as_transformer(network, "imse")
+        assert context.source_images is not None, "asked for by the spec"
+        return source_descriptor(
+            context.source_images, lambda images: describe_patches(transformer, embed(transformer, images)), settings
+        )._asdict()
+
     def prepare(self) -> None:
         """Decomposes the linear layers and thaws the singular values of the blocks that are trained."""
         settings = self.settings
-        if settings.retrieval != "none" and self.context.source_images is None:
-            raise InputError(
-                f"imse with retrieval = {settings.retrieval!r} needs source images, for the first entry of its bank: "
-                "give source_images, or retrieval = 'none'"
-            )
-        self.transformer = as_transformer(self.network)
+        self.transformer = as_transformer(self.network, "imse")
         depth = len(self.transformer.blocks)
         frozen = _frozen_blocks(settings.frozen_last_blocks, depth)
         if settings.diversity_blocks > depth:
@@ -82,15 +89,15 @@ class IMSE(Method[IMSESettings]):
         self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
 
     def begin(self) -> None:
-        """Describes the source and opens the bank with it."""
-        settings, context = self.settings, self.context
-        if settings.retrieval == "none" or context.source_images is None:
+        """Opens the bank with the source."""
+        settings = self.settings
+        if settings.retrieval == "none":
             return
-        source = source_descriptor(context.source_images, lambda images: self._describe(self._embed(images)), settings)
+        source = Descriptor(self.artefact["mean"], self.artefact["variance"])
         code = self._code()
         memory = code.new_zeros(len(self.trained) + 2 * len(code) if settings.optimizer_state == "load" else 0)
         self.bank = SpectralBank(settings, source, code, memory)
-        self.tracker = DomainTracker(settings, context.batch_size)
+        self.tracker = DomainTracker(settings, self.context.batch_size)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         """Adam without weight decay; `rho` makes it sharpness-aware."""
@@ -155,10 +162,6 @@ class IMSE(Method[IMSESettings]):
     def _embed(self, images: Tensor) -> Tensor:
         return embed(self.transformer, images)
 
-    def _describe(self, tokens: Tensor) -> Descriptor:
-        """Describes the patch tokens: class and register tokens are the same for every image."""
-        return describe(tokens[:, self.transformer.num_prefix_tokens :])
-
     def _objective(self, tokens: Tensor, among: Tensor | None = None) -> Objective:
         """One pass over tokens `(batch, tokens, channels)`; samples are selected from those `among` `(batch,)`."""
         logits = predict(self.transformer, tokens)
@@ -187,7 +190,7 @@ class IMSE(Method[IMSESettings]):
         record = {"shift": zero, "shift_distance": zero, "bank_size": zero, "stored": zero - 1, "retrieved": zero - 1}
         if self.bank is None or self.tracker is None:
             return record
-        batch = self._describe(tokens)
+        batch = describe_patches(self.transformer, tokens)
         record["shift_distance"], ended = self.tracker.observe(batch, len(tokens))
         if ended is not None:
             stored = self.bank.store(ended, self._code(), self._memory())

@@ -1,44 +1,17 @@
-"""Where IMSE takes hold of a vision transformer: its tokens before the first block, its linear layers by block."""
+"""The linear layers that IMSE decomposes, by block."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 from tta_core.adapters.spectral import SpectralLinear, replace_by_spectral
 from tta_core.errors import InputError
 
 HOLDERS = ("Attention", "Mlp")
 """Names of the classes whose linear layers are decomposed (spec 1.1)."""
-
-
-def as_transformer(network: nn.Module) -> VisionTransformer:
-    """Returns the network if it is one that IMSE can adapt.
-
-    Raises:
-        InputError: if it is not a timm vision transformer.
-    """
-    if not isinstance(network, VisionTransformer):
-        raise InputError(
-            f"imse decomposes the attention and MLP layers of timm's VisionTransformer, and this network is a "
-            f"{type(network).__name__}: choose a vision transformer"
-        )
-    return network
-
-
-def embed(network: VisionTransformer, images: Tensor) -> Tensor:
-    """Tokens `(batch, tokens, channels)` before the first block; nothing trained lies below, so without gradient."""
-    with torch.no_grad():
-        tokens = network._pos_embed(network.patch_embed(images))
-        return network.norm_pre(network.patch_drop(tokens))
-
-
-def predict(network: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Logits `(batch, classes)` from the tokens of `embed`; together the two are `network(images)`."""
-    return network.forward_head(network.norm(network.blocks(tokens)))
 
 
 def decompose_layers(

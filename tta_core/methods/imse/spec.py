@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from tta_core.spec import SOURCE_IMAGES, Frozen, MethodSpec, ScalarSpec, SearchRange
+from tta_core.spec import SOURCE_IMAGES, Frozen, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
 
 Component = Literal["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
 Distance = Literal["kl", "mean", "variance", "mean_variance"]
@@ -100,6 +100,7 @@ SPEC = MethodSpec(
     paper="IMSE: Intrinsic Mixture of Spectral Experts, ICLR 2026",
     changes="trains the singular values of attention and MLP layers but those of the last blocks; all else is frozen",
     implementation="IMSE",
+    version=2,
     settings=IMSESettings,
     presets={
         "official": {
@@ -141,5 +142,11 @@ SPEC = MethodSpec(
         "retrieved": ScalarSpec(description="entry of the largest weight in the retrieved code, -1 for none"),
     },
     needs=(SOURCE_IMAGES,),
+    needs_with=lambda settings: () if settings.retrieval == "none" else (SOURCE_IMAGES,),
+    preparation=PreparationSpec(
+        artefact="descriptor of the source's patch tokens, the bank's first entry",
+        settings=("source_descriptor", "source_samples", "descriptor_ema"),
+    ),
+    network="transformer",
     relative_cost=7.2,
 )

@@ -9,30 +9,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tta_core.errors import InputError
 from tta_core.losses import softmax_entropy
 from tta_core.method import Method
 from tta_core.methods.tent.spec import TentSettings
-from tta_core.surgery import norm_layers, use_batch_statistics
+from tta_core.optim import make_optimizer
+from tta_core.surgery import thaw_norms
 
 
 class Tent(Method[TentSettings]):
-    """One SGD step per batch on the mean entropy of the whole batch; scores the logits before the update."""
+    """One step per batch on the mean entropy of the whole batch; scores the logits before the update."""
 
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
 
     def prepare(self) -> None:
         """Thaws the affine pair of every normalisation layer."""
-        norms = norm_layers(self.network)
-        if not norms:
-            raise InputError(f"tent adapts normalisation layers, and {type(self.network).__name__} has none")
-        use_batch_statistics(self.network)
-        for _, norm in norms:
-            norm.requires_grad_(True)
+        thaw_norms(self.network, "tent")
 
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:
-        """SGD with momentum, no weight decay."""
-        return torch.optim.SGD(parameters, lr=self.settings.lr, momentum=self.settings.momentum)
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """SGD or Adam, no weight decay."""
+        return make_optimizer(self.settings, parameters)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes)` before the update."""

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tta_core.spec import Frozen, MethodSpec, SearchRange
+from tta_core.optimizers import OptimizerSettings
+from tta_core.spec import MethodSpec, SearchRange
 
 
-class TentSettings(Frozen):
-    """Settings of Tent.
-
-    Attributes:
-        lr: learning rate of SGD, for batches of 64; it is not scaled with the batch size.
-        momentum: momentum of SGD.
-    """
+class TentSettings(OptimizerSettings):
+    """Settings of Tent: those of its optimizer, for batches of 64."""
 
     lr: float = Field(default=5e-4, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
 
 
 SPEC = MethodSpec(
@@ -30,6 +25,12 @@ SPEC = MethodSpec(
         # The learning rate of the SAR and FOA repositories for ViT-B; the default is the one of MoETTA's tables.
         "official": {"lr": 1e-3},
         "paper": {},
+        # The continual streams of the IMSE and ViDA tables (imse spec 4.2).
+        "continual": {"lr": 1e-4, "nesterov": True},
+        "continual-recurring": {"lr": 3e-4, "nesterov": True},
+        "continual-resnet50": {"lr": 2.5e-4, "nesterov": True},
+        "continual-cifar10": {"optimizer": "adam", "lr": 1e-3},
+        "continual-cifar100": {"optimizer": "adam", "lr": 3e-4},
         # From the prototype of the benchmark, on the reported corruptions.
         "digits-c": {"lr": 0.03},
     },

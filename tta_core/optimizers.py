@@ -1,0 +1,34 @@
+"""The settings of an online optimizer, for the data models of methods. Imports no torch; `tta_core.optim` makes it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from tta_core.spec import Frozen
+
+
+class OptimizerSettings(Frozen):
+    """An optimizer without weight decay, clipping or schedule.
+
+    Attributes:
+        optimizer: SGD or Adam.
+        lr: learning rate; it is not scaled with the batch size.
+        momentum: of SGD.
+        nesterov: whether the momentum of SGD is Nesterov's.
+        betas: of Adam.
+    """
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, given: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in given):
+            raise ValueError(f"{list(given)}: both must be at least 0 and below 1")
+        return given

@@ -43,8 +43,12 @@ def expand(sweep: Sweep) -> Expansion:
     duplicates = excluded = 0
     for seed in sweep.seeds:
         for point in _points(sweep):
+            # As the file has it first: what is excluded need not be allowed.
+            if any(_matches(point | {"seed": seed}, entry) for entry in sweep.exclude):
+                excluded += 1
+                continue
             config = _config(sweep, point, seed)
-            if any(_matches(config, entry) for entry in sweep.exclude):
+            if any(_matches(_resolved(config), entry) for entry in sweep.exclude):
                 excluded += 1
                 continue
             cell = config.cell_id()
@@ -96,8 +100,11 @@ def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:
         ) from None
 
 
-def _matches(config: RunConfig, entry: Point) -> bool:
-    own = config.model_dump(mode="json") | {f"{config.method}.{k}": v for k, v in config.settings.items()}
+def _resolved(config: RunConfig) -> Point:
+    return config.model_dump(mode="json") | {f"{config.method}.{k}": v for k, v in config.settings.items()}
+
+
+def _matches(values: Point, entry: Point) -> bool:
     return all(
-        key in own and own[key] in (value if isinstance(value, list) else [value]) for key, value in entry.items()
+        key in values and values[key] in (value if isinstance(value, list) else [value]) for key, value in entry.items()
     )

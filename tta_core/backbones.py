@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tta_core.spec import BackboneSpec, Pretraining
+from tta_core.spec import BackboneSpec, NetworkKind, Pretraining
 
 Channels = tuple[float, float, float]
 Normalisation = tuple[Channels, Channels]
@@ -35,6 +35,7 @@ def _digits_vit(name: str, title: str, pretraining: Pretraining, sha256: str, cl
         std=HALF[1],
         clean_accuracy=clean_accuracy,
         classes="digits",
+        kinds=("transformer",),
         forward_ms=0.15,
     )
 
@@ -50,6 +51,7 @@ def _imagenet(
     normalisation: Normalisation = HALF,
     options: dict[str, str] | None = None,
     clean_accuracy: float | None = None,
+    kinds: tuple[NetworkKind, ...] = ("transformer",),
 ) -> BackboneSpec:
     """A row for a network on ImageNet's 1000 classes at 224 pixels; by default the timm model of that name."""
     return BackboneSpec(
@@ -65,6 +67,7 @@ def _imagenet(
         std=normalisation[1],
         clean_accuracy=clean_accuracy,
         classes="imagenet-1k",
+        kinds=kinds,
         forward_ms=forward_ms,
     )
 
@@ -83,6 +86,7 @@ def _cifar(classes: int) -> BackboneSpec:
         mean=UNNORMALISED[0],
         std=UNNORMALISED[1],
         classes=f"cifar-{classes}",
+        kinds=("transformer",),
         forward_ms=VIT_B_384_MS,
     )
 
@@ -129,6 +133,7 @@ BACKBONES: dict[str, BackboneSpec] = {
             "ConvNeXt-B of the MoETTA tables",
             CONVNEXT_B_MS,
             normalisation=IMAGENET,
+            kinds=(),
         ),
         _imagenet(
             "vit_base_patch16_clip_224.openai_ft_in1k",

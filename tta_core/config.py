@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from tta_core.backbones import BACKBONES
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.domains import ORDERS
 from tta_core.data.streams import StreamOrder, stream_order, visits_per_domain
 from tta_core.diagnostics.names import resolve_observers
 from tta_core.errors import InputError, unknown_name
 from tta_core.registry import backbone_spec, benchmark_spec, method_spec, stream_spec
-from tta_core.spec import BenchmarkSpec, Crop, Frozen, StreamSpec, validated
+from tta_core.spec import NETWORK_KINDS, BenchmarkSpec, Crop, Frozen, StreamSpec, validated
 
 DOMAIN_SETS = ("reported", "held-out", *ORDERS)
 """Names that stand for several domains."""
@@ -125,6 +126,13 @@ class RunConfig(Frozen):
         if self.data_seed and benchmark.storage != "embedded":
             raise InputError(
                 f"data_seed = {self.data_seed}, but the images of {self.benchmark} are files: leave it out"
+            )
+        method = method_spec(self.method)
+        if not method.takes(backbone_spec(self.backbone).kinds):
+            fitting = [name for name, row in BACKBONES.items() if method.takes(row.kinds)]
+            raise InputError(
+                f"{self.method} takes {NETWORK_KINDS[method.network]}, and the backbone {self.backbone!r} is none: "
+                f"choose another, such as {', '.join(fitting[:3])}"
             )
         predicted = backbone_spec(self.backbone).classes
         if predicted != benchmark.classes:

@@ -6,7 +6,7 @@ cell runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -36,7 +36,15 @@ sharpness-aware step has moved up the gradient; those that the batch itself has 
 """
 
 NetworkKind = Literal["any", "transformer", "batch-norm"]
-"""Which networks a method takes: any with the layers that it adapts; timm's VisionTransformer; one with BatchNorm."""
+
+NETWORK_KINDS: Mapping[NetworkKind, str] = MappingProxyType(
+    {
+        "any": "any network with the layers that it adapts",
+        "transformer": "vision transformers (timm's VisionTransformer)",
+        "batch-norm": "networks with BatchNorm",
+    }
+)
+"""Which networks a method can take -> in words."""
 
 Pretraining = Literal["supervised", "mae", "clip", "text-prototype"]
 
@@ -124,6 +132,10 @@ class MethodSpec(Frozen):
     network: NetworkKind = "any"
     relative_cost: float = 1.0
 
+    def takes(self, kinds: Iterable[NetworkKind]) -> bool:
+        """Whether the method takes a network of these kinds."""
+        return self.network == "any" or self.network in kinds
+
     def preset_names(self) -> list[str]:
         """The presets of this method, `recommended` first."""
         return ["recommended", *sorted(set(self.presets) - {"recommended"})]
@@ -165,6 +177,7 @@ class BackboneSpec(Frozen):
         mean, std: per-channel normalisation of inputs in [0, 1].
         clean_accuracy: top-1 on clean test images, in [0, 1]; None where no source that we trust states it.
         classes: the classes that the head predicts; a benchmark must have the same.
+        kinds: what kind of network it is, for methods that take only some.
         forward_ms: milliseconds of a source forward for one image on one CPU core; only used to estimate time.
     """
 
@@ -181,6 +194,7 @@ class BackboneSpec(Frozen):
     std: tuple[float, float, float]
     clean_accuracy: float | None = None
     classes: str
+    kinds: tuple[NetworkKind, ...] = ()
     forward_ms: float
 
     def weights_tag(self) -> str:

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tta_core.errors import InputError
+from tta_core.spec import NetworkKind
 
 NORM_TYPES = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 """The normalisation layers that test-time adaptation adapts; timm's LayerNorm2d is a LayerNorm."""
 
 CHANNELS_FIRST_LAYER_NORMS = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32)
+
+
+def network_kinds(network: nn.Module) -> tuple[NetworkKind, ...]:
+    """What kind of network it is, in the words of method specs."""
+    kinds: list[NetworkKind] = []
+    if isinstance(network, VisionTransformer):
+        kinds.append("transformer")
+    if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        kinds.append("batch-norm")
+    return tuple(kinds)
 
 
 def norm_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -140,6 +140,16 @@ def test_a_zip_group_of_one_method_leaves_the_others_alone(sweep_file):
     assert expansion.duplicates == 0
 
 
+def test_what_is_excluded_need_not_be_allowed(sweep_file):
+    text = (
+        "sweep: a\nbase: {benchmark: digits-c}\ngrid: {method: [source, tent], backbone: [digits-vit-supervised, x]}\n"
+    )
+    with pytest.raises(InputError, match="unknown backbone 'x'"):
+        cells(sweep_file(text))
+    expansion = expand(read_sweep(sweep_file(text + "exclude: [{backbone: x}]\n")))
+    assert (len(expansion.cells), expansion.excluded) == (2, 2)
+
+
 def test_exclude_matches_all_values_of_an_entry(sweep_file):
     text = SMALL + "exclude:\n- {method: moetta, moetta.num_experts: 9, seed: 1}\n- {method: [source, tent], seed: 1}\n"
     expansion = expand(read_sweep(sweep_file(text)))

@@ -23,6 +23,8 @@ from tta_core.bench.table import as_text
 from tta_core.errors import InputError
 from tta_core.losses import softmax_entropy
 from tta_core.methods.tent.method import Tent
+from tta_core.registry import method_spec
+from tta_core.spec import MethodSpec
 
 CPU = torch.device("cpu")
 MIB = torch.Size((2**18,))  # float32
@@ -219,6 +221,17 @@ def test_one_thread_is_timed_by_the_cpu_and_several_by_the_wall():
 def test_the_same_steps_on_the_same_device_agree():
     asked = request("moetta")
     assert difference_to_cpu(make_subject(asked, CPU), asked.methods[0], seed=0) == 0
+
+
+def test_without_names_methods_that_do_not_take_the_network_are_left_out(monkeypatch):
+    monkeypatch.setattr(MethodSpec, "takes", lambda self, kinds: self.name != "moetta" and "transformer" in kinds)
+    monkeypatch.setattr("tta_core.bench.request.methods", lambda: {n: method_spec(n) for n in ("source", "moetta")})
+    left_out = run_bench(request(methods=read_choices([])))
+    assert [row.method for row in left_out.rows] == ["source"]
+    assert "left out: moetta, which takes any network" in as_text(left_out)
+    asked_for = run_bench(request("source,moetta"))
+    assert [row.method for row in asked_for.rows] == ["source", "moetta"]
+    assert asked_for.left_out == []
 
 
 def test_choices_are_read_once_each_with_presets_and_settings():

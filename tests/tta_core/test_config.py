@@ -178,6 +178,10 @@ def test_orders_of_other_seeds_can_be_asked_for():
             {"benchmark": "cifar10-c", "backbone": "cifar10_vit_base_patch16_384", "data_seed": 1},
             "data_seed = 1, but the images of cifar10-c are files: leave it out",
         ),
+        (
+            {"method": "imse", "backbone": "convnext_base.fb_in22k_ft_in1k", "benchmark": "imagenet-c"},
+            r"imse takes vision transformers .*, and the backbone 'convnext_base.fb_in22k_ft_in1k' is none: choose ano",
+        ),
     ],
     ids=str,
 )

@@ -12,6 +12,7 @@ from tta_core.backbones import BACKBONES
 from tta_core.embedded.network import MEAN, STD, weights_file
 from tta_core.errors import InputError
 from tta_core.networks import load_backbone, read_weights
+from tta_core.surgery import network_kinds
 from tta_core.weights import check_weights
 
 EMBEDDED = [name for name, row in BACKBONES.items() if row.source.startswith("embedded:")]
@@ -57,6 +58,18 @@ def test_a_row_for_a_file_builds_its_network(name):
     # The released weights of MAE have a norm after the mean of the tokens, and none before.
     assert ("fc_norm.weight" in network.state_dict()) == (spec.pretraining == "mae")
     assert ("norm.weight" in network.state_dict()) == (spec.pretraining != "mae")
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_the_table_says_what_kind_of_network_it_is(name):
+    spec = BACKBONES[name]
+    kind, _, architecture = spec.source.partition(":")
+    if kind == "embedded":
+        network = load_backbone(spec)
+    else:
+        with torch.device("meta"):
+            network = timm.create_model(architecture, num_classes=spec.num_classes, **spec.options)
+    assert network_kinds(network) == spec.kinds
 
 
 def test_networks_of_two_cells_share_no_weights():

@@ -14,7 +14,9 @@ from tta_core.bench.instruments import Timing
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import BenchResult, Row
 from tta_core.errors import InputError
+from tta_core.registry import method_spec
 from tta_core.runner import choose_device
+from tta_core.surgery import network_kinds
 
 ROUNDS_BETWEEN_RESETS = 4
 """Before each timed step the trained parameters are put back; teachers, banks and running means need a reset. One
@@ -40,10 +42,12 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
         raise InputError("--check-cpu compares a GPU with the CPU, and the device is the CPU: give --device cuda")
     with _threads(request.threads, device), many_compilations() if request.compiled else nullcontext():
         source = Source(request, device)
-        choices = request.methods
+        kinds = network_kinds(source.network)
+        choices = [choice for choice in request.methods if choice.named or method_spec(choice.name).takes(kinds)]
+        left_out = [choice.name for choice in request.methods if choice not in choices]
         groups = [(choice,) for choice in choices] if request.one_at_a_time else [choices]
         rows = [row for group in groups for row in _measure_together(group, source, tell)]
-        return BenchResult(source.setting(), rows)
+        return BenchResult(source.setting(), rows, left_out)
 
 
 def _measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tell) -> list[Row]:

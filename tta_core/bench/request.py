@@ -14,11 +14,16 @@ from tta_core.spec import Frozen
 
 
 class MethodChoice(Frozen):
-    """One method with a preset and with settings that differ from it."""
+    """One method with a preset and with settings that differ from it.
+
+    Attributes:
+        named: whether it was asked for by name; otherwise it is left out where the network is none that it takes.
+    """
 
     name: str
     preset: str = "recommended"
     settings: dict[str, Any] = Field(default_factory=dict)
+    named: bool = True
 
     def resolve(self) -> BaseModel:
         """The complete settings; raises `InputError` for what the method does not know or allow."""
@@ -70,13 +75,15 @@ def read_choices(given: Iterable[str], overrides: Sequence[str] = ()) -> tuple[M
         InputError: for a method, preset or setting that does not exist, or a value that is not allowed.
     """
     words = [word.strip() for text in given for word in text.split(",") if word.strip()]
+    named = bool(words)
     words = words or sorted(methods(), key=lambda name: methods()[name].relative_cost)
     settings = _read_overrides(overrides)
     choices = []
     for word in dict.fromkeys(words):
         name, _, preset = word.partition(":")
         method_spec(name)
-        choice = MethodChoice(name=name, preset=preset or "recommended", settings=settings.get(name, {}))
+        own = settings.get(name, {})
+        choice = MethodChoice(name=name, preset=preset or "recommended", settings=own, named=named)
         choice.resolve()
         choices.append(choice)
     unused = sorted(set(settings) - {choice.name for choice in choices})

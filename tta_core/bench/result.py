@@ -108,10 +108,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The setting and one row for each method, in the order that was asked for."""
+    """The setting and one row for each method, in the order that was asked for.
+
+    Attributes:
+        left_out: methods that were not asked for by name and do not take this network.
+    """
 
     setting: Setting
     rows: list[Row]
+    left_out: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from tta_core.bench.result import BenchResult, Row, Setting
 from tta_core.bench.subject import PASSING_MARGIN
+from tta_core.registry import method_spec
+from tta_core.spec import NETWORK_KINDS
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -32,7 +34,8 @@ def as_text(result: BenchResult) -> str:
     shown = [column for column in COLUMNS if column[0] == "method" or any(column[1](row) for row in result.rows)]
     parts = [_setting_text(result.setting), _table(shown, result.rows), _legend({name for name, _ in shown}, result)]
     failures = [f"failed: {row.method}:{row.preset}: {row.error}" for row in result.rows if row.error]
-    return "\n\n".join([*parts, "\n".join(failures)] if failures else parts)
+    left_out = [f"left out: {name}, which takes {NETWORK_KINDS[method_spec(name).network]}" for name in result.left_out]
+    return "\n\n".join([*parts, "\n".join(left_out + failures)] if left_out + failures else parts)
 
 
 def _setting_text(setting: Setting) -> str:

@@ -142,5 +142,6 @@ SPEC = MethodSpec(
     search=EXPERT_SEARCH | {"hp_weight": SearchRange(low=0.0, high=10.0)},
     scalars=EXPERT_SCALARS
     | {"proximal_loss": ScalarSpec(description="homeostatic-proximal loss with its weight, without unit")},
+    network="transformer",
     relative_cost=8.8,
 )

@@ -70,5 +70,6 @@ SPEC = MethodSpec(
         "colour_strength": ScalarSpec(description="strength of the colour augmentation, mean over views"),
         "noise_strength": ScalarSpec(description="strength of the noise, mean over views"),
     },
+    network="transformer",
     relative_cost=17.8,
 )

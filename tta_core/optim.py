@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,10 @@ from tta_core.optimizers import OptimizerSettings
 NORM_EPSILON = 1e-12
 
 
-def make_optimizer(settings: OptimizerSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that the settings describe."""
+def make_optimizer(
+    settings: OptimizerSettings, parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """The optimizer that the settings describe; groups of parameters may have an `lr` of their own."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=settings.lr, betas=settings.betas)
     nesterov = settings.nesterov and settings.momentum > 0

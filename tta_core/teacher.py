@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,15 @@ class MeanTeacher:
         return logits
 
     @torch.no_grad()
-    def update(self, momentum: float) -> None:
-        """Moves every averaged parameter to `momentum` times itself plus the rest of the student's."""
-        torch._foreach_lerp_(list(self.parameters.values()), list(self._student.values()), 1 - momentum)
+    def update(self, momentum: float, names: Collection[str] | None = None) -> None:
+        """Moves averaged parameters, all or those named, to `momentum` times themselves plus the rest of the student's.
+
+        Of parameters that have a momentum of their own, each kind is moved by a call.
+        """
+        moved = [name for name in self.parameters if names is None or name in names]
+        if moved:
+            own, student = ([tensors[name] for name in moved] for tensors in (self.parameters, self._student))
+            torch._foreach_lerp_(own, student, 1 - momentum)
 
     def state(self) -> dict[str, Tensor]:
         """The averaged parameters, for `Method.extra_state`."""

@@ -1,0 +1,177 @@
+"""ViDA: puts an adapter of low and one of high rank beside attention, and weighs them by a mean teacher's uncertainty.
+
+Paper: ViDA, ICLR 2024 (imse spec 4.4). Deviations from the release: the adapters are warmed up here, on labelled source
+images, and both are scaled, as in the paper; the release scales one only, see the preset `official`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tta_core.adapters.lowrank import adapter_parameters, add_low_rank, low_rank_layers
+from tta_core.losses import soft_cross_entropy, widened
+from tta_core.method import Artefact, Context, Method
+from tta_core.methods.vida.spec import ViDASettings
+from tta_core.methods.vida.warm_up import warmed_up_adapters
+from tta_core.optim import make_optimizer
+from tta_core.spec import LABELLED_SOURCE_IMAGES
+from tta_core.teacher import MeanTeacher, random_positions, restore
+from tta_core.views import predict_views, random_view
+
+
+class ViDA(Method[ViDASettings]):
+    """One step per batch towards the teacher; scores the teacher's logits on the plain batch, before the update.
+
+    Attributes:
+        scales: factors of the adapters of all layers, student's and teacher's, `(rank_low + rank_high,)`.
+        teacher: the moving average of the student.
+    """
+
+    @classmethod
+    def make_artefact(cls, network: nn.Module, settings: ViDASettings, context: Context) -> Artefact:
+        """Adapters trained on the labelled source; nothing without a warm-up."""
+        if not settings.warm_up:
+            return {}
+        context.require("vida", (LABELLED_SOURCE_IMAGES,))
+        assert context.labelled_source is not None
+        return warmed_up_adapters(network, context.labelled_source, settings)
+
+    def prepare(self) -> None:
+        """Adds the adapters and thaws what `train_scope` names."""
+        layers = add_low_rank(
+            self.network, self.settings.rank_low, self.settings.rank_high, self.generator, method="vida"
+        )
+        adapters = adapter_parameters(layers)
+        self.adapter_names = frozenset(adapters)
+        with torch.no_grad():
+            for name, value in self.artefact.items():
+                adapters[name].copy_(value)
+        if self.settings.train_scope == "all":
+            self.network.requires_grad_(True)
+        for parameter in adapters.values():
+            parameter.requires_grad_(True)
+        self.scales = next(iter(layers.values())).scales
+
+    def begin(self) -> None:
+        """Makes the teacher, equal to the student."""
+        self.teacher = MeanTeacher(self.network)
+        for layer in low_rank_layers(self.teacher.network).values():
+            layer.scales = self.scales
+        # Adapters that were not warmed up come from the generator, not from the backbone: they are part of the state.
+        self.initial_adapters = {
+            name: parameter.detach().clone()
+            for name, parameter in self.trainable_parameters().items()
+            if name in self.adapter_names and self.settings.restore_probability > 0
+        }
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """What the settings describe, with two learning rates."""
+        named = self.trainable_parameters()
+        groups = [
+            {"params": [p for n, p in named.items() if n not in self.adapter_names], "lr": self.settings.backbone_lr},
+            {"params": [p for n, p in named.items() if n in self.adapter_names], "lr": self.settings.lr},
+        ]
+        return make_optimizer(self.settings, [group for group in groups if group["params"]])
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits, which are the scored ones, with the scales as they stand."""
+        return self.teacher(images)
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the teacher's logits `(batch, classes)` before the update."""
+        uncertainty = self.uncertainty(images)
+        low, high = self.allot(uncertainty)
+        target = self.teacher(images)
+        loss = self.loss(self.network(images), target)
+        loss.backward()
+        restored = self.update()
+        self.record = {
+            "loss": loss.detach(),
+            "selected": torch.tensor(len(images)),
+            "uncertainty": uncertainty,
+            "low_scale": low,
+            "high_scale": high,
+            "restored": torch.tensor(restored),
+        }
+        return target
+
+    def uncertainty(self, images: Tensor) -> Tensor:
+        """Unbiased variance of the logits over the teacher's views, averaged over images and classes, weighted; `()`.
+
+        The adapters have the scales of the step before.
+        """
+        variance = widened(self.view_logits(images)).var(dim=0)
+        return self.settings.uncertainty_weight * variance.mean()
+
+    def view_logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits on augmented views of the batch, `(views, batch, classes)`."""
+        return predict_views(
+            self.teacher,
+            images,
+            self.settings.views,
+            self.generator,
+            mean=self.context.mean,
+            std=self.context.std,
+            augment=self.augment,
+        )
+
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """One view of images in [0, 1] (imse spec 4.1)."""
+        return random_view(pixels, generator)
+
+    def allot(self, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
+        """Sets the scales of both networks to 1 + u and 1 - u (homeostatic knowledge allotment).
+
+        The adapters of high rank are enlarged where the uncertainty u has reached its threshold, those of low rank
+        where it has not.
+
+        Args:
+            uncertainty: u, no dimensions.
+
+        Returns:
+            The scales of the adapters of low and of high rank, no dimensions.
+        """
+        settings = self.settings
+        signed = torch.where(uncertainty >= settings.uncertainty_threshold, uncertainty, -uncertainty)
+        low = 1 - signed
+        high = 1 + signed if settings.scaled == "both" else torch.ones_like(signed)
+        ranks = (settings.rank_low, settings.rank_high)
+        self.scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
+        return low, high
+
+    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Cross-entropy in nat between the softmax of two logits `(batch, classes)`; the teacher's has no graph."""
+        to_teacher = soft_cross_entropy(student, teacher)
+        if self.settings.loss == "teacher":
+            return to_teacher.mean()
+        return (to_teacher + soft_cross_entropy(teacher, student)).mean() / 2
+
+    def update(self) -> int:
+        """Steps the student, moves the teacher, restores single numbers; returns how many."""
+        assert self.optimizer is not None
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        settings, student = self.settings, self.trainable_parameters()
+        self.teacher.update(settings.ema, student.keys() - self.adapter_names)
+        self.teacher.update(settings.adapter_ema, self.adapter_names)
+        positions = self.draw_restored()
+        source = {**self.source_parameters, **self.initial_adapters}
+        restore(list(student.values()), [source[name] for name in student], positions)
+        return len(positions)
+
+    def draw_restored(self) -> Tensor:
+        """Positions in the trained parameters laid end to end that return to the source; ascending, on the CPU."""
+        count = sum(parameter.numel() for parameter in self.trainable_parameters().values())
+        return random_positions(count, self.settings.restore_probability, self.generator)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The teacher, and what the adapters return to where they return at all."""
+        return self.teacher.state() | {f"initial.{name}": value for name, value in self.initial_adapters.items()}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `extra_state` gave."""
+        self.teacher.load_state(state)
+        self.initial_adapters = {name: state[f"initial.{name}"] for name in self.initial_adapters}

@@ -1,0 +1,1 @@
+"""Adapters behind every block, chosen for each sample by a noisy gate."""

@@ -1,0 +1,117 @@
+"""BECoTTA: puts adapters behind every block and trains them, with the gates that choose among them, by entropy.
+
+Paper: Lee et al., ICML 2024; here its port to classification (moetta spec 2.7). Deviations from that port, none in the
+preset `official`: the margin is a multiple of ln(classes), and a step without a reliable sample changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+
+from tta_core.adapters.gated_adapters import AdapterOptions, GateDraws, add_gated_adapters, repeating
+from tta_core.losses import entropy_margin, softmax_entropy
+from tta_core.method import Diagnostics, Method
+from tta_core.methods.becotta.spec import BECoTTASettings
+from tta_core.optim import make_optimizer
+from tta_core.selective import SelectiveForward
+from tta_core.teacher import random_positions, restore
+
+
+class BECoTTA(Method[BECoTTASettings]):
+    """One step per batch on the mean entropy of the reliable samples; scores the logits before the update.
+
+    With `top_k` 1, as published, a chosen adapter weighs exactly 1 and the gates get no gradient: they stay as they
+    were drawn, and which adapter serves a sample is a matter of chance. The default keeps it, for comparison.
+
+    Attributes:
+        adapters: by qualified name.
+        draws: the noise of the gates and the domains of the samples.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def prepare(self) -> None:
+        """Adds adapters and gates, and thaws them."""
+        settings = self.settings
+        options = AdapterOptions(**{field.name: getattr(settings, field.name) for field in fields(AdapterOptions)})
+        self.draws = GateDraws(self.generator)
+        self.adapters = add_gated_adapters(self.network, options, self.draws, self.generator)
+        for adapter in self.adapters.values():
+            adapter.requires_grad_(True)
+        self.forward = SelectiveForward(self.network)
+        self.margin = entropy_margin(settings.entropy_margin, settings.margin_classes or self.num_classes)
+
+    def begin(self) -> None:
+        """Keeps the initial values, which parameters may return to: they do not come from the backbone."""
+        self.initial = self._trained() if self.settings.restore_probability > 0 else []
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """SGD or Adam, no weight decay."""
+        return make_optimizer(self.settings, parameters)
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the logits `(batch, classes)` before the update.
+
+        Waits for the device once: for which samples are reliable.
+        """
+        logits = self.forward(images)
+        index = (softmax_entropy(logits.detach()) < self.margin).nonzero().squeeze(1)
+        self.record = {"selected": torch.tensor(len(index)), "restored": torch.tensor(0)}
+        with repeating(self.adapters.values(), index):
+            chosen = self.forward.selected(images, logits, index)
+        for adapter in self.adapters.values():
+            adapter.choice = None
+        if len(index) > 0:
+            loss = softmax_entropy(chosen).mean()
+            loss.backward()
+            self.record["loss"] = loss.detach()
+        elif self.settings.on_empty == "moments":
+            for parameter in self.trainable_parameters().values():
+                parameter.grad = torch.zeros_like(parameter)
+            self.record["loss"] = torch.zeros((), device=logits.device)
+        if "loss" in self.record:
+            self._update()
+        return logits
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.settings.restore_probability > 0:
+            parameters = list(self.trainable_parameters().values())
+            count = sum(parameter.numel() for parameter in parameters)
+            positions = random_positions(count, self.settings.restore_probability, self.generator)
+            restore(parameters, self.initial, positions)
+            self.record["restored"] = torch.tensor(len(positions))
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.trainable_parameters().values()]
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Which way the next batch is computed, and what parameters return to."""
+        return self.forward.state() | {f"initial.{number}": value for number, value in enumerate(self.initial)}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `extra_state` gave."""
+        self.forward.load_state(state)
+        self.initial = [state[f"initial.{number}"] for number in range(len(self.initial))]
+
+    def activated_parameters(self) -> int:
+        """The gate of one domain and `top_k` adapters of each block."""
+        activated = 0
+        for adapter in self.adapters.values():
+            experts = sum(p.numel() for p in adapter.parameters()) - adapter.gate.numel()
+            activated += adapter.gate[0].numel() + experts // self.settings.num_experts * self.settings.top_k
+        return activated
+
+    def diagnostics(self) -> Diagnostics:
+        """`expert_usage`: mean weight of each adapter, by layer, since the last reset."""
+        return {
+            "expert_usage": {
+                name: (adapter.usage / adapter.usage.sum().clamp(min=1)).tolist()
+                for name, adapter in self.adapters.items()
+            }
+        }

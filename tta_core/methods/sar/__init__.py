@@ -1,0 +1,1 @@
+"""Sharpness-aware and reliable entropy minimisation."""

@@ -1,7 +1,8 @@
 """Augmentation of whole batches: parameters drawn for each image, no loop over images, nothing waits for the device.
 
 All functions take and return pixels `(batch, 3, height, width)` in [0, 1] and compute what torchvision's functions of
-the same name compute for one image.
+the same name compute for one image. Factors are tensors with one for each image, or one number for all, which is
+known to the host and saves the clipping that it makes needless.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in a grey value."""
 
 BLUR_TAPS = 5
+DARKEST = 1e-8
+"""What the correction of gamma takes black for."""
+
+Factor = Tensor | float
+
 LARGEST_ANGLE = 15.0
 """Degrees, at full strength."""
 
@@ -45,7 +51,7 @@ def augment(pixels: Tensor, strengths: Tensor, generator: torch.Generator) -> Te
     pixels = adjust_saturation(pixels, 1 + 0.25 * colour * spread[2])
     pixels = adjust_hue(pixels, 0.06 * colour * spread[3])
     pixels = gaussian_blur(pixels, 0.001 + 0.499 * colour)
-    return (pixels + 0.02 * noise * _normal_like(pixels, generator)).clamp(0, 1)
+    return (pixels + 0.02 * noise * normal_like(pixels, generator)).clamp(0, 1)
 
 
 def affine(pixels: Tensor, angle: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -68,23 +74,23 @@ def affine(pixels: Tensor, angle: Tensor, shift: Tensor, scale: Tensor) -> Tenso
     return pixels[..., from_y, from_x]
 
 
-def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Multiplies each image by its factor `(batch,)`."""
-    return (pixels * _each(factor)).clamp(0, 1)
+def adjust_brightness(pixels: Tensor, factor: Factor) -> Tensor:
+    """Multiplies each image by its factor."""
+    return _within(pixels * _each(factor), factor)
 
 
-def adjust_contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Moves each image from its mean grey value (factor 0) through itself (1); `(batch,)`."""
-    return _blend(pixels, grey(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
+def adjust_contrast(pixels: Tensor, factor: Factor) -> Tensor:
+    """Moves each image from its mean grey value (factor 0) through itself (1)."""
+    return _blend(pixels, grey(pixels.mean(dim=(2, 3), keepdim=True)), factor)
 
 
-def adjust_saturation(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Moves each image from its grey version (factor 0) through itself (1); `(batch,)`."""
+def adjust_saturation(pixels: Tensor, factor: Factor) -> Tensor:
+    """Moves each image from its grey version (factor 0) through itself (1)."""
     return _blend(pixels, grey(pixels), factor)
 
 
-def adjust_hue(pixels: Tensor, turn: Tensor) -> Tensor:
-    """Turns the hue of each image by its part `(batch,)` of a full circle."""
+def adjust_hue(pixels: Tensor, turn: Factor) -> Tensor:
+    """Turns the hue of each image by its part of a full circle."""
     red, green, blue = pixels.unbind(1)
     largest, smallest = pixels.amax(dim=1), pixels.amin(dim=1)
     chroma = largest - smallest
@@ -95,9 +101,14 @@ def adjust_hue(pixels: Tensor, turn: Tensor) -> Tensor:
         (green - blue) / divisor,
         torch.where(largest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
-    hue = (hue + 6 * turn.view(-1, 1, 1)) % 6
+    hue = (hue + 6 * (turn.view(-1, 1, 1) if isinstance(turn, Tensor) else turn)) % 6
     smallest_to_largest = ((hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs())
     return torch.stack([smallest + chroma * share.clamp(0, 1) for share in smallest_to_largest], dim=1)
+
+
+def adjust_gamma(pixels: Tensor, gamma: Factor) -> Tensor:
+    """Raises each image to its power, black taken for 1e-8."""
+    return pixels.clamp(min=DARKEST).pow(_each(gamma))
 
 
 def gaussian_blur(pixels: Tensor, sigma: Tensor) -> Tensor:
@@ -117,6 +128,15 @@ def grey(pixels: Tensor) -> Tensor:
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
+def normal_like(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise, drawn on the device of the pixels from a seed that the generator gives."""
+    if pixels.device.type == "cpu":
+        return torch.randn(pixels.shape, generator=generator, dtype=pixels.dtype)
+    seed = int(torch.randint(2**62, (), generator=generator))  # On the CPU: nothing waits.
+    own = torch.Generator(pixels.device).manual_seed(seed)
+    return torch.randn(pixels.shape, generator=own, device=pixels.device, dtype=pixels.dtype)
+
+
 def _taps(padded: Tensor, weights: Tensor, dim: int) -> Tensor:
     """Weighted sum of shifted copies along one axis, shorter than the input by the number of taps less one."""
     length = padded.shape[dim] - BLUR_TAPS + 1
@@ -126,18 +146,14 @@ def _taps(padded: Tensor, weights: Tensor, dim: int) -> Tensor:
     return blurred
 
 
-def _blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(other.expand_as(pixels), pixels, _each(factor)).clamp(0, 1)
+def _blend(pixels: Tensor, other: Tensor, factor: Factor) -> Tensor:
+    return _within(torch.lerp(other.expand_as(pixels), pixels, _each(factor)), factor)
 
 
-def _each(factor: Tensor) -> Tensor:
-    return factor.view(-1, 1, 1, 1)
+def _within(pixels: Tensor, factor: Factor) -> Tensor:
+    """Clips to [0, 1] unless the factor is known to lead nowhere else."""
+    return pixels if isinstance(factor, float) and 0 <= factor <= 1 else pixels.clamp(0, 1)
 
 
-def _normal_like(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise, drawn on the device of the pixels from a seed that the generator gives."""
-    if pixels.device.type == "cpu":
-        return torch.randn(pixels.shape, generator=generator, dtype=pixels.dtype)
-    seed = int(torch.randint(2**62, (), generator=generator))  # On the CPU: nothing waits.
-    own = torch.Generator(pixels.device).manual_seed(seed)
-    return torch.randn(pixels.shape, generator=own, device=pixels.device, dtype=pixels.dtype)
+def _each(factor: Factor) -> Factor:
+    return factor.view(-1, 1, 1, 1) if isinstance(factor, Tensor) else factor

@@ -43,13 +43,14 @@ def with_class_token(network: torch.nn.Module, method: str) -> VisionTransformer
     return transformer
 
 
-def class_token_features(network: VisionTransformer, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def class_token_features(network: VisionTransformer, tokens: Tensor, *, prompts: int = 0) -> tuple[Tensor, Tensor]:
     """Runs the blocks and reads the class token after each of them.
 
     Args:
         network: the transformer, see `with_class_token`.
         tokens: `(batch, tokens, dim)` before the first block, the class token first (see `tta_core.transformer.embed`);
             prompts may have been put in after it.
+        prompts: how many; a classifier that reads the mean of the patches leaves them out.
 
     Returns:
         The features `(batch, depth * dim)`, the last `dim` of them what the classifier reads, at least float32; and the
@@ -62,6 +63,8 @@ def class_token_features(network: VisionTransformer, tokens: Tensor) -> tuple[Te
             features.append(network.blocks[number + 1].norm1(tokens[:, 0]))
     if network.global_pool == "token":
         tokens = tokens[:, :1]  # The final norm of the others would be thrown away.
+    elif prompts:
+        tokens = torch.cat([tokens[:, :1], tokens[:, 1 + prompts :]], dim=1)
     features.append(network.forward_head(network.norm(tokens), pre_logits=True))
     return torch.cat([widened(feature) for feature in features], dim=-1), network.head(features[-1])
 

@@ -50,6 +50,16 @@ def test_prompts_after_the_class_token_change_its_features(tiny_vit, images):
     assert not torch.allclose(found, plain)
 
 
+def test_a_classifier_that_averages_leaves_the_prompts_out(tiny_vit, images):
+    network = tiny_vit(global_pool="avg")
+    for block in network.blocks:  # Tokens do not see each other: prompts could only enter through the average.
+        nn.init.zeros_(block.attn.proj.weight)
+    tokens = embed(network, images(4))
+    prompted = torch.cat([tokens[:, :1], torch.ones(4, 2, 48), tokens[:, 1:]], dim=1)
+    _, logits = class_token_features(network, prompted, prompts=2)
+    assert torch.allclose(logits, network(images(4)), atol=1e-6)
+
+
 def test_statistics_do_not_depend_on_how_images_are_batched(tiny_vit, images):
     network = tiny_vit()
     pool = images(21)

@@ -1,0 +1,1 @@
+"""Entropy minimisation on samples whose prediction depends on the shape of the object."""

@@ -1,0 +1,1 @@
+"""ETA with a penalty on moving weights that matter for the source."""

@@ -1,0 +1,1 @@
+"""Entropy minimisation on reliable, non-redundant samples."""

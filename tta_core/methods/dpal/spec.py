@@ -1,0 +1,57 @@
+"""Settings, presets and search ranges of DPAL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tta_core.methods.sar.spec import RELIABLE_SCALARS, RELIABLE_SEARCH, ReliableSharpnessSettings
+from tta_core.spec import MethodSpec, ScalarSpec, SearchRange
+
+
+class DPALSettings(ReliableSharpnessSettings):
+    """Settings of DPAL (imse spec 4.5).
+
+    Attributes:
+        lr: learning rate of the update path, domain tokens and normalisation layers, which SAM trains.
+        predictor_lr: learning rate of the noise predictors, which plain SGD trains.
+        predictor_init: initial values of the predictors, none of which predicts any noise at first: `zero_output`, the
+            first layer is random and the second zero; `zero`, as released, all is zero, and then no gradient ever
+            reaches anything but the last bias: the noise is the same for all images.
+        lambda_similarity: weight of the similarity of the images' noise, in nat.
+        second_filter: which samples the second pass selects from: those of the first pass, or the whole batch.
+    """
+
+    lr: float = Field(default=0.01, gt=0)
+    predictor_lr: float = Field(default=0.01, gt=0)
+    predictor_init: Literal["zero", "zero_output"] = "zero_output"
+    lambda_similarity: float = Field(default=1.0, ge=0)
+    second_filter: Literal["within_first", "whole_batch"] = "within_first"
+
+
+SPEC = MethodSpec(
+    name="dpal",
+    title="domain tokens, and predictors that take their noise out of the class token",
+    paper="Tang et al., Dual-Path Adversarial Lifting for Domain Shift Correction in Online Test-Time Adaptation, "
+    "ECCV 2024",
+    changes="adds a domain token and a noise predictor to every block; trains both and the norms of all blocks but the "
+    "last quarter",
+    implementation="DPAL",
+    settings=DPALSettings,
+    presets={
+        "official": {"predictor_init": "zero", "norms": "legacy_names", "on_empty": "momentum_step"},
+        "paper": {"predictor_init": "zero"},
+        "digits-c": {},
+    },
+    search=RELIABLE_SEARCH
+    | {
+        "predictor_lr": SearchRange(low=1e-5, high=0.3, log=True),
+        "lambda_similarity": SearchRange(low=0.0, high=10.0),
+    },
+    scalars=RELIABLE_SCALARS
+    | {"similarity": ScalarSpec(description="mean cosine similarity of the noise of two images, before the ascent")},
+    scores="perturbed",
+    network="transformer",
+    relative_cost=4.8,
+)

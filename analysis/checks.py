@@ -9,6 +9,7 @@ import duckdb
 
 from analysis.configurations import Configuration, configurations
 from analysis.load import rows
+from analysis.protocols import read_protocols, up_to_scoring
 
 RECOUNT_TOLERANCE = 1e-6
 """A stored accuracy may have been rounded to float32, but a single sample more or less must be noticed."""
@@ -124,37 +125,56 @@ def recounted_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def same_stream_order(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Cells of one fingerprint and seed saw the same samples in the same order, so that they can be paired."""
-    found = rows(
-        con,
-        """
-        select fingerprint, seed, list(distinct stream_order order by stream_order) from cells where status = 'done'
-        group by fingerprint, seed having count(distinct stream_order) > 1 order by fingerprint, seed
-        """,
-    )
-    return [
-        f"protocol {fingerprint}, seed {seed}: {len(orders)} stream orders ({_listed(orders)}), so its cells did not "
-        "see the same stream and differences between them are not paired"
-        for fingerprint, seed, orders in found
-    ]
+    """Cells of one protocol and seed saw the same samples in the same order, so that they can be paired.
+
+    Protocols that differ only in which logits are scored count as one: they share their source.
+    """
+    groups = _groups(con)
+    orders: dict[tuple[str, int], set[str]] = {}
+    fingerprints: dict[tuple[str, int], set[str]] = {}
+    for fingerprint, seed, order in rows(
+        con, "select distinct fingerprint, seed, stream_order from cells where status = 'done'"
+    ):
+        key = (groups[fingerprint], seed)
+        orders.setdefault(key, set()).add(order)
+        fingerprints.setdefault(key, set()).add(fingerprint)
+    problems = []
+    for key, found in sorted(orders.items(), key=lambda item: (sorted(fingerprints[item[0]]), item[0][1])):
+        if len(found) > 1:
+            word = "protocol" if len(fingerprints[key]) == 1 else "protocols"
+            problems.append(
+                f"{word} {_listed(sorted(fingerprints[key]))}, seed {key[1]}: {len(found)} stream orders "
+                f"({_listed(sorted(found))}), so its cells did not see the same stream and differences between them "
+                "are not paired"
+            )
+    return problems
 
 
 def balanced_seeds(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Each configuration has finished with every seed that its protocol was run with."""
+    """Each configuration has finished with every seed that its protocol was run with.
+
+    Protocols that differ only in which logits are scored count as one: they share their source.
+    """
+    group_of = _groups(con)
     groups: dict[str, list[Configuration]] = {}
     for each in configurations(con):
-        groups.setdefault(each.fingerprint, []).append(each)
+        groups.setdefault(group_of[each.fingerprint], []).append(each)
     problems = []
-    for fingerprint, members in sorted(groups.items()):
+    for members in sorted(groups.values(), key=lambda members: min(each.fingerprint for each in members)):
         seeds = sorted({cell.seed for each in members for cell in (*each.cells, *each.failed)})
-        where = f" (protocol {fingerprint})" if len(groups) > 1 else ""
         for each in members:
+            where = f" (protocol {each.fingerprint})" if len(group_of) > 1 else ""
             failed = {cell.seed for cell in each.failed}
             missing = [seed for seed in seeds if seed not in each.accuracies]
             if missing:
                 words = _listed(f"{seed} (failed)" if seed in failed else str(seed) for seed in missing)
                 problems.append(f"{each.label}{where}: no result with seed {words}; seeds here are {_listed(seeds)}")
     return problems
+
+
+def _groups(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Fingerprint -> the protocol, up to which logits are scored."""
+    return {fingerprint: up_to_scoring(protocol) for fingerprint, protocol in read_protocols(con).items()}
 
 
 CHECKS: Mapping[str, Callable[[duckdb.DuckDBPyConnection], list[str]]] = {

@@ -12,7 +12,19 @@ from typing import Any
 import duckdb
 
 from analysis import schema
-from analysis.load import ResultsError, rows
+from analysis.load import rows
+from analysis.needs import Needs, read_needs
+from analysis.protocols import (
+    domains_of,
+    flattened,
+    heading_order,
+    headings,
+    mapping,
+    read_protocols,
+    scored_logits,
+    up_to_scoring,
+    value_text,
+)
 
 SOURCE = "source"
 """The method that adapts nothing, to which the others are compared."""
@@ -54,6 +66,7 @@ class Configuration:
         cells: one finished cell a seed, by seed. Where a seed was run more than once (a method's code changes its
             cell ids), the newest.
         failed: cells that failed, by seed.
+        needs: what the method needs beyond the stream; None if the cells are of a version that did not record it.
     """
 
     fingerprint: str
@@ -63,6 +76,7 @@ class Configuration:
     label: str
     cells: tuple[Cell, ...]
     failed: tuple[Cell, ...]
+    needs: Needs = None
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -79,7 +93,10 @@ class Section:
         heading: what sets this protocol apart from the others in the results.
         protocol: the protocol, flattened to text.
         domains: domains of the stream, in the order of the protocol.
-        configurations: those with at least one finished cell, best mean accuracy first.
+        configurations: those with at least one finished cell, best mean accuracy first. `source` may come from the
+            protocol that differs only in which logits are scored.
+        scored: which logits are scored.
+        needs: what the configurations of all sections need beyond the stream, so that all tables explain the same.
     """
 
     fingerprint: str
@@ -87,11 +104,18 @@ class Section:
     protocol: Mapping[str, str]
     domains: tuple[str, ...]
     configurations: tuple[Configuration, ...]
+    scored: str
+    needs: tuple[Needs, ...]
 
     @property
     def sources(self) -> tuple[Configuration, ...]:
         """The configurations that adapt nothing; normally one, none if `source` was not run."""
         return tuple(each for each in self.configurations if each.method == SOURCE)
+
+    @property
+    def lender(self) -> str:
+        """The fingerprint that the source cells were run under, if it is not this one; else empty."""
+        return next((each.fingerprint for each in self.sources if each.fingerprint != self.fingerprint), "")
 
     @property
     def owners(self) -> dict[str, int]:
@@ -110,19 +134,23 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
     grouped: dict[_Key, list[Cell]] = {}
     written: dict[str, None] = {}  # names of settings in the order in which the cells give them
     seen: set[str] = set()
-    for fingerprint, method, backbone, settings, *values in rows(
+    needs: dict[_Key, Needs] = {}
+    for fingerprint, method, backbone, settings, needed, *values in rows(
         con,
         """
-        select fingerprint, method, backbone, settings, cell, sweep, seed, status, reason, accuracy, n_samples, seconds,
-            images_per_second, peak_memory_mib, trainable_parameters, device
+        select fingerprint, method, backbone, settings, needs, cell, sweep, seed, status, reason, accuracy, n_samples,
+            seconds, images_per_second, peak_memory_mib, trainable_parameters, device
         from cells order by started_at, cell
         """,
     ):
         cell = Cell(*values)
-        written |= dict.fromkeys(_mapping(settings))
+        written |= dict.fromkeys(mapping(settings))
+        key = (fingerprint, method, backbone, _canonical(settings))
         if cell.cell not in seen:  # A folder that was copied by hand shows a cell twice; `checks` reports it.
             seen.add(cell.cell)
-            grouped.setdefault((fingerprint, method, backbone, _canonical(settings)), []).append(cell)
+            grouped.setdefault(key, []).append(cell)
+        if needed is not None:
+            needs[key] = read_needs(needed)
     labels = _labels(grouped, list(written))
     made = [
         Configuration(
@@ -134,6 +162,7 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
             # Later cells replace earlier ones of the same seed.
             cells=_by_seed({cell.seed: cell for cell in cells if cell.usable}.values()),
             failed=_by_seed(cell for cell in cells if cell.status == schema.FAILED),
+            needs=needs.get((fingerprint, method, backbone, settings)),
         )
         for (fingerprint, method, backbone, settings), cells in grouped.items()
     ]
@@ -141,43 +170,53 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
 
 
 def sections(con: duckdb.DuckDBPyConnection) -> list[Section]:
-    """The comparable groups that have a finished cell, by heading."""
+    """The comparable groups that have a finished cell, by heading.
+
+    A group without `source` takes over that of the group whose protocol differs only in which logits are scored; a
+    group that holds nothing but the `source` that another takes over is left out. Nothing else crosses protocols.
+    """
+    everything = configurations(con)
     grouped: dict[str, list[Configuration]] = {}
-    for each in configurations(con):
+    for each in everything:
         if each.cells:
             grouped.setdefault(each.fingerprint, []).append(each)
     protocols = {key: value for key, value in read_protocols(con).items() if key in grouped}
-    headings = _headings(protocols)
+    lenders = _lenders(grouped, protocols)
+    borrowed = {key: [each for each in grouped[lender] if each.method == SOURCE] for key, lender in lenders.items()}
+    shown = {
+        key: [*members, *borrowed.get(key, [])]
+        for key, members in grouped.items()
+        if key not in lenders.values() or any(each.method != SOURCE for each in members)
+    }
+    names = headings({key: protocols[key] for key in shown})
     made = [
         Section(
             fingerprint=fingerprint,
-            heading=headings[fingerprint],
+            heading=names[fingerprint],
             protocol=flattened(protocols[fingerprint]),
-            domains=_domains(protocols[fingerprint]),
+            domains=domains_of(protocols[fingerprint]),
             configurations=tuple(sorted(members, key=lambda each: (-_mean_accuracy(each), each.label))),
+            scored=scored_logits(protocols[fingerprint]),
+            needs=tuple(dict.fromkeys(each.needs for each in everything)),
         )
-        for fingerprint, members in grouped.items()
+        for fingerprint, members in shown.items()
     ]
-    return sorted(made, key=lambda each: (each.heading, each.fingerprint))
+    return sorted(made, key=lambda each: (heading_order(each.heading), each.fingerprint))
 
 
-def read_protocols(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
-    """Fingerprint -> protocol, for all cells."""
-    found = rows(con, "select fingerprint, min(protocol) from cells group by fingerprint order by fingerprint")
-    return {fingerprint: _mapping(protocol) for fingerprint, protocol in found}
-
-
-def flattened(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as `outer.inner`, and every value as text."""
-    flat: dict[str, str] = {}
-    for name, value in protocol.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            flat[prefix + name] = ", ".join(_text(each) for each in value)
-        else:
-            flat[prefix + name] = _text(value)
-    return flat
+def _lenders(
+    grouped: Mapping[str, Sequence[Configuration]], protocols: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Fingerprint of a group without `source` -> that of the group whose `source` stands for it, where there is one."""
+    with_source = {key for key, members in grouped.items() if any(each.method == SOURCE for each in members)}
+    owners = {up_to_scoring(protocols[key]): key for key in sorted(with_source, reverse=True)}
+    return {
+        key: owner
+        for key in grouped
+        if key not in with_source
+        and (owner := owners.get(up_to_scoring(protocols[key])))
+        and scored_logits(protocols[key]) != scored_logits(protocols[owner])
+    }
 
 
 def _mean_accuracy(configuration: Configuration) -> float:
@@ -188,29 +227,8 @@ def _by_seed(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     return tuple(sorted(cells, key=lambda cell: (cell.seed, cell.cell)))
 
 
-def _mapping(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ResultsError(
-            f"settings or protocol {text[:80]!r} in a cell.parquet is not a JSON object: delete that cell's folder "
-            "and run the sweep again"
-        )
-    return value
-
-
 def _canonical(settings: str) -> str:
-    return json.dumps(_mapping(settings), sort_keys=True)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(mapping(settings), sort_keys=True)
 
 
 def _labels(keys: Iterable[_Key], order: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -251,39 +269,5 @@ def _centre(settings: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> Ma
 def _value_words(name: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """JSON value -> how a label shows it: short, but such that different values look different."""
     values = {json.dumps(each[name]): each[name] for each in settings if name in each}
-    short = {key: f"{value:.4g}" if isinstance(value, float) else _text(value) for key, value in values.items()}
+    short = {key: f"{value:.4g}" if isinstance(value, float) else value_text(value) for key, value in values.items()}
     return short if len(set(short.values())) == len(short) else {key: key for key in values}
-
-
-def _domains(protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    domains = protocol.get("domains")
-    return tuple(str(each) for each in domains) if isinstance(domains, list) else ()
-
-
-def _headings(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What differs between the protocols; for a single protocol, its benchmark and stream."""
-    flat = {fingerprint: flattened(protocol) for fingerprint, protocol in protocols.items()}
-    names = list(dict.fromkeys(name for each in flat.values() for name in each))
-    if len(flat) == 1:
-        usual: tuple[str, ...] = ("benchmark", "stream", "severity")
-        differing = [name for name in usual if name in names]
-    else:
-        differing = [name for name in names if len({each.get(name) for each in flat.values()}) > 1]
-        # The hash of an order says nothing to a reader if the order has a name, and that differs too.
-        told = [name for name in differing if not name.startswith("stream_order")]
-        differing = told or differing
-    return {
-        fingerprint: ", ".join(f"{_words(name)} {_short(each.get(name, 'not given'))}" for name in differing)
-        or f"protocol {fingerprint}"
-        for fingerprint, each in flat.items()
-    }
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _short(value: str) -> str:
-    """A list of many names by its length and ends."""
-    parts = value.split(", ")
-    return value if len(parts) <= 3 else f"{parts[0]} … {parts[-1]} ({len(parts)})"

@@ -15,10 +15,11 @@ import jinja2
 from analysis import schema, tables
 from analysis.aggregate import leaderboard
 from analysis.checks import CHECKS, Problem, check_results
-from analysis.configurations import configurations, flattened, read_protocols, sections
+from analysis.configurations import configurations, sections
 from analysis.diagnostic_overview import OVERVIEW_NOTE
 from analysis.diagnostics import diagnosis_markdown
 from analysis.load import ResultsError, open_results, rows
+from analysis.protocols import flattened, read_protocols
 from analysis.section_page import MOST_DIAGNOSED, section_page
 from analysis.summary import summary
 
@@ -45,7 +46,7 @@ def report_markdown(con: duckdb.DuckDBPyConnection) -> str:
         parts += [
             f"## {tables.printable(section.heading)}",
             summary(standings),
-            tables.markdown(tables.leaderboard_table(standings)),
+            tables.markdown(tables.leaderboard_table(standings, section)),
             "### Cost",
             tables.markdown(tables.cost_table(section)),
             *diagnosis_markdown(con, section),
@@ -110,7 +111,7 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
         finished=counts.get(schema.DONE, 0),
         failed_count=counts.get(schema.FAILED, 0),
         seeds=rows(con, "select count(distinct seed) from cells where status = 'done'")[0][0],
-        configuration_count=sum(len(section.configurations) for section in found),
+        configuration_count=sum(bool(each.cells) for each in configurations(con)),
         nothing="" if found else _nothing_finished(con),
         pages=[section_page(con, section, number) for number, section in enumerate(found)],
         problems=problems[:MOST_PROBLEMS],

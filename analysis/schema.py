@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"tta_grid_schema_version"
 
 CELLS_FOLDER = "cells"
@@ -23,6 +23,9 @@ FAILED_FOLDER = "failed"
 
 DONE = "done"
 FAILED = "failed"
+
+NEEDS_SEPARATOR = ", "
+"""Between the names in the column `needs` of `cells`."""
 
 
 def _field(name: str, kind: pa.DataType, unit: str, meaning: str, nullable: bool = False) -> pa.Field:
@@ -66,6 +69,27 @@ CELL = pa.schema(
             nullable=True,
         ),
         _field("trainable_parameters", pa.int64(), "1", "numbers that the method updates", nullable=True),
+        _field(
+            "needs",
+            _TEXT,
+            "",
+            "what the method needs beyond the stream with its settings, by commas; empty text if nothing",
+            nullable=True,
+        ),
+        _field(
+            "artefact",
+            _TEXT,
+            "",
+            "hash of what the method prepared of it before the stream; empty text if nothing",
+            nullable=True,
+        ),
+        _field(
+            "scored_logits",
+            _TEXT,
+            "",
+            "which logits are scored: pre-update, perturbed, post-update; as in `protocol`",
+            nullable=True,
+        ),
         _field("device", _TEXT, "", "device that ran the cell"),
         _field("versions", _TEXT, "JSON", "versions of Python and of the packages that computed the result"),
         _field("git_commit", _TEXT, "", "commit of this project; ends in -dirty if files were changed; may be empty"),
@@ -73,7 +97,9 @@ CELL = pa.schema(
     ],
     metadata=_VERSION_METADATA,
 )
-"""One row a cell; nullable columns are empty for failed cells."""
+"""One row a cell. Nullable columns are empty for failed cells, and where an older version wrote the file: versions up
+to 2 have no `needs`, `artefact` and `scored_logits`.
+"""
 
 BATCHES = pa.schema(
     [

@@ -79,7 +79,7 @@ def section_page(con: duckdb.DuckDBPyConnection, section: Section, number: int) 
         section=section,
         anchor=f"protocol-{number + 1}",
         summary=summary(standings),
-        leaderboard=tables.leaderboard_table(standings),
+        leaderboard=tables.leaderboard_table(standings, section),
         cost=tables.cost_table(section),
         dots=picture(lambda theme: plots.leaderboard_figure(standings, theme), f"Mean accuracy: {means}."),
         stream=picture(

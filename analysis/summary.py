@@ -85,6 +85,9 @@ def _below(methods: Sequence[Standing]) -> list[str]:
 
 def _caveats(methods: Sequence[Standing]) -> list[str]:
     said = []
+    best = methods[0].configuration
+    if best.needs:
+        said.append(f"{best.label} needs more than the stream: {join_words(best.needs)}.")
     if len(methods) > 2:
         said.append(
             f"The best of {len(methods)} was picked by the very numbers that are given here, which flatters it."

@@ -12,6 +12,8 @@ from analysis import schema
 from analysis.aggregate import Standing, cost_relative_to_source, leaderboard
 from analysis.configurations import SOURCE, Cell, Configuration, Section, configurations, sections
 from analysis.estimates import Estimate
+from analysis.needs import Needs, need_words, needs_note
+from analysis.protocols import PRE_UPDATE, SCORED
 
 NOT_AVAILABLE = "\u2013"
 MINUS = "\u2212"
@@ -25,6 +27,11 @@ INTERVAL_NOTE = (
 DIFFERENCE_NOTE = "Difference: accuracy minus that of source on the same stream, seed by seed, in percentage points."
 _ONE_SEED = f"{NOT_AVAILABLE} in place of an interval: one seed, so there is none."
 _NO_PAIR = f"{NOT_AVAILABLE} in place of a difference: no finished source cell with the same seed."
+_NEEDS_UNKNOWN = f"{NOT_AVAILABLE} under Needs: written by a version that did not record it."
+_TAKEN_OVER = (
+    "source adapts nothing, so its logits are the same whenever they are scored: where others than pre-update are "
+    "scored, its cells are those of the protocol that differs in nothing else."
+)
 _REFERENCE = "reference"
 
 
@@ -72,24 +79,27 @@ def interval_text(estimate: Estimate, words: Callable[[float], str]) -> str:
     return f"{words(low)} to {words(high)}"
 
 
-def leaderboard_table(standings: Sequence[Standing]) -> Table:
+def leaderboard_table(standings: Sequence[Standing], section: Section | None = None) -> Table:
     """The leaderboard of one section.
 
     Args:
         standings: from `aggregate.leaderboard`.
+        section: what they are of, to say what is scored, and what is needed where only other sections need anything.
     """
-    headers = ("#", "Configuration", "Accuracy %", "95 % interval", "Min to max", "Difference", "Its 95 % interval")
+    needs = _needs_column([each.configuration for each in standings], section)
+    headers = ("Accuracy %", "95 % interval", "Min to max", "Difference", "Its 95 % interval", "Seeds")
     rows = tuple(
         (
             str(each.rank),
             each.configuration.label,
+            *needed,
             percent(each.accuracy.mean),
             interval_text(each.accuracy, percent),
             NOT_AVAILABLE if each.accuracy.count < 2 else f"{percent(each.lowest)} to {percent(each.highest)}",
             *_difference_words(each),
             str(each.accuracy.count),
         )
-        for each in standings
+        for each, needed in zip(standings, needs.cells, strict=True)
     )
     notes = [INTERVAL_NOTE]
     compared = [each for each in standings if each.configuration.method != SOURCE]
@@ -102,23 +112,25 @@ def leaderboard_table(standings: Sequence[Standing]) -> Table:
     if any(each.difference is None for each in compared):
         notes.append(_NO_PAIR)
     return Table(
-        headers=(*headers, "Seeds"),
+        headers=("#", "Configuration", *needs.headers, *headers),
         rows=rows,
-        numeric=(True, False, True, True, True, True, True, True),
+        numeric=(True, False, *(False for _ in needs.headers), True, True, True, True, True, True),
         kinds=tuple(_kind(each) for each in standings),
-        notes=tuple(notes),
+        notes=(*notes, *needs.notes, *_scored_notes(section)),
     )
 
 
 def cost_table(section: Section) -> Table:
     """What each configuration cost; means over seeds."""
+    needs = _needs_column(section.configurations, section)
     several_devices = len({cell.device for each in section.configurations for cell in each.cells}) > 1
     relative = cost_relative_to_source(section)
-    headers = ["Configuration", "Seconds", "Images/s", f"{TIMES} source", "Peak memory MiB", "Trainable parameters"]
+    headers = ["Seconds", "Images/s", f"{TIMES} source", "Peak memory MiB", "Trainable parameters"]
     rows = []
-    for each, ratio in zip(section.configurations, relative, strict=True):
+    for each, ratio, needed in zip(section.configurations, relative, needs.cells, strict=True):
         row = [
             each.label,
+            *needed,
             _mean_text(each, lambda cell: cell.seconds, ",.1f"),
             _mean_text(each, lambda cell: cell.images_per_second, ",.0f"),
             NOT_AVAILABLE if ratio is None else f"{ratio:.2f}",
@@ -131,15 +143,19 @@ def cost_table(section: Section) -> Table:
     notes = [
         "Seconds: wall time of the online loop without loading, mean over seeds. Cells that ran side by side shared "
         "the machine, so only large differences in time mean something."
+        + (" What a method made of its needs before the stream is not in them." if needs.headers else "")
     ]
     if any(ratio is None for ratio in relative):
         notes.append(f"{NOT_AVAILABLE} under {TIMES} source: no source cell in the same sweep on the same device.")
     return Table(
-        headers=(*headers, *(["Device"] if several_devices else [])),
+        headers=("Configuration", *needs.headers, *headers, *(["Device"] if several_devices else [])),
         rows=tuple(rows),
-        numeric=(False, True, True, True, True, True, *([False] if several_devices else [])),
+        numeric=(
+            *(False, *(False for _ in needs.headers)),
+            *(True, True, True, True, True, *([False] if several_devices else [])),
+        ),
         kinds=tuple("reference" if each.method == SOURCE else "" for each in section.configurations),
-        notes=tuple(notes),
+        notes=(*notes, *needs.notes),
     )
 
 
@@ -177,7 +193,7 @@ def markdown(table: Table) -> str:
 
 def leaderboard_markdown(con: duckdb.DuckDBPyConnection) -> str:
     """The leaderboards of all sections as Markdown, each under a heading that says what sets its protocol apart."""
-    boards = [(section.heading, leaderboard_table(leaderboard(section))) for section in sections(con)]
+    boards = [(section.heading, leaderboard_table(leaderboard(section), section)) for section in sections(con)]
     if not boards:
         return "No cell has finished."
     parts = [f"## {_markdown_cell(heading)}\n\n{markdown(replace(board, notes=()))}" for heading, board in boards]
@@ -193,22 +209,26 @@ def leaderboard_latex(con: duckdb.DuckDBPyConnection) -> str:
     """
     tables = []
     for section in sections(con):
+        standings = leaderboard(section)
+        needs = _needs_column([each.configuration for each in standings], section)
         lines = [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_latex_text(section.heading)}. Accuracy in per cent and paired difference to source in "
             r"percentage points, mean over seeds $\pm$ half the 95\,\% Student-t interval.}",
-            r"\begin{tabular}{lrrr}",
+            rf"\begin{{tabular}}{{l{'l' * len(needs.headers)}rrr}}",
             r"\toprule",
-            r"Configuration & Accuracy & Difference & Seeds \\",
+            " & ".join(["Configuration", *needs.headers, "Accuracy", "Difference", r"Seeds \\"]),
             r"\midrule",
         ]
-        for each in leaderboard(section):
+        for each, needed in zip(standings, needs.cells, strict=True):
             difference = "--" if each.difference is None else _latex_estimate(each.difference, points)
             accuracy = _latex_estimate(each.accuracy, percent)
-            label = _latex_text(each.configuration.label)
-            lines.append(rf"{label} & {accuracy} & {difference} & {each.accuracy.count} \\")
-        tables.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+            names = [_latex_text(text) for text in (each.configuration.label, *needed)]
+            lines.append(" & ".join([*names, accuracy, difference, rf"{each.accuracy.count} \\"]))
+        notes = [_latex_text(note) for note in (*needs.notes, *_scored_notes(section))]
+        below = [r"\par\smallskip\footnotesize " + " ".join(notes)] if notes else []
+        tables.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}"]))
     return "\n\n".join(tables) if tables else "% No cell has finished."
 
 
@@ -219,6 +239,43 @@ def printable(text: str) -> str:
 
 def _lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.strip().splitlines())
+
+
+@dataclass(frozen=True, slots=True)
+class _NeedsColumn:
+    """A column that says what each configuration needs beyond the stream; without a header if nothing says it.
+
+    Attributes:
+        headers: none or one.
+        cells: one tuple a configuration, as long as `headers`.
+        notes: what the words mean.
+    """
+
+    headers: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def _needs_column(configurations: Sequence[Configuration], section: Section | None) -> _NeedsColumn:
+    shown = [each.needs for each in configurations]
+    everywhere = shown if section is None else section.needs
+    note = needs_note(everywhere)
+    if not note:
+        return _NeedsColumn((), ((),) * len(shown), ())
+    cells = tuple((_needs_words(needs),) for needs in shown)
+    return _NeedsColumn(("Needs",), cells, (note, *([_NEEDS_UNKNOWN] if None in shown else [])))
+
+
+def _needs_words(needs: Needs) -> str:
+    return NOT_AVAILABLE if needs is None else ", ".join(need_words(needs))
+
+
+def _scored_notes(section: Section | None) -> tuple[str, ...]:
+    """What is scored in a section, if that is not what the network says before the update."""
+    if section is None or section.scored == PRE_UPDATE:
+        return ()
+    meaning = f": {SCORED[section.scored]}" if section.scored in SCORED else ""
+    return (f"Scored logits {section.scored}{meaning}.", *([_TAKEN_OVER] if section.lender else []))
 
 
 def _kind(standing: Standing) -> str:
@@ -253,6 +310,7 @@ _LATEX: dict[str, str] = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\u2026": r"\ldots{}",
+    NOT_AVAILABLE: "--",
     **{letter: "\\" + letter for letter in "&%$#_{}"},
 }
 

@@ -15,6 +15,7 @@ from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.streams import STREAMS
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.registry import methods
+from tta_core.spec import NEEDS, MethodSpec, NetworkKind
 
 Row = dict[str, Any]
 
@@ -22,19 +23,7 @@ Row = dict[str, Any]
 def listing(kind: str) -> list[Row]:
     """One row for each method, backbone, benchmark, stream, shipped sweep or observer."""
     if kind == "methods":
-        return [
-            {
-                "name": spec.name,
-                "title": spec.title,
-                "paper": spec.paper,
-                "changes": spec.changes,
-                "needs": list(spec.needs),
-                "presets": spec.preset_names(),
-                "settings": spec.settings().model_dump(mode="json"),
-                "search": {name: found.model_dump() for name, found in spec.search.items()},
-            }
-            for spec in methods().values()
-        ]
+        return [_method_row(spec) for spec in methods().values()]
     if kind == "sweeps":
         return shipped_sweeps()
     if kind == "diagnostics":
@@ -43,8 +32,61 @@ def listing(kind: str) -> list[Row]:
     return [row.model_dump(mode="json") for row in tables[kind].values()]
 
 
+def _method_row(spec: MethodSpec) -> Row:
+    """What a method is, and by preset what decides whether its numbers may stand beside those of others."""
+    presets = {name: spec.resolve(name, {}) for name in spec.preset_names()}
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "paper": spec.paper,
+        "changes": spec.changes,
+        "network": _NETWORKS.get(spec.network, spec.network),
+        "needs": {need: what for need, what in NEEDS.items() if need in spec.needs},
+        "needs_by_preset": {name: list(spec.needs_of(settings)) for name, settings in presets.items()},
+        "prepares": spec.preparation.artefact if spec.preparation else None,
+        "scored_logits": {name: spec.scores_of(settings) for name, settings in presets.items()},
+        "presets": list(presets),
+        "settings": spec.settings().model_dump(mode="json"),
+        "search": {name: found.model_dump() for name, found in spec.search.items()},
+    }
+
+
+_NETWORKS: Mapping[NetworkKind, str] = {
+    "any": "any with the layers that it adapts",
+    "transformer": "timm's VisionTransformer",
+    "batch-norm": "one with BatchNorm",
+}
+"""Which networks a method takes, for people."""
+
+
+def _method_text(row: Row) -> Row:
+    """The entries of `_method_row` that are not shown as they are."""
+    needed = [", ".join(needs) or "nothing" for needs in row["needs_by_preset"].values()]
+    needs = "; ".join(f"{need} ({what})" for need, what in row["needs"].items()) or "nothing beyond the stream"
+    if len(set(needed)) > 1:
+        needs += f"; with {_by_value(dict(zip(row['presets'], needed, strict=True)))}"
+    return row | {
+        "needs": needs,
+        "prepares": row["prepares"] or "nothing",
+        "scored_logits": _by_value(row["scored_logits"]),
+    }
+
+
+def _by_value(by_preset: Mapping[str, str]) -> str:
+    """What presets give: the value alone if all give the same, else each value with its presets."""
+    presets: dict[str, list[str]] = {}
+    for preset, value in by_preset.items():
+        presets.setdefault(value, []).append(preset)
+    if len(presets) == 1:
+        return next(iter(presets))
+    return ", ".join(f"{'/'.join(names)}: {value}" for value, names in presets.items())
+
+
 _SHOWN = {
-    "methods": ("title", "changes", "needs", "presets", "settings", "paper"),
+    "methods": (
+        *("title", "changes", "network", "needs", "prepares", "scored_logits"),
+        *("presets", "settings", "paper"),
+    ),
     "backbones": ("title", "pretraining", "classes", "clean_accuracy", "image_size", "mean", "std", "source", "sha256"),
     "benchmarks": (
         *("title", "classes", "domains", "held_out_domains", "images_per_domain", "severities", "crops", "files"),
@@ -59,7 +101,7 @@ _SHOWN = {
 def listing_text(kind: str) -> str:
     """The rows for people: a name, and what belongs to it below."""
     blocks = []
-    for row in listing(kind):
+    for row in map(_method_text, listing(kind)) if kind == "methods" else listing(kind):
         lines = [f"  {key:<18}{_plain(row[key])}" for key in _SHOWN[kind]]
         blocks.append("\n".join([row["name"], *lines]))
     return "\n\n".join(blocks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from grid.store import CellState, ResultStore
 from grid.sweep import Resources, Sweep
 from tta_core.config import RunConfig
 from tta_core.registry import backbone_spec, method_spec
+from tta_core.spec import NEEDS
 
 STARTUP_SECONDS = 20.0
 """Starting Ray and importing torch in the first workers: until the first cell of the quickstart, on two cores."""
@@ -43,6 +44,7 @@ class Plan:
         seconds: cell id -> estimated seconds of its loop, for all cells.
         estimate: time for the cells that are left.
         duplicates, excluded: see `grid.expand.Expansion`.
+        needs: what cells need beyond the stream -> the methods that need it.
     """
 
     sweep: Sweep
@@ -53,6 +55,7 @@ class Plan:
     estimate: Estimate
     duplicates: int
     excluded: int
+    needs: dict[str, list[str]]
 
     @property
     def to_run(self) -> dict[str, RunConfig]:
@@ -71,7 +74,9 @@ class Plan:
         totals += [f"{self.duplicates} combinations are the same cell as another"] if self.duplicates else []
         totals += [f"{self.excluded} combinations are excluded"] if self.excluded else []
         estimate = f"about {duration(self.estimate.seconds)} ({self.estimate.basis})"
-        return "\n".join([*lines, "", "; ".join(totals), estimate])
+        needed = "; ".join(f"{need} ({', '.join(who)})" for need, who in self.needs.items())
+        beyond = [f"beyond the stream: {needed}"] if needed else []
+        return "\n".join([*lines, "", "; ".join(totals), *beyond, estimate])
 
     def as_json(self) -> str:
         """The plan for machines."""
@@ -81,6 +86,7 @@ class Plan:
                 "state": self.states.get(cell, "new"),
                 "exists": self.states.get(cell) == "done",
                 "estimated_seconds": round(self.seconds[cell], 2),
+                "needs": list(config.needs()),
                 "config": config.model_dump(mode="json"),
             }
             for cell, config in self.cells.items()
@@ -92,6 +98,7 @@ class Plan:
                 "to_run": len(self.to_run),
                 "duplicates": self.duplicates,
                 "excluded": self.excluded,
+                "needs": self.needs,
                 "estimated_seconds": round(self.estimate.seconds, 1),
                 "estimate_basis": self.estimate.basis,
                 "cells": cells,
@@ -127,7 +134,15 @@ def make_plan(sweep: Sweep, store: ResultStore) -> Plan:
         estimate=Estimate(wall, f"{basis}; {slots} at once on this machine"),
         duplicates=expansion.duplicates,
         excluded=expansion.excluded,
+        needs=_needs(expansion.cells.values()),
     )
+
+
+def _needs(cells: Iterable[RunConfig]) -> dict[str, list[str]]:
+    """What cells need beyond the stream, in the order of `NEEDS` -> the methods that need it."""
+    found = [(config.method, config.needs()) for config in cells]
+    who = {need: list(dict.fromkeys(method for method, needs in found if need in needs)) for need in NEEDS}
+    return {need: methods for need, methods in who.items() if methods}
 
 
 def cell_labels(cells: Mapping[str, RunConfig]) -> dict[str, str]:

@@ -35,6 +35,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "images_per_second": result.images_per_second,
         "peak_memory_mib": result.peak_memory_mib,
         "trainable_parameters": result.trainable_parameters,
+        "artefact": result.artefact,
         "device": result.device,
         "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),
         "started_at": result.started_at,
@@ -56,6 +57,7 @@ def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str
         "status": schema.FAILED,
         "reason": reason,
         "n_samples": 0,
+        "artefact": "",
         "device": "",
         "versions": json.dumps({name: version(name) for name in RECORDED_PACKAGES}),
         "started_at": started_at,
@@ -64,6 +66,7 @@ def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str
 
 
 def _config_columns(config: RunConfig, *, sweep: str, git_commit: str) -> dict[str, Any]:
+    protocol = config.protocol()
     return {
         "cell": config.cell_id(),
         "sweep": sweep,
@@ -79,7 +82,9 @@ def _config_columns(config: RunConfig, *, sweep: str, git_commit: str) -> dict[s
         "batch_size": config.batch_size,
         "seed": config.seed,
         "fingerprint": config.fingerprint(),
-        "protocol": json.dumps(config.protocol(), sort_keys=True),
+        "protocol": json.dumps(protocol, sort_keys=True),
+        "needs": schema.NEEDS_SEPARATOR.join(config.needs()),
+        "scored_logits": protocol["scored_logits"],
         "config": config.model_dump_json(),
         "git_commit": git_commit,
     }

@@ -18,6 +18,7 @@ MAX_POINTS = 200
 TAGS = (
     *("cell", "sweep", "method", "preset", "backbone", "pretraining", "benchmark", "stream", "seed"),
     *("fingerprint", "stream_order", "status", "reason", "device", "git_commit", "versions"),
+    *("needs", "artefact", "scored_logits"),
 )
 FINAL_METRICS = ("accuracy", "accuracy5", "seconds", "images_per_second", "peak_memory_mib", "trainable_parameters")
 
@@ -66,7 +67,8 @@ def read_tracked_cell(store: ResultStore, cell: str) -> TrackedCell:
     started = round(row["started_at"].timestamp() * 1000)
     return TrackedCell(
         status=row["status"],
-        tags={name: str(row[name]) for name in TAGS},
+        # Files of older versions lack columns.
+        tags={name: str(row[name]) for name in TAGS if row.get(name) is not None},
         params={name: str(value) for name, value in (config | settings).items()},
         metrics=metrics,
         artefacts=artefacts,

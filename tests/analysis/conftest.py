@@ -127,6 +127,7 @@ class ResultsFolder:
     ) -> dict[str, Any]:
         self.written += 1
         stated = {"benchmark": "digits-c v1", "severity": 5, "stream": "mixed", "domains": ["snow", "fog"]} | protocol
+        scored = stated.get("scored_logits", "pre-update")
         name = "-".join(
             [method, *(f"{key}{value}" for key, value in settings.items()), str(stated["stream"]), str(seed)]
         )
@@ -145,11 +146,14 @@ class ResultsFolder:
             "samples_per_domain": 1,
             "batch_size": 64,
             "seed": seed,
-            "fingerprint": f"print-{stated['stream']}",
+            "fingerprint": f"print-{stated['stream']}" + ("" if scored == "pre-update" else f"-{scored}"),
             "protocol": json.dumps(stated),
             "config": "{}",
             "reason": "",
             "n_samples": n_samples,
+            "needs": "",
+            "artefact": "",
+            "scored_logits": scored,
             "device": "cpu",
             "versions": json.dumps({"python": "3.11.9"}),
             "git_commit": "abc123",

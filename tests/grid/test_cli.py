@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import tta_core
 from grid.cli import main
+from grid.listing import _by_value
 from grid.store import ResultStore
 
 
@@ -77,6 +78,28 @@ def test_lists_name_everything_in_text_and_json(kind):
     text = call("list", kind).output
     assert rows
     assert all(row["name"] in text for row in rows)
+
+
+def test_methods_are_listed_with_what_decides_whether_they_may_be_compared():
+    rows = {row["name"]: row for row in json.loads(call("list", "methods", "--json").output)}
+    imse = rows["imse"]
+    assert imse["needs"] == {"source images": "clean, unlabelled images of the source"}
+    assert set(imse["needs_by_preset"]) == set(imse["scored_logits"]) == set(imse["presets"])
+    assert imse["needs_by_preset"]["official"] == ["source images"]
+    assert "descriptor" in imse["prepares"]
+    assert imse["network"] == "timm's VisionTransformer"
+    tent = rows["tent"]
+    assert (tent["needs"], tent["prepares"]) == ({}, None)
+    assert set(tent["scored_logits"].values()) == {"pre-update"}
+    text = call("list", "methods").output
+    assert "source images (clean, unlabelled images of the source)" in text
+    assert f"prepares          {imse['prepares']}" in text
+
+
+def test_what_presets_share_is_said_once():
+    assert _by_value({"recommended": "pre-update", "paper": "pre-update"}) == "pre-update"
+    by_preset = {"recommended": "pre-update", "paper": "perturbed", "official": "perturbed"}
+    assert _by_value(by_preset) == "recommended: pre-update, paper/official: perturbed"
 
 
 def test_query_gives_a_table_csv_and_json(results):

@@ -7,6 +7,7 @@ import pytest
 import tta_core
 from grid.plan import cell_labels, duration, make_plan
 from grid.store import ResultStore
+from grid.sweep import Sweep
 
 
 def test_a_plan_needs_no_folder_and_makes_none(tiny_sweep, tmp_path):
@@ -50,6 +51,26 @@ def test_labels_name_what_varies_and_nothing_else(tiny_sweep, store):
         "moetta num_experts=2 seed=0",
         "moetta num_experts=3 seed=0",
     ]
+
+
+def test_a_plan_says_what_cells_need_beyond_the_stream(store):
+    sweep = Sweep(
+        sweep="needy",
+        base={"samples_per_domain": 8},
+        grid={"method": ["source", "imse"], "imse.retrieval": ["none", "top1"]},
+        seeds=(0, 1),
+    )
+    plan = make_plan(sweep, store)
+    assert plan.needs == {"source images": ["imse"]}
+    assert "\nbeyond the stream: source images (imse)\n" in plan.as_text()
+    told = json.loads(plan.as_json())
+    assert told["needs"] == {"source images": ["imse"]}
+    assert [cell["needs"] for cell in told["cells"]].count(["source images"]) == 2
+    assert [cell["needs"] for cell in told["cells"]].count([]) == 4
+
+
+def test_a_plan_of_what_needs_nothing_says_nothing_of_it(tiny_sweep, store):
+    assert "beyond the stream" not in make_plan(tiny_sweep, store).as_text()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (42.4, "0:42"), (725, "12:05"), (11220, "3:07:00")])

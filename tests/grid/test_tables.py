@@ -1,12 +1,14 @@
 """Result tables, as they are before they are written."""
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 
 import tta_core
 from analysis import schema
-from grid.tables import result_tables
+from grid.tables import failure_table, result_tables
+from tta_core.config import RunConfig
 
 SMALL = {"preset": "digits-c", "severity": 4, "samples_per_domain": 20, "domains": ["fog", "contrast"]}
 
@@ -41,6 +43,28 @@ def test_every_measurement_is_a_row_in_its_place(result, tables):
     assert stored == [tuple(getattr(one, place) for place in places) for one in result.measurements]
     assert {row["step"] for row in rows if row["quantity"] == "load_balance"} == {0, 2, 4, 5}
     assert all(math.isfinite(row["value"]) for row in rows)
+
+
+def test_a_cell_says_what_its_method_needs_and_what_is_scored(tables):
+    row = tables["cell"].to_pylist()[0]
+    assert (row["needs"], row["artefact"], row["scored_logits"]) == ("", "", "pre-update")
+
+
+@pytest.mark.parametrize(
+    ("settings", "needs"), [({}, "source images"), ({"retrieval": "none"}, "")], ids=["needy", "not"]
+)
+def test_needs_are_those_of_the_settings_and_the_artefact_is_named(settings, needs):
+    result = tta_core.run({"method": "imse", "settings": {"source_samples": 20} | settings} | SMALL)
+    row = result_tables(result, sweep="s", git_commit="")["cell"].to_pylist()[0]
+    assert (row["needs"], row["artefact"]) == (needs, result.artefact)
+    assert bool(result.artefact) == bool(needs)
+
+
+def test_a_failed_cell_says_what_its_method_needs():
+    config = RunConfig.from_values({"method": "imse"} | SMALL)
+    table = failure_table(config, "no luck", sweep="s", git_commit="", started_at=datetime.now(UTC))
+    row = table.to_pylist()[0]
+    assert (row["needs"], row["artefact"], row["scored_logits"]) == ("source images", "", "pre-update")
 
 
 def test_a_cell_without_diagnostics_has_an_empty_table():

@@ -1,5 +1,6 @@
 """MLflow mirrors the store: each cell once, whatever happened to earlier drivers."""
 
+import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -51,6 +52,8 @@ def test_a_launch_is_a_parent_and_its_cells_are_children(store, tiny_sweep, resu
     assert first.data.metrics["accuracy/fog"] == results[0].domain_accuracy["fog"]
     assert first.data.params["severity"] == "4"
     assert first.data.tags["method"] == "source"
+    assert (first.data.tags["needs"], first.data.tags["artefact"]) == ("", "")
+    assert first.data.tags["scored_logits"] == "pre-update"
     history = client.get_metric_history(first.info.run_id, "accuracy_so_far")
     assert history[-1].step == results[0].n_samples
     assert history[-1].value == pytest.approx(results[0].accuracy)
@@ -74,6 +77,18 @@ def test_repeating_a_launch_adds_nothing_and_catches_up_with_what_is_missing(sto
         pass
     _, _, children = runs(mirror)
     assert sorted(run.data.tags["cell"] for run in children) == sorted(result.cell for result in results)
+
+
+def test_cells_of_an_older_version_are_logged_without_what_they_lack(store, tiny_sweep, results):
+    write(store, results[0])
+    file = store.cell_folder(results[0].cell) / "cell.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["needs", "artefact", "scored_logits"]), file)
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        pass
+    assert mirror.problem is None
+    _, _, (run,) = runs(mirror)
+    assert run.data.tags["method"] == "source"
+    assert "needs" not in run.data.tags
 
 
 def test_what_a_killed_driver_left_open_is_ended(store, tiny_sweep, results):

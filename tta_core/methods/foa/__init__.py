@@ -1,0 +1,1 @@
+"""Prompts found by an evolution strategy, and activation shifting: adaptation without back-propagation."""

@@ -115,6 +115,22 @@ BACKBONES: dict[str, BackboneSpec] = {
             sha256="b48039b5c12ee8982803f813fe0f6e2a4aef6b568787269c3372279517ae6d3d",
             clean_accuracy=0.984427,
         ),
+        BackboneSpec(
+            name="digits-resnet-supervised",
+            title="tiny ResNet with BatchNorm, trained with labels",
+            pretraining="supervised",
+            source="embedded:resnet-supervised",
+            weights="digits_resnet_supervised.safetensors",
+            sha256="ca42c69f1a603dd9948e32be7535dbdac4bb99ed8fcc8abdb3c5433abb8cc291",
+            num_classes=10,
+            image_size=32,
+            mean=HALF[0],
+            std=HALF[1],
+            clean_accuracy=0.995551,
+            classes="digits",
+            kinds=("batch-norm",),
+            forward_ms=0.35,
+        ),
         _imagenet(
             "vit_base_patch16_224.augreg2_in21k_ft_in1k", "ViT-B/16 of the MoETTA, FOA and MGTTA tables", VIT_B_MS
         ),

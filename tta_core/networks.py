@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tta_core.embedded.network import WEIGHTS_FOLDER, build_digits_vit
+from tta_core.embedded.network import WEIGHTS_FOLDER, build_digits_network
 from tta_core.errors import InputError
 from tta_core.spec import BackboneSpec
 from tta_core.weights import EMBEDDED, FILE, local_weights, weights_missing
@@ -35,7 +35,7 @@ def load_backbone(spec: BackboneSpec) -> nn.Module:
     kind, _, name = spec.source.partition(":")
     if kind == EMBEDDED:
         file = WEIGHTS_FOLDER / spec.weights
-        return _filled(spec, build_digits_vit(name), _shipped_weights(file, spec.sha256), file)
+        return _filled(spec, build_digits_network(name), _shipped_weights(file, spec.sha256), file)
     found = local_weights(spec)
     if found is not None:
         network = timm.create_model(name, pretrained=False, num_classes=spec.num_classes, **spec.options)

@@ -32,7 +32,7 @@ def test_a_shipped_backbone_is_a_float32_network_in_eval_mode(name):
 def test_the_table_and_the_training_agree(name):
     spec = BACKBONES[name]
     assert (spec.mean, spec.std) == (MEAN, STD)
-    assert weights_file(spec.pretraining).name == spec.weights
+    assert weights_file(spec.source.removeprefix("embedded:")).name == spec.weights
 
 
 @pytest.mark.parametrize("name", TIMM)

@@ -1,1 +1,1 @@
-"""The three small networks that ship with this package, and how they were made."""
+"""The four small networks that ship with this package, and how they were made."""

@@ -1,4 +1,4 @@
-"""The network of the embedded backbones: one small vision transformer with three kinds of head and norm layout."""
+"""The networks of the embedded backbones: a vision transformer with three heads, a residual network with BatchNorm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,14 +17,42 @@ from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.errors import unknown_name
 
 PRETRAININGS: tuple[str, ...] = ("supervised", "mae", "text-prototype")
+"""Pretrainings of the vision transformer."""
+
+RESNET = "resnet-supervised"
+NETWORKS: tuple[str, ...] = (*PRETRAININGS, RESNET)
+"""Names of all embedded networks, in the backbone table after `embedded:`."""
+
 CLASS_NAMES = BENCHMARKS["digits-c"].class_names
 MEAN = STD = (0.5, 0.5, 0.5)
-"""Normalisation of inputs in [0, 1], the same for all three."""
+"""Normalisation of inputs in [0, 1], the same for all."""
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 TEXT_DIM = 64
 LARGEST_SCALE = math.log(100.0)
 """Upper limit of the logarithm of the learned scale, as in CLIP."""
+
+
+def build_digits_network(name: str) -> nn.Module:
+    """Builds the network of a name in `NETWORKS`, with fresh weights from torch's global generator.
+
+    Raises:
+        InputError: if there is no such network.
+    """
+    if name not in NETWORKS:
+        raise unknown_name("network of the embedded backbone", name, NETWORKS)
+    return build_digits_resnet() if name == RESNET else build_digits_vit(name)
+
+
+def build_digits_resnet() -> ResNet:
+    """Builds timm's ResNet with one basic block in each of four stages, for images of 32 pixels (173 k parameters).
+
+    There is no pooling after the first convolution, so the last stage still has four pixels: enough for batch
+    statistics of a single image.
+    """
+    network = ResNet(BasicBlock, layers=(1, 1, 1, 1), channels=(16, 32, 64, 64), num_classes=len(CLASS_NAMES))
+    network.maxpool = nn.Identity()
+    return network
 
 
 def build_digits_vit(pretraining: str) -> VisionTransformer:
@@ -58,15 +87,15 @@ def build_digits_vit(pretraining: str) -> VisionTransformer:
     return network
 
 
-def weights_file(pretraining: str, folder: Path = WEIGHTS_FOLDER) -> Path:
-    """Path of the weights of a pretraining; the shipped ones unless `folder` says otherwise.
+def weights_file(name: str, folder: Path = WEIGHTS_FOLDER) -> Path:
+    """Path of the weights of an embedded network; the shipped ones unless `folder` says otherwise.
 
     Raises:
-        InputError: if there is no such pretraining.
+        InputError: if there is no such network.
     """
-    if pretraining not in PRETRAININGS:
-        raise unknown_name("pretraining of the embedded backbone", pretraining, PRETRAININGS)
-    return folder / f"digits_vit_{pretraining.replace('-', '_')}.safetensors"
+    if name not in NETWORKS:
+        raise unknown_name("network of the embedded backbone", name, NETWORKS)
+    return folder / f"digits_{'' if name == RESNET else 'vit_'}{name.replace('-', '_')}.safetensors"
 
 
 class TextPrototypeHead(nn.Module):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.data.digits import load_digits
-from tta_core.embedded.network import MEAN, PRETRAININGS, STD, WEIGHTS_FOLDER, build_digits_vit, weights_file
+from tta_core.embedded.network import MEAN, NETWORKS, RESNET, STD, WEIGHTS_FOLDER, build_digits_network, weights_file
 
 RECIPE_VERSION = 1
 """Raised whenever the same seed would give other weights."""
@@ -70,11 +70,11 @@ class Recipe:
     mask_share: float = 0.5
 
 
-def train_backbone(pretraining: str, *, seed: int = 0, recipe: Recipe | None = None) -> VisionTransformer:
+def train_backbone(name: str, *, seed: int = 0, recipe: Recipe | None = None) -> nn.Module:
     """Trains one embedded backbone; the same seed gives the same weights on the same machine and library versions.
 
     Args:
-        pretraining: "supervised", "mae" or "text-prototype".
+        name: a name in `NETWORKS`.
         seed: seed of the initial weights, the order of the images and the augmentation.
         recipe: lengths and strengths; the published ones unless given.
 
@@ -82,16 +82,17 @@ def train_backbone(pretraining: str, *, seed: int = 0, recipe: Recipe | None = N
         The network in eval mode, float32.
 
     Raises:
-        InputError: if there is no such pretraining.
+        InputError: if there is no such network.
     """
     recipe = recipe or Recipe()
     with _reproducible(seed):
-        network = build_digits_vit(pretraining)
+        network = build_digits_network(name)
         images, labels = load_digits("train")
         inputs, targets = to_inputs(images), torch.from_numpy(labels)
         generator = torch.Generator().manual_seed(seed)
         epochs = recipe.epochs
-        if pretraining == "mae":
+        if name == "mae":
+            assert isinstance(network, VisionTransformer)
             _pretrain_masked(network, inputs, recipe, generator)
             epochs = recipe.fine_tune_epochs
 
@@ -99,8 +100,26 @@ def train_backbone(pretraining: str, *, seed: int = 0, recipe: Recipe | None = N
             return functional.cross_entropy(network(augment(inputs[chosen], recipe, generator)), targets[chosen])
 
         network.train()
-        _optimise(list(network.parameters()), loss, len(inputs), epochs, recipe, generator, pretraining)
+        _optimise(list(network.parameters()), loss, len(inputs), epochs, recipe, generator, name)
+        if name == RESNET:
+            measure_statistics(network, inputs)
     return network.eval()
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, inputs: Tensor) -> None:
+    """Sets the running statistics of BatchNorm layers to those of inputs `(n, 3, 32, 32)`, taken as one batch.
+
+    The average that training leaves is one over changing weights, with the two images of the last, short batch.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # The plain mean over all batches since the reset, of which there is one.
+    network.train()(inputs)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
 
 
 def to_inputs(images: NDArray[np.uint8]) -> Tensor:
@@ -245,19 +264,23 @@ def clean_accuracy(network: nn.Module) -> float:
     return float((network(to_inputs(images)).argmax(dim=1).numpy() == labels).mean())
 
 
-def write_weights(network: VisionTransformer, path: Path, *, pretraining: str, seed: int) -> float:
+def write_weights(network: nn.Module, path: Path, *, pretraining: str, seed: int) -> float:
     """Rounds the weights to half precision, measures them and writes them with what they are.
 
     Args:
         network: the trained network; its weights are rounded in place, so that it is what the file holds.
         path: the file to write.
-        pretraining: how the network was trained.
+        pretraining: which network it is, a name in `NETWORKS`.
         seed: the seed that it was trained with.
 
     Returns:
         The clean accuracy of the rounded weights, in [0, 1].
     """
-    halves = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
+    # Counters of BatchNorm are whole numbers and stay so.
+    halves = {
+        name: (value.detach().half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
     network.load_state_dict(halves)
     accuracy = clean_accuracy(network)
     metadata = {
@@ -304,13 +327,13 @@ def _make(pretraining: str, seed: int, folder: Path) -> str:
     accuracy = write_weights(network, path, pretraining=pretraining, seed=seed)
     seconds, content = time.process_time() - started, path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return f"{pretraining:<16}{100 * accuracy:>13.2f}%{len(content) / 1000:>11.0f}{seconds:>13.1f}  {digest}\n"
+    return f"{pretraining:<18}{100 * accuracy:>13.2f}%{len(content) / 1000:>11.0f}{seconds:>13.1f}  {digest}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, writes and reports the backbones that the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tta_core.embedded.train", description=__doc__)
-    parser.add_argument("--pretraining", choices=[*PRETRAININGS, "all"], default="all", help="which (default: all)")
+    parser.add_argument("--pretraining", choices=[*NETWORKS, "all"], default="all", help="which (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     parser.add_argument("--output", type=Path, default=WEIGHTS_FOLDER, help="folder (default: the shipped weights)")
     options = parser.parse_args(arguments)
@@ -323,8 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not os.access(options.output, os.W_OK):
         parser.error(f"argument --output: may not write to {options.output}: give a folder that you may write to")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    sys.stdout.write("pretraining     clean accuracy  kilobytes  CPU seconds  sha256\n")
-    for pretraining in PRETRAININGS if options.pretraining == "all" else (options.pretraining,):
+    sys.stdout.write("pretraining       clean accuracy  kilobytes  CPU seconds  sha256\n")
+    for pretraining in NETWORKS if options.pretraining == "all" else (options.pretraining,):
         try:
             sys.stdout.write(_make(pretraining, options.seed, options.output))
         except OSError as error:

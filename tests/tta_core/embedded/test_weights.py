@@ -14,11 +14,20 @@ from tta_core.data.corruptions import corrupt
 from tta_core.data.digits import load_digits
 from tta_core.data.domains import CORRUPTIONS
 from tta_core.embedded import train
-from tta_core.embedded.network import CLASS_NAMES, PRETRAININGS, build_digits_vit, text_prototypes, weights_file
+from tta_core.embedded.network import (
+    CLASS_NAMES,
+    NETWORKS,
+    RESNET,
+    build_digits_network,
+    build_digits_resnet,
+    build_digits_vit,
+    text_prototypes,
+    weights_file,
+)
 from tta_core.embedded.train import RECIPE_VERSION, Recipe, clean_accuracy, to_inputs, train_backbone, write_weights
 from tta_core.errors import InputError
 
-FLOORS = {"supervised": 0.965, "mae": 0.97, "text-prototype": 0.97}
+FLOORS = {"supervised": 0.965, "mae": 0.97, "text-prototype": 0.97, RESNET: 0.985}
 SHORT = Recipe(epochs=1, mae_epochs=1, fine_tune_epochs=1)
 
 
@@ -29,7 +38,7 @@ def metadata_of(path):
 
 
 def shipped(pretraining):
-    network = build_digits_vit(pretraining)
+    network = build_digits_network(pretraining)
     network.load_state_dict(load_file(weights_file(pretraining)))
     return network.eval()
 
@@ -48,7 +57,7 @@ def mean_accuracy(network, images, labels, severity, indices):
     return float(hits(network, images, labels, severity, indices).mean())
 
 
-@pytest.mark.parametrize("pretraining", PRETRAININGS)
+@pytest.mark.parametrize("pretraining", NETWORKS)
 def test_shipped_weights_reach_their_stated_clean_accuracy(pretraining):
     stated = metadata_of(weights_file(pretraining))
     assert stated["pretraining"] == pretraining
@@ -60,12 +69,14 @@ def test_shipped_weights_reach_their_stated_clean_accuracy(pretraining):
     assert measured > FLOORS[pretraining]
 
 
-@pytest.mark.parametrize("pretraining", PRETRAININGS)
+@pytest.mark.parametrize("pretraining", NETWORKS)
 def test_shipped_weights_are_small_and_finite(pretraining):
     path = weights_file(pretraining)
-    assert path.stat().st_size < 350_000
+    assert path.stat().st_size < 360_000
     tensors = load_file(path)
-    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    assert all(
+        tensor.dtype == torch.float16 for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")
+    )
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
@@ -97,6 +108,30 @@ def test_the_three_differ_in_where_the_norms_are(pretraining, norms):
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_the_residual_network_has_batch_norm_with_more_than_one_value_of_each_channel():
+    network = build_digits_resnet()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    seen = []
+    for norm in norms:
+        norm.register_forward_hook(lambda _module, given, _output: seen.append(given[0].shape[-2:].numel()))
+    assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert len(seen) == len(norms) == 13
+    assert min(seen) == 4
+    assert 100_000 < sum(parameter.numel() for parameter in network.parameters()) < 200_000
+
+
+def test_running_statistics_are_those_of_all_training_images():
+    network, inputs = shipped(RESNET), to_inputs(load_digits("train")[0])
+    seen = {}
+    network.bn1.register_forward_hook(lambda _module, given, _output: seen.update(inputs=given[0]))
+    with torch.inference_mode():
+        network(inputs)
+    mean, variance = seen["inputs"].mean((0, 2, 3)), seen["inputs"].transpose(0, 1).flatten(1).var(dim=1)
+    # The file has half the digits.
+    assert torch.allclose(network.bn1.running_mean, mean, atol=2e-3)
+    assert torch.allclose(network.bn1.running_var, variance, rtol=5e-3)
+
+
 def test_text_prototypes_are_distinct_unit_vectors_and_not_trained():
     network = build_digits_vit("text-prototype")
     prototypes = network.head.prototypes
@@ -108,13 +143,13 @@ def test_text_prototypes_are_distinct_unit_vectors_and_not_trained():
 
 
 def test_an_unknown_pretraining_is_an_input_error():
-    for function in (build_digits_vit, weights_file, train_backbone):
+    for function in (build_digits_network, build_digits_vit, weights_file, train_backbone):
         with pytest.raises(InputError, match="Did you mean 'supervised'"):
             function("supervisd")
 
 
 # The path of "supervised" is part of that of "mae".
-@pytest.mark.parametrize("pretraining", ["mae", "text-prototype"])
+@pytest.mark.parametrize("pretraining", ["mae", "text-prototype", RESNET])
 def test_the_script_runs_and_is_reproducible(pretraining, tmp_path):
     contents = []
     for name in ("a", "b"):
@@ -127,11 +162,23 @@ def test_the_script_runs_and_is_reproducible(pretraining, tmp_path):
         write_weights(network, path, pretraining=pretraining, seed=1)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
-    loaded = build_digits_vit(pretraining)
+    loaded = build_digits_network(pretraining)
     loaded.load_state_dict(load_file(tmp_path / "a"))
     assert float(metadata_of(tmp_path / "a")["clean_accuracy"]) == pytest.approx(
         clean_accuracy(loaded.eval()), abs=1e-5
     )
+
+
+def test_statistics_are_measured_without_changing_anything_else():
+    torch.manual_seed(0)
+    network = build_digits_resnet()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    inputs = torch.randn(6, 3, 32, 32)
+    train.measure_statistics(network, inputs)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert torch.allclose(network.bn1.running_mean, network.conv1(inputs).mean((0, 2, 3)), atol=1e-6)
+    assert network.bn1.momentum == 0.1
 
 
 def test_training_learns():

@@ -1,0 +1,1 @@
+"""Statistics of BatchNorm layers from the test batch."""

@@ -1,0 +1,45 @@
+"""BN-Adapt: normalises with statistics of the test batch in BatchNorm layers; trains nothing.
+
+Papers: Nado et al. 2020 (the batch alone) and Schneider et al., NeurIPS 2020 (blended with the source's; equation 1).
+Deviations: a channel with a single value in the batch keeps the source's statistics; `running` is neither paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tta_core.adapters.batch_norm import BlendedBatchNorm, RunningBatchNorm, StreamBatchNorm, replace_batch_norms
+from tta_core.method import Method
+from tta_core.methods.bn_adapt.spec import BNAdaptSettings
+
+
+class BNAdapt(Method[BNAdaptSettings]):
+    """Predicts with adapted statistics; what is scored has the batch's own say in it.
+
+    Attributes:
+        layers: the layers that replaced BatchNorm, by qualified name.
+    """
+
+    def prepare(self) -> None:
+        """Replaces every BatchNorm layer."""
+        self.layers: Mapping[str, StreamBatchNorm] = replace_batch_norms(self.network, "bn-adapt", self._layer)
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
+        """There is nothing to train."""
+        return
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the logits `(batch, classes)` under the adapted statistics."""
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        self.record = {"selected": torch.tensor(0)}
+        return logits
+
+    def _layer(self, norm: _BatchNorm) -> StreamBatchNorm:
+        if self.settings.statistics == "blend":
+            return BlendedBatchNorm(norm, self.settings.source_weight)
+        return RunningBatchNorm(norm, self.settings.momentum)

@@ -166,7 +166,7 @@ class BackboneSpec(Frozen):
     Attributes:
         name: full name; for timm models `architecture.tag`, never a bare architecture.
         pretraining: how the weights were made.
-        source: where the network comes from. `embedded:<pretraining>`: shipped with this package.
+        source: where the network comes from. `embedded:<network>`: shipped with this package.
             `timm:<architecture.tag>`: weights from a file of the user, else from the hub. `file:<architecture>`: a timm
             architecture with weights from a file of the user only.
         weights: name of the weights file; of a file of the user without its suffix, see `tta_core.weights`.

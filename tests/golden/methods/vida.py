@@ -44,7 +44,7 @@ class ViDAFollower(Follower):
             "warm_up": False,
             "views": hyper["views"],
             "uncertainty_threshold": hyper["unc_thr"],
-            "loss": "symmetric" if SYMMETRIC in words["loss"] else "teacher",
+            "loss": "symmetric" if SYMMETRIC in words["loss"] else "one_directional",
             "ema": hyper["ema_model"],
             "adapter_ema": hyper["ema_vida"],
             "restore_probability": hyper.get("restore_probability", 0.0),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tta_core.adapters.lowrank import adapter_parameters, add_low_rank, low_rank_layers
-from tta_core.losses import soft_cross_entropy, widened
+from tta_core.losses import soft_cross_entropy, symmetric_cross_entropy, widened
 from tta_core.method import Artefact, Context, Method
 from tta_core.methods.vida.spec import ViDASettings
 from tta_core.methods.vida.warm_up import warmed_up_adapters
@@ -29,6 +29,8 @@ class ViDA(Method[ViDASettings]):
         scales: factors of the adapters of all layers, student's and teacher's, `(rank_low + rank_high,)`.
         teacher: the moving average of the student.
     """
+
+    optimizer: torch.optim.Optimizer
 
     @classmethod
     def make_artefact(cls, network: nn.Module, settings: ViDASettings, context: Context) -> Artefact:
@@ -74,7 +76,7 @@ class ViDA(Method[ViDASettings]):
             {"params": [p for n, p in named.items() if n not in self.adapter_names], "lr": self.settings.backbone_lr},
             {"params": [p for n, p in named.items() if n in self.adapter_names], "lr": self.settings.lr},
         ]
-        return make_optimizer(self.settings, [group for group in groups if group["params"]])
+        return make_optimizer(self.settings, [group for group in groups if group["params"]], fused=True)
 
     def frozen_logits(self, images: Tensor) -> Tensor:
         """The teacher's logits, which are the scored ones, with the scales as they stand."""
@@ -144,14 +146,12 @@ class ViDA(Method[ViDASettings]):
 
     def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Cross-entropy in nat between the softmax of two logits `(batch, classes)`; the teacher's has no graph."""
-        to_teacher = soft_cross_entropy(student, teacher)
-        if self.settings.loss == "teacher":
-            return to_teacher.mean()
-        return (to_teacher + soft_cross_entropy(teacher, student)).mean() / 2
+        if self.settings.loss == "symmetric":
+            return symmetric_cross_entropy(student, teacher).mean()
+        return soft_cross_entropy(student, teacher).mean()
 
     def update(self) -> int:
         """Steps the student, moves the teacher, restores single numbers; returns how many."""
-        assert self.optimizer is not None
         self.optimizer.step()
         self.optimizer.zero_grad()
         settings, student = self.settings, self.trainable_parameters()

@@ -55,7 +55,7 @@ class ViDASettings(OptimizerSettings):
     uncertainty_weight: float = Field(default=0.1, ge=0)
     uncertainty_threshold: float = Field(default=0.2, ge=0)
     scaled: Literal["both", "low"] = "both"
-    loss: Literal["symmetric", "teacher"] = "symmetric"
+    loss: Literal["symmetric", "one_directional"] = "symmetric"
     ema: float = Field(default=0.999, ge=0, le=1)
     adapter_ema: float = Field(default=0.8, ge=0, le=1)
     restore_probability: float = Field(default=0.0, ge=0, le=1)
@@ -67,7 +67,7 @@ RELEASED: dict[str, Any] = {"scaled": "low"}
 CIFAR: dict[str, Any] = RELEASED | {
     "optimizer": "adam",
     "nesterov": False,
-    "loss": "teacher",
+    "loss": "one_directional",
     "adapter_ema": 0.999,
     "uncertainty_threshold": 0.05,
     # The constructor's default: the configured 0.01 never reaches it.

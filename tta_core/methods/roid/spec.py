@@ -1,0 +1,74 @@
+"""Settings, presets and search ranges of ROID."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tta_core.optimizers import OptimizerSettings
+from tta_core.spec import MethodSpec, ScalarSpec, SearchRange
+
+
+class ROIDSettings(OptimizerSettings):
+    """Settings of ROID: each of its parts can be turned off, and those of its optimizer, for batches of 64.
+
+    Attributes:
+        weighting: whether samples are weighted by certainty and diversity, and those less diverse than the mean left
+            out; otherwise all count alike.
+        temperature: of the weights; smaller ones differ more.
+        prediction_momentum: share of itself that the running mean of the predictions, which diversity is measured
+            from, keeps at each step.
+        largest_probability: probabilities are cut off here in the likelihood ratio; beyond, a sample has no gradient.
+        likelihood_epsilon: added to the likelihood ratio before its logarithm.
+        consistency: whether the predictions of an augmented view are drawn to those of the image.
+        weight_ensembling: whether the trained parameters are averaged with the source's after each step.
+        source_momentum: share of themselves that they keep in it.
+        prior_correction: what the scored predictions are multiplied with the batch's class prior in: the
+            probabilities, as the paper derives it, the logits, or nothing.
+    """
+
+    lr: float = Field(default=2.5e-4, gt=0)
+    weighting: bool = True
+    temperature: float = Field(default=1 / 3, gt=0)
+    prediction_momentum: float = Field(default=0.9, ge=0, le=1)
+    largest_probability: float = Field(default=0.99, gt=0.5, lt=1)
+    likelihood_epsilon: float = Field(default=1e-5, gt=0)
+    consistency: bool = True
+    weight_ensembling: bool = True
+    source_momentum: float = Field(default=0.99, ge=0, le=1)
+    prior_correction: Literal["none", "probabilities", "logits"] = "probabilities"
+
+
+SPEC = MethodSpec(
+    name="roid",
+    title="weighted likelihood ratios, weights averaged with the source's, prior correction",
+    paper="Marsden, Doebler and Yang, Universal Test-time Adaptation through Weight Ensembling, Diversity Weighting, "
+    "and Prior Correction, WACV 2024",
+    changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
+    implementation="ROID",
+    settings=ROIDSettings,
+    presets={
+        # To our knowledge the release multiplies the logits; it was not read for this.
+        "official": {"prior_correction": "logits"},
+        "paper": {},
+        "imagenet": {},
+        "cifar": {"optimizer": "adam", "lr": 1e-3},
+        "digits-c": {"lr": 0.03},
+    },
+    search={
+        "lr": SearchRange(low=1e-5, high=0.3, log=True),
+        "temperature": SearchRange(low=0.1, high=2.0, log=True),
+        "source_momentum": SearchRange(low=0.9, high=1.0),
+        "prediction_momentum": SearchRange(low=0.5, high=1.0),
+    },
+    scalars={
+        "likelihood_loss": ScalarSpec(description="soft likelihood ratio, weighted, summed over the batch's size"),
+        "consistency_loss": ScalarSpec(description="symmetric cross-entropy to the view, likewise", unit="nat"),
+        "mean_weight": ScalarSpec(description="mean weight of all samples of the batch, 0 for those left out"),
+        "largest_prior": ScalarSpec(description="largest entry of the batch's mean prediction"),
+    },
+    # The prior is that of the batch itself; the parameters have not learned from it.
+    scores="pre-update",
+    relative_cost=3.4,
+)

@@ -1,0 +1,1 @@
+"""A category-balanced memory, robust batch statistics and a mean teacher."""

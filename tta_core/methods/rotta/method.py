@@ -1,0 +1,148 @@
+"""RoTTA: trains the affine pair of BatchNorm on a balanced memory, with robust statistics and a mean teacher.
+
+Paper: Yuan, Xie and Li, CVPR 2023. Deviations: without BatchNorm (vision transformers) the affine pair of all
+normalisation layers is trained and there are no statistics to adapt; the strong view is CoTTA's, one draw for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tta_core.adapters.batch_norm import RunningBatchNorm, batch_norms, replace_batch_norms
+from tta_core.losses import soft_cross_entropy, softmax_entropy
+from tta_core.method import Method
+from tta_core.methods.rotta.memory import BalancedMemory
+from tta_core.methods.rotta.spec import RoTTASettings
+from tta_core.normalised_views import normalised_view
+from tta_core.optim import make_optimizer
+from tta_core.surgery import thaw_norms
+from tta_core.teacher import MeanTeacher
+
+
+class RoTTA(Method[RoTTASettings]):
+    """Updates once in `update_frequency` samples on the whole memory; scores the teacher's logits before any update.
+
+    Waits for the device once: for the predicted classes and entropies of the batch, from which the memory decides.
+    `selected` counts the samples of the batch that the memory took, whether or not another has taken their place since.
+
+    Attributes:
+        teacher: the moving average of the student.
+        memory: what updates learn from.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def prepare(self) -> None:
+        """Replaces BatchNorm and thaws its affine pair; without any, that of the other normalisation layers."""
+        if not batch_norms(self.network):
+            thaw_norms(self.network, "rotta")
+            return
+        for layer in replace_batch_norms(self.network, "rotta", self._layer).values():
+            layer.requires_grad_(True)
+
+    def begin(self) -> None:
+        """Makes the teacher, equal to the student, and an empty memory."""
+        settings = self.settings
+        self.teacher = MeanTeacher(self.network)
+        networks = (self.network, self.teacher.network)
+        self.layers = [m for network in networks for m in network.modules() if isinstance(m, RunningBatchNorm)]
+        self.memory = BalancedMemory(
+            settings.capacity, self.num_classes, settings.lambda_timeliness, settings.lambda_uncertainty
+        )
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam or SGD, no weight decay."""
+        return make_optimizer(self.settings, parameters)
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits, which are the scored ones."""
+        return self.teacher(images)
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the teacher's logits `(batch, classes)` from before the update."""
+        scored = self.teacher(images)
+        entropy = softmax_entropy(scored)
+        decided = torch.stack([scored.argmax(dim=-1).to(entropy.dtype), entropy]).tolist()
+        taken, losses = 0, []
+        for position, (category, uncertainty) in enumerate(zip(*decided, strict=True)):
+            taken += self.memory.offer(int(category), uncertainty, position)
+            if self.memory.offered % self.settings.update_frequency == 0:
+                self.memory.fetch(images)
+                losses.append(self._update())
+        self.memory.fetch(images)
+        ages = self.memory.ages()
+        self.record = {
+            "selected": torch.tensor(taken),
+            "memory_size": torch.tensor(len(ages)),
+            "memory_classes": torch.tensor(len({kept.category for kept in self.memory.entries})),
+            "memory_age": torch.tensor(sum(ages) / len(ages)),
+            "updates": torch.tensor(len(losses)),
+        }
+        if losses:
+            self.record["loss"] = torch.stack(losses).mean()
+        return scored
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The teacher with its statistics, and the memory."""
+        buffers = {f"teacher_buffer.{name}": buffer for name, buffer in self.teacher.network.named_buffers()}
+        return self.teacher.state() | buffers | self.memory.state()
+
+    @torch.no_grad()
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `extra_state` gave."""
+        self.teacher.load_state(state)
+        for name, buffer in self.teacher.network.named_buffers():
+            buffer.copy_(state[f"teacher_buffer.{name}"])
+        self.memory.load_state(state, next(self.network.parameters()).device)
+
+    def _update(self) -> Tensor:
+        """One step of the student on the memory, then of the teacher; returns the loss."""
+        settings, images = self.settings, self.memory.content()
+        view = normalised_view(images, self.context, self.generator) if settings.strong_view else images
+        with self._statistics_move():
+            target = self.teacher(images)
+            losses = soft_cross_entropy(self.network(view), target)
+        if settings.timeliness_weighting:
+            losses = losses * timeliness_weights(self.memory.ages(), settings.capacity, losses)
+        loss = losses.mean() / (self.num_classes if settings.mean_over_classes else 1)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.teacher.update(1 - settings.teacher_update)
+        return loss.detach()
+
+    def _layer(self, norm: _BatchNorm) -> RunningBatchNorm:
+        return RunningBatchNorm(norm, self.settings.norm_momentum, updating=False)
+
+    @contextmanager
+    def _statistics_move(self) -> Iterator[None]:
+        """Lets the statistics of student and teacher follow what each sees; outside they only predict."""
+        for layer in self.layers:
+            layer.updating = True
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.updating = False
+
+
+def timeliness_weights(ages: list[int], capacity: int, like: Tensor) -> Tensor:
+    """Weight of each image by its age A, exp(-A / N) / (1 + exp(-A / N)) with capacity N (equation 6).
+
+    Args:
+        ages: in samples.
+        capacity: of the memory.
+        like: gives device and type.
+
+    Returns:
+        `(images,)`, below 1/2.
+    """
+    relative = torch.tensor(ages, dtype=like.dtype) / capacity
+    if like.device.type == "cuda":
+        relative = relative.pin_memory()  # Only then does the copy not wait for the device.
+    return torch.sigmoid(-relative.to(like.device, non_blocking=True))

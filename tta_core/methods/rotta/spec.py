@@ -1,0 +1,69 @@
+"""Settings, presets and search ranges of RoTTA."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tta_core.optimizers import OptimizerSettings
+from tta_core.spec import MethodSpec, ScalarSpec, SearchRange
+
+
+class RoTTASettings(OptimizerSettings):
+    """Settings of RoTTA, with those of its optimizer.
+
+    Attributes:
+        norm_momentum: share by which the statistics of BatchNorm move towards those of each memory batch (alpha);
+            without BatchNorm in the network it has no meaning.
+        capacity: images that the memory holds.
+        lambda_timeliness: weight of an image's age in the choice of which one leaves the memory.
+        lambda_uncertainty: weight of its entropy in that.
+        update_frequency: samples from one update to the next.
+        teacher_update: share by which the teacher moves towards the student at each update (nu).
+        timeliness_weighting: whether old images count for less in the loss; otherwise all count alike.
+        strong_view: whether the student sees an augmented view of the memory; otherwise what the teacher sees.
+        mean_over_classes: whether the cross-entropy is divided by the number of classes. Adam does not notice.
+    """
+
+    optimizer: Literal["sgd", "adam"] = "adam"
+    norm_momentum: float = Field(default=0.05, ge=0, le=1)
+    capacity: int = Field(default=64, ge=1)
+    lambda_timeliness: float = Field(default=1.0, ge=0)
+    lambda_uncertainty: float = Field(default=1.0, ge=0)
+    update_frequency: int = Field(default=64, ge=1)
+    teacher_update: float = Field(default=0.001, ge=0, le=1)
+    timeliness_weighting: bool = True
+    strong_view: bool = True
+    mean_over_classes: bool = False
+
+
+SPEC = MethodSpec(
+    name="rotta",
+    title="a category-balanced memory, robust batch statistics and a mean teacher",
+    paper="Yuan, Xie and Li, Robust Test-Time Adaptation in Dynamic Scenarios, CVPR 2023",
+    changes="trains weight and bias of BatchNorm layers, whose statistics follow the memory; without BatchNorm, of all "
+    "normalisation layers, which have no such statistics",
+    implementation="RoTTA",
+    settings=RoTTASettings,
+    presets={
+        "official": {},
+        "paper": {"mean_over_classes": True},
+        "digits-c": {"update_frequency": 16, "teacher_update": 0.05},
+    },
+    search={
+        "lr": SearchRange(low=1e-5, high=0.3, log=True),
+        "norm_momentum": SearchRange(low=0.001, high=1.0, log=True),
+        "teacher_update": SearchRange(low=1e-4, high=1.0, log=True),
+        "update_frequency": SearchRange(low=1, high=256),
+        "lambda_timeliness": SearchRange(low=0.0, high=4.0),
+        "lambda_uncertainty": SearchRange(low=0.0, high=4.0),
+    },
+    scalars={
+        "memory_size": ScalarSpec(description="images in the memory after the step"),
+        "memory_classes": ScalarSpec(description="predicted classes among them"),
+        "memory_age": ScalarSpec(description="mean age of the images in the memory", unit="samples"),
+        "updates": ScalarSpec(description="updates in the step"),
+    },
+    relative_cost=4.8,
+)

@@ -15,7 +15,7 @@ NEEDY = [name for name, spec in methods().items() if spec.needs]
 
 TRAINS_NOTHING = {"source", "bn-adapt", "foa", "lame", "t3a"}
 """No step changes a parameter of the network."""
-STARTS_ELSEWHERE = {"becotta", "bn-adapt", "dpal", "foa", "lame", "memo", "t3a", "vida"}
+STARTS_ELSEWHERE = {"becotta", "bn-adapt", "dpal", "foa", "lame", "memo", "roid", "t3a", "vida"}
 """The first logits are not the source's: something random or trained is added, or the batch itself has a say."""
 SPREADS = {"moase": 1e-2, "moasepp": 1e-2}
 """Methods whose first steps amplify rounding. MoASE starts from rounding noise alone, which Adam makes steps of."""

@@ -33,7 +33,7 @@ REFERENCE_BATCH = 64
 """The batch size for which the release weighs discrepancy against entropy."""
 
 TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}
-"""Tokens in one forward with several candidates. More is not faster and takes memory; a CPU's cache holds only these."""
+"""Tokens in a forward with several candidates. More are not faster and take memory; a CPU caches no more."""
 
 
 class Evaluation(NamedTuple):

@@ -1,0 +1,1 @@
+"""Predictions of a batch made to agree among neighbours."""

@@ -1,0 +1,98 @@
+"""Laplacian-adjusted maximum likelihood: assignments near the predictions and equal among neighbours (Boudiaf 2022).
+
+For predicted probabilities q and affinities w the assignments z of a batch minimise
+`sum_i KL(z_i || q_i) - lambda * sum_ij w_ij z_i . z_j`. Bounding the concave second term by its tangent gives the step
+`z_i <- softmax(log q_i + lambda * sum_j w_ij z_j)`, repeated until nothing moves; it starts at z = q.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Assignments(NamedTuple):
+    """Logarithms of the assignments `(batch, classes)`, and the iterations `()` that they took, int64."""
+
+    log_probabilities: Tensor
+    iterations: Tensor
+
+
+def knn_affinity(features: Tensor, neighbours: int) -> Tensor:
+    """1 where the column is among the nearest neighbours of the row, else 0; no sample is its own neighbour.
+
+    Args:
+        features: of length 1, `(batch, dim)`.
+        neighbours: how many; fewer in a batch that has fewer.
+
+    Returns:
+        `(batch, batch)`, in general not symmetric.
+    """
+    cosines = features @ features.T
+    cosines.fill_diagonal_(-torch.inf)
+    nearest = cosines.topk(min(neighbours, len(features) - 1), dim=-1).indices
+    return torch.zeros_like(cosines).scatter_(1, nearest, 1.0)
+
+
+def rbf_affinity(features: Tensor, neighbours: int) -> Tensor:
+    """Gaussian of the distance, as wide as samples are from their given neighbour on average; 0 on the diagonal.
+
+    Args:
+        features: of length 1, `(batch, dim)`.
+        neighbours: which neighbour; the last one in a batch that has fewer.
+
+    Returns:
+        `(batch, batch)`.
+    """
+    squares = (2 - 2 * features @ features.T).clamp(min=0)
+    squares.fill_diagonal_(0)
+    # The nearest of all is the sample itself.
+    distances = squares.sqrt().topk(min(neighbours + 1, len(features)), dim=-1, largest=False).values[:, -1]
+    width = distances.mean().clamp(min=torch.finfo(squares.dtype).tiny ** 0.25)  # Images may all be equal.
+    return torch.exp(-squares / (2 * width.square())).fill_diagonal_(0)
+
+
+def linear_affinity(features: Tensor) -> Tensor:
+    """Inner products of features `(batch, dim)` of length 1; 0 on the diagonal."""
+    return (features @ features.T).fill_diagonal_(0)
+
+
+def affinity(features: Tensor, kind: str, neighbours: int, symmetric: bool) -> Tensor:
+    """Affinities `(batch, batch)` of features `(batch, dim)` of any length; all 0 for a single sample."""
+    unit = functional.normalize(features, dim=-1)
+    if kind == "linear":
+        found = linear_affinity(unit)
+    else:
+        found = knn_affinity(unit, neighbours) if kind == "knn" else rbf_affinity(unit, neighbours)
+    return (found + found.T) / 2 if symmetric else found
+
+
+def assign(log_predicted: Tensor, weights: Tensor, *, max_steps: int, tolerance: float) -> Assignments:
+    """Iterates to the assignments of a batch.
+
+    Does not wait for the device: what has converged is kept as it is, and the rest of the steps run for nothing. On the
+    CPU, where there is nothing to wait for, they are left out.
+
+    Args:
+        log_predicted: logarithms of the predicted probabilities, `(batch, classes)`.
+        weights: lambda times the affinities, `(batch, batch)`.
+        max_steps: steps at most.
+        tolerance: largest change of a probability at which it has converged.
+    """
+    found, probabilities = log_predicted, log_predicted.exp()
+    converged = torch.zeros((), dtype=torch.bool, device=found.device)
+    steps = torch.zeros((), dtype=torch.int64, device=found.device)
+    for _ in range(max_steps):
+        proposed = torch.log_softmax(log_predicted + weights @ probabilities, dim=-1)
+        moved = proposed.exp()
+        steps = steps + ~converged
+        settled = converged | ((moved - probabilities).abs().amax() <= tolerance)
+        found = torch.where(converged, found, proposed)
+        probabilities = torch.where(converged, probabilities, moved)
+        converged = settled
+        if found.device.type == "cpu" and bool(converged):
+            break
+    return Assignments(found, steps)

@@ -1,0 +1,57 @@
+"""LAME: changes nothing in the network; makes the predicted probabilities of a batch agree among neighbours.
+
+Paper: Boudiaf et al., CVPR 2022. Deviations: the scored logits are the logarithms of the assignments; convergence is
+judged by the assignments, not by the objective, and on the device; no sample is its own neighbour.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tta_core.losses import widened
+from tta_core.method import Method
+from tta_core.methods.lame.laplacian import Assignments, affinity, assign
+from tta_core.methods.lame.spec import LAMESettings
+from tta_core.penultimate import PenultimateForward
+
+
+class LAME(Method[LAMESettings]):
+    """Scores the logarithms of a batch's assignments. It trains nothing and remembers nothing."""
+
+    def prepare(self) -> None:
+        """Finds the classifier, whose input the affinities are made of."""
+        self.forward = PenultimateForward(self.network, "lame")
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
+        """There is nothing to train."""
+        return
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns log-probabilities `(batch, classes)`; of a single image those of the source network."""
+        with torch.no_grad():
+            logits, found = self._assign(images)
+            self.record = {
+                "selected": torch.tensor(0),
+                "iterations": found.iterations,
+                "changed": (logits.argmax(dim=-1) != found.log_probabilities.argmax(dim=-1)).sum(),
+            }
+        return found.log_probabilities
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """The same: what is returned for a batch depends on that batch alone."""
+        return self._assign(images)[1].log_probabilities
+
+    def _assign(self, images: Tensor) -> tuple[Tensor, Assignments]:
+        """The network's logits `(batch, classes)` and what becomes of them."""
+        settings = self.settings
+        features, logits = self.forward(images)
+        with torch.autocast(images.device.type, enabled=False):
+            found = affinity(widened(features), settings.affinity, settings.neighbours, settings.symmetric)
+            assignments = assign(
+                widened(logits).log_softmax(dim=-1),
+                (settings.lambda_laplacian * found).to(widened(logits).dtype),
+                max_steps=settings.max_steps,
+                tolerance=settings.tolerance,
+            )
+        return logits, assignments

@@ -1,0 +1,1 @@
+"""Prototypes of the classes that are adjusted with confident samples."""

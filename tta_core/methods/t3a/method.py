@@ -1,0 +1,75 @@
+"""T3A: changes no weights; predicts with class prototypes that confident samples of the stream are averaged into.
+
+Paper: Iwasawa and Matsuo, NeurIPS 2021. Deviations: a row of the classifier supports its own class, also where the
+classifier would take it for another; buffers of fixed size, and without a filter sums alone, hold the supports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tta_core.losses import softmax_entropy, widened
+from tta_core.method import Method
+from tta_core.methods.t3a.spec import T3ASettings
+from tta_core.methods.t3a.supports import AllSupports, FilteredSupports, Supports
+from tta_core.penultimate import PenultimateForward, class_space
+
+
+class T3A(Method[T3ASettings]):
+    """Scores the inner products of features with prototypes to which the batch has contributed already."""
+
+    supports: Supports
+
+    def prepare(self) -> None:
+        """Finds the classifier and the space that it compares in."""
+        self.forward = PenultimateForward(self.network, "t3a")
+        self.space = class_space(self.forward.classifier, "t3a")
+
+    def begin(self) -> None:
+        """Makes the rows of the classifier the first supports."""
+        unit, entropy = functional.normalize(self.space.vectors, dim=-1), softmax_entropy(self.space.logits)
+        limit = self.settings.filter_k
+        self.supports = AllSupports(unit) if limit < 0 else FilteredSupports(unit, entropy, limit)
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
+        """There is nothing to train."""
+        return
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the logits `(batch, classes)` of the prototypes after the batch has gone into the supports."""
+        with torch.no_grad():
+            features, logits = self._read(images)
+            self.supports.add(functional.normalize(features, dim=-1), softmax_entropy(logits), logits.argmax(dim=-1))
+            scored = self._compare(features)
+            self.record = {
+                "selected": torch.tensor(0),
+                "supports": self.supports.counts().sum(),
+                "changed": (logits.argmax(dim=-1) != scored.argmax(dim=-1)).sum(),
+            }
+        return scored
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """Logits of the present prototypes."""
+        return self._compare(self._read(images)[0])
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The supports."""
+        return self.supports.state()
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back the supports."""
+        self.supports.load_state(state)
+
+    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features `(batch, dim)` in the space of the prototypes, at least float32, and the classifier's logits."""
+        features, logits = self.forward(images)
+        return widened(self.space.project(features)), logits
+
+    def _compare(self, features: Tensor) -> Tensor:
+        """Inner products `(batch, classes)` of features `(batch, dim)` with the prototypes."""
+        with torch.autocast(features.device.type, enabled=False):
+            return features @ self.supports.prototypes(self.settings.unit_prototypes).T

@@ -1,0 +1,53 @@
+"""Settings, presets and search ranges of T3A."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from tta_core.spec import Frozen, MethodSpec, ScalarSpec
+
+
+class T3ASettings(Frozen):
+    """Settings of T3A.
+
+    Attributes:
+        filter_k: supports that a class keeps, those of the lowest entropy; -1 keeps all. Of ImageNet and ViT-B each
+            takes 3 MiB.
+        unit_prototypes: whether the mean of a class's supports is scaled to length 1, as released. The mean itself, as
+            in the paper, is shorter the more its supports are scattered, and with it the class's logits.
+    """
+
+    filter_k: int = Field(default=20, ge=-1)
+    unit_prototypes: bool = True
+
+    @field_validator("filter_k")
+    @classmethod
+    def _keeps_some(cls, given: int) -> int:
+        if given == 0:
+            raise ValueError("0 supports make no prototype: give at least 1, or -1 for all")
+        return given
+
+
+SPEC = MethodSpec(
+    name="t3a",
+    title="class prototypes adjusted with samples of low entropy, nothing trained",
+    paper="Iwasawa and Matsuo, Test-Time Classifier Adjustment Module for Model-Agnostic Domain Generalization, "
+    "NeurIPS 2021",
+    changes="puts prototypes in place of the linear classifier; the network is not changed",
+    implementation="T3A",
+    settings=T3ASettings,
+    presets={
+        # The authors choose among 1, 5, 20, 50, 100 and all for each benchmark; there is no one published value.
+        "official": {"filter_k": 100},
+        "paper": {"filter_k": 100, "unit_prototypes": False},
+        "unfiltered": {"filter_k": -1},
+        "digits-c": {},
+    },
+    scalars={
+        "supports": ScalarSpec(description="supports of all classes after the step, the classifier's rows among them"),
+        "changed": ScalarSpec(description="samples that got another class than from the source network"),
+    },
+    # A batch goes into the supports before it is predicted.
+    scores="post-update",
+    relative_cost=1.05,
+)

@@ -98,6 +98,7 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
         results=str(store.folder),
         device=plan.sweep.resources.device,
         git_commit=git_commit(),
+        checkpoint_every=plan.sweep.resources.checkpoint_every,
         cells=plan.to_run,
     )
     resources = plan.sweep.resources

@@ -6,6 +6,7 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots
+    RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
     RESULTS/mlflow.db, mlartifacts/     MLflow's default store
 """
 
@@ -109,6 +110,10 @@ class ResultStore:
         """Folder of a cell that is in the store, finished or failed."""
         folder = self.cell_folder(cell)
         return folder if folder.exists() else self.folder / FAILED_FOLDER / cell
+
+    def checkpoint_file(self, cell: str) -> Path:
+        """Where a cell saves itself in mid-stream."""
+        return self.folder / ".checkpoints" / f"{cell}.pt"
 
     def write_result(self, result: RunResult, *, sweep: str, git_commit: str) -> None:
         """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed."""

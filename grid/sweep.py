@@ -32,6 +32,8 @@ class Resources(Frozen):
         device: device of the network; `auto` takes a GPU if the trial has one.
         max_concurrent: trials at once; by default as many as fit.
         max_retries: how often a trial that died (not one that failed) is tried again.
+        checkpoint_every: batches after which a trial saves itself, so that a killed one goes on from there; 0 for
+            never: then it starts anew.
     """
 
     cpu: float = Field(default=1, gt=0)
@@ -39,6 +41,7 @@ class Resources(Frozen):
     device: str = "auto"
     max_concurrent: int | None = Field(default=None, ge=1)
     max_retries: int = Field(default=2, ge=0)
+    checkpoint_every: int = Field(default=0, ge=0)
 
 
 class Tracking(Frozen):

@@ -19,6 +19,7 @@ class Launch:
         results: absolute path of the results folder, the same on every node.
         device: device of the network.
         git_commit: commit of this project on the driver.
+        checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
         cells: cell id -> configuration.
     """
 
@@ -26,6 +27,7 @@ class Launch:
     results: str
     device: str
     git_commit: str
+    checkpoint_every: int
     cells: dict[str, RunConfig]
 
 
@@ -54,19 +56,28 @@ def run_cell(cell: str, launch: Launch) -> CellEnd:
     Raises:
         Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
     """
+    from tta_core.checkpoint import discard
     from tta_core.runner import CollapseError, run
 
     store = ResultStore(launch.results)
     if store.cell_folder(cell).exists():
         return CellEnd("done")
     config = launch.cells[cell]
+    checkpoint = store.checkpoint_file(cell)
     try:
-        result = run(config, device=launch.device)
+        result = run(
+            config,
+            device=launch.device,
+            checkpoint_file=checkpoint,
+            checkpoint_every=launch.checkpoint_every,
+        )
     except (InputError, CollapseError) as error:
         # Trying again would end the same way.
+        discard(checkpoint)
         store.write_failure(
             config, str(error), sweep=launch.sweep, git_commit=launch.git_commit, traceback=traceback.format_exc()
         )
         return CellEnd("failed", reason=str(error))
     store.write_result(result, sweep=launch.sweep, git_commit=launch.git_commit)
+    discard(checkpoint)
     return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)

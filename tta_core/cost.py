@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class CostMeter:
         self.peak_memory_mib = 0.0
         self._began = 0.0
         self._paused = False
+        self._earlier_peak_mib = 0.0
 
     def start(self) -> None:
         """Starts the clock and a new peak."""
@@ -59,12 +60,23 @@ class CostMeter:
 
     def stop(self) -> None:
         """Stops the clock and reads the peak."""
+        measured = self.state()
+        self.seconds, self.peak_memory_mib = measured["seconds"], measured["peak_memory_mib"]
+
+    def state(self) -> dict[str, float]:
+        """What was measured so far; waits for the device, not to be called in a pause."""
         self._wait()
-        self.seconds = time.perf_counter() - self._began
-        if self.device.type == "cuda":
-            self.peak_memory_mib = torch.cuda.max_memory_allocated(self.device) / _MIB
-        else:
-            self.peak_memory_mib = _resident_peak_mib()
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) / _MIB if on_gpu else _resident_peak_mib()
+        return {
+            "seconds": time.perf_counter() - self._began,
+            "peak_memory_mib": max(peak, self._earlier_peak_mib),
+        }
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Goes on from what an earlier process measured."""
+        self._began -= state["seconds"]
+        self._earlier_peak_mib = state["peak_memory_mib"]
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tta_core.checkpoint import Checkpoints
+from tta_core.cost import CostMeter
 from tta_core.data.images import DomainImages, Normalise, gather
 from tta_core.data.streams import StreamOrder
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Segment, segments_of
@@ -52,6 +55,8 @@ def run_stream(
     precision: str = "fp32",
     observers: Sequence[Observer] = (),
     measure_every: int = 1,
+    checkpoints: Checkpoints | None = None,
+    meter: CostMeter | None = None,
 ) -> StreamRecord:
     """Feeds a stream to a method, one online step a batch, and records every outcome.
 
@@ -67,13 +72,28 @@ def run_stream(
         precision: `fp32`, or `bf16` for autocast.
         observers: watch the run; they change nothing in it.
         measure_every: steps from one that they measure at to the next; the last step is one, too.
+        checkpoints: where the run saves itself, and goes on from if something is there; None for nowhere.
+        meter: measures the loop; what was measured before a checkpoint is part of it.
     """
     steps = _Steps()
     between_resets: list[tuple[int, Diagnostics]] = []
     last_reset = 0
     segments = segments_of(order, batch_size)
     last_of = {segment.last_step: segment for segment in segments}
+    saved = None
+    if checkpoints is not None:
+        saved = checkpoints.load([kind for observer in observers for kind in observer.memory_types])
+    if saved is not None:
+        method.load_state_dict(saved["method"])
+        steps.load_state(saved["steps"])
+        for observer, memory in zip(observers, saved["observers"], strict=True):
+            observer.load_state(memory)
+        between_resets, last_reset = saved["between_resets"], saved["last_reset"]
+        if meter is not None:
+            meter.load_state(saved["meter"])
     for step, batch in enumerate(order.batches(batch_size)):
+        if step < steps.count:
+            continue
         if batch.reset:
             if batch.start > 0:
                 between_resets.append((batch.start - last_reset, method.diagnostics()))
@@ -94,6 +114,19 @@ def run_stream(
         if step in last_of:
             for observer in observers:
                 observer.at_segment_end(last_of[step])
+        if checkpoints is not None and checkpoints.due(step) and batch.stop < len(order):
+            measured = {} if meter is None else meter.state()
+            with nullcontext() if meter is None else meter.paused():
+                checkpoints.save(
+                    {
+                        "method": method.state_dict(),
+                        "steps": steps.state(),
+                        "observers": [observer.state() for observer in observers],
+                        "between_resets": between_resets,
+                        "last_reset": last_reset,
+                        "meter": measured,
+                    }
+                )
     between_resets.append((len(order) - last_reset, method.diagnostics()))
     return StreamRecord(
         steps.samples(order, segments), steps.batches(), _weighted_mean(between_resets), _measurements(observers)
@@ -101,17 +134,46 @@ def run_stream(
 
 
 class _Steps:
-    """What the steps left behind: on the device until the stream ends."""
+    """What the steps left behind: on the device until the stream ends.
+
+    Attributes:
+        count: steps so far.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._outcomes: list[dict[str, Tensor]] = []
+        self._labels: list[Tensor] = []
+        self._sizes: list[int] = []
         self._records: list[dict[str, Tensor]] = []
-        self._labels: list[NDArray[np.int64]] = []
 
     def add(self, logits: Tensor, labels: NDArray[np.int64], record: Mapping[str, Tensor]) -> None:
-        self._outcomes.append(sample_outcomes(logits, torch.from_numpy(labels).to(logits.device)))
+        self.count += 1
+        self._labels.append(torch.from_numpy(labels))
+        self._outcomes.append(sample_outcomes(logits, self._labels[-1].to(logits.device)))
+        self._sizes.append(len(labels))
         self._records.append(dict(record))
-        self._labels.append(labels)
+
+    def state(self) -> dict[str, Any]:
+        """All that `load_state` needs, in few tensors."""
+        self._outcomes, self._labels = [self._joined()], [torch.cat(self._labels)]
+        return {
+            "outcomes": self._outcomes[0],
+            "labels": self._labels[0],
+            "sizes": torch.tensor(self._sizes),
+            "records": _columns(self._records),
+            "recorded": {name: [name in record for record in self._records] for name in _names(self._records)},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self._outcomes, self._labels = [state["outcomes"]], [state["labels"]]
+        self._sizes = state["sizes"].tolist()
+        self.count = len(self._sizes)
+        self._records = [
+            {name: values[step] for name, values in state["records"].items() if state["recorded"][name][step]}
+            for step in range(self.count)
+        ]
 
     def samples(self, order: StreamOrder, segments: Sequence[Segment]) -> Columns:
         """Columns `(samples,)`."""
@@ -121,18 +183,20 @@ class _Steps:
             "segment": np.repeat(np.arange(len(segments), dtype=np.int32), sizes),
             "domain": np.asarray(order.domains)[order.domain],
             "index": order.index,
-            "label": np.concatenate(self._labels),
+            "label": torch.cat(self._labels).numpy(),
         }
-        names = self._outcomes[0]
-        return given | {name: torch.cat([each[name] for each in self._outcomes]).cpu().numpy() for name in names}
+        return given | {name: values.cpu().numpy() for name, values in self._joined().items()}
 
     def batches(self) -> Columns:
         """Columns `(batches,)`."""
         given: Columns = {
-            "step": np.arange(len(self._labels), dtype=np.int32),
-            "samples_seen": np.cumsum([len(labels) for labels in self._labels], dtype=np.int64),
+            "step": np.arange(self.count, dtype=np.int32),
+            "samples_seen": np.cumsum(self._sizes, dtype=np.int64),
         }
-        return given | _columns(self._records)
+        return given | {name: values.cpu().numpy() for name, values in _columns(self._records).items()}
+
+    def _joined(self) -> dict[str, Tensor]:
+        return {name: torch.cat([each[name] for each in self._outcomes]) for name in self._outcomes[0]}
 
 
 def _measurements(observers: Sequence[Observer]) -> list[Measurement]:
@@ -155,12 +219,16 @@ def _weighted_mean(parts: Sequence[tuple[int, Diagnostics]]) -> Diagnostics:
     return merged
 
 
-def _columns(records: Sequence[dict[str, Tensor]]) -> Columns:
-    """One float64 column for each scalar in any of the records, NaN where a record lacks it."""
-    columns: Columns = {}
-    for name in sorted({name for record in records for name in record}):
+def _columns(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One float64 tensor `(steps,)` for each scalar in any of the records, NaN where a record lacks it."""
+    columns = {}
+    for name in _names(records):
         steps = [step for step, record in enumerate(records) if name in record]
-        values = torch.stack([records[step][name].double() for step in steps]).cpu().numpy()
-        columns[name] = np.full(len(records), np.nan)
+        values = torch.stack([records[step][name].double() for step in steps])
+        columns[name] = torch.full((len(records),), math.nan, dtype=torch.float64, device=values.device)
         columns[name][steps] = values
     return columns
+
+
+def _names(records: Sequence[Mapping[str, Tensor]]) -> list[str]:
+    return sorted({name for record in records for name in record})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -27,6 +28,8 @@ def methods() -> Mapping[str, MethodSpec]:
     """All methods by name, sorted: every folder in `tta_core/methods` that holds a `spec.py` with a `SPEC`."""
     found: dict[str, MethodSpec] = {}
     for folder in sorted(module.name for module in pkgutil.iter_modules(tta_core.methods.__path__) if module.ispkg):
+        if importlib.util.find_spec(f"tta_core.methods.{folder}.spec") is None:
+            continue  # Half of a method, or what a branch that had it left behind.
         spec: MethodSpec = importlib.import_module(f"tta_core.methods.{folder}.spec").SPEC
         if spec.name.replace("-", "_") != folder:
             raise RuntimeError(f"the method in folder {folder!r} calls itself {spec.name!r}; make the two agree")

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tta_core.checkpoint import Checkpoints
 from tta_core.config import RunConfig
 from tta_core.cost import CostMeter
 from tta_core.data.images import Normalise, load_domains
@@ -87,12 +89,22 @@ class RunResult:
         return len(self.samples["position"])
 
 
-def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunResult:
+def run(
+    config: RunConfig | Mapping[str, Any],
+    *,
+    device: str = "auto",
+    checkpoint_file: Path | None = None,
+    checkpoint_every: int = 0,
+) -> RunResult:
     """Runs one cell: builds the method around its backbone and feeds it the stream.
 
     Args:
         config: a configuration, or the values to build one from.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one.
+        checkpoint_file: where the run saves itself in mid-stream. If it holds a checkpoint of this cell, the run goes
+            on from there, and ends with the same bits as if it had never been interrupted. Whoever keeps the result
+            safe removes it then: `tta_core.checkpoint.discard`.
+        checkpoint_every: batches from one checkpoint to the next; 0 for none.
 
     Raises:
         InputError: for values that are not allowed, a device that is not there, weights that do not fit.
@@ -110,6 +122,8 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
     parameters = method.trainable_parameters()
     meter = CostMeter(target)
     observers = _observers(config, method, order, normalise, meter)
+    cell = config.cell_id()
+    checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=cell) if checkpoint_file else None
     gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
     meter.start()
     record = run_stream(
@@ -121,6 +135,8 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
         precision=config.precision,
         observers=observers,
         measure_every=config.diagnostics_every,
+        checkpoints=checkpoints,
+        meter=meter,
     )
     meter.stop()
     # Where domains reset the method, the parameters at the end say nothing of the domains before.
@@ -133,7 +149,7 @@ def run(config: RunConfig | Mapping[str, Any], *, device: str = "auto") -> RunRe
     in_top5 = samples.pop("in_top5")
     return RunResult(
         config=config,
-        cell=config.cell_id(),
+        cell=cell,
         accuracy=accuracy(samples["prediction"], samples["label"]),
         accuracy5=float(in_top5.mean()),
         domain_accuracy=accuracy_per_domain(samples),

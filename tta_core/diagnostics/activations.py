@@ -44,6 +44,9 @@ class Activations(Observer):
     over these steps.
     """
 
+    memory = ("_kept",)
+    memory_types = (Inspected,)
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self._layers: Mapping[str, Any] = _inspectable(scene.method)

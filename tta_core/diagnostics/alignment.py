@@ -30,6 +30,8 @@ class Alignment(Observer):
     measuring steps, under their names in the source network; what a method has put in their place is read all the same.
     """
 
+    memory = ("_measured",)
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         source = scene.open_source()

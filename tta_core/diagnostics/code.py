@@ -29,6 +29,9 @@ class HasCode(Protocol):
 class Code(Observer):
     """Measures the distance of the code from that of the source, whatever the stream's resets."""
 
+    memory = ("_drifts", "_directions")
+    memory_types = (Directions,)
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self._method = cast(HasCode, scene.method)

@@ -22,6 +22,9 @@ class Displacement(Observer):
     host's memory.
     """
 
+    memory = ("_start", "_directions")
+    memory_types = (Directions,)
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self._start: Mapping[str, Tensor] = scene.method.source_parameters

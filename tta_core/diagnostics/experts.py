@@ -17,6 +17,8 @@ PARTS = ("weight", "bias")
 class Experts(Observer):
     """Mean cosine between the additive experts of each layer, of weights and of biases, at measuring steps."""
 
+    memory = ("_steps", "_similarities")
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self._layers = _layers(scene.method)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -150,8 +150,22 @@ class Observer(ABC):
     that of its method.
     """
 
+    memory: ClassVar[tuple[str, ...]] = ()
+    """Attributes that the run fills: what a checkpoint must hold. All else is as it was at construction."""
+
+    memory_types: ClassVar[tuple[type, ...]] = ()
+    """Record types in them, beside tensors, slices and plain values."""
+
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
+
+    def state(self) -> dict[str, Any]:
+        """The live values of `memory`, for a checkpoint."""
+        return {name: vars(self)[name] for name in self.memory if name in vars(self)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave; the values are the observer's to keep."""
+        vars(self).update(state)
 
     @classmethod
     @abstractmethod

@@ -47,6 +47,8 @@ class Routing(Observer):
     `routing_change` compares with the router as it was before the stream, fed the same input of the layer.
     """
 
+    memory = ("_sums", "_scalars")
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         layers = _routed_layers(scene.method)

@@ -27,6 +27,8 @@ class Shifts(Observer):
     nothing is measured.
     """
 
+    memory = ("_positions", "_records", "_measured", "_retrievals")
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self._positions: list[slice] = []

@@ -1,0 +1,72 @@
+"""Saves a run in mid-stream, so that a killed one goes on where it was, bit for bit.
+
+The file holds tensors, plain values and the few record types that are named here: it is read with
+`torch.load(weights_only=True)`, which executes nothing that is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often a run saves itself.
+
+    Attributes:
+        file: the file that each checkpoint replaces, by one rename.
+        every: batches from one checkpoint to the next; 0 for none.
+        identity: what must be the same in the run that goes on, such as the cell's id; another run's file is left alone
+            and not read.
+    """
+
+    file: Path
+    every: int
+    identity: str
+
+    def due(self, step: int) -> bool:
+        """Whether the run saves itself after this batch, counted from 0."""
+        return self.every > 0 and (step + 1) % self.every == 0
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replaces the file; whoever is killed meanwhile leaves the one before it."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as opened:
+                torch.save({"identity": self.identity, **state}, opened)
+                opened.flush()
+                os.fsync(opened.fileno())
+            partial.replace(self.file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load(self, types: Iterable[type]) -> dict[str, Any] | None:
+        """Reads the last checkpoint.
+
+        Args:
+            types: record types that may be in it beside tensors and plain values.
+
+        Returns:
+            What `save` was given; None if there is no file, or it is damaged or of another run.
+        """
+        try:
+            with torch.serialization.safe_globals([slice, *types]):
+                state: dict[str, Any] = torch.load(self.file, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return None
+        return state if state.get("identity") == self.identity else None
+
+
+def discard(file: Path) -> None:
+    """Removes a checkpoint, and what runs that were killed while they wrote it left behind."""
+    file.unlink(missing_ok=True)
+    for left in file.parent.glob(f".{file.name}.*.partial"):
+        left.unlink(missing_ok=True)

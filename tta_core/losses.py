@@ -25,6 +25,11 @@ def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
     return -(target * widened(logits).log_softmax(dim=-1)).sum(dim=-1)
 
 
+def symmetric_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Half the cross-entropy to a target and half that of the target to it: `(batch, classes)` twice -> `(batch,)`."""
+    return (soft_cross_entropy(logits, target_logits) + soft_cross_entropy(target_logits, logits)) / 2
+
+
 def entropy_margin(coefficient: float, num_classes: int) -> float:
     """`coefficient` times the largest possible entropy, ln(classes), in nat."""
     return coefficient * math.log(num_classes)

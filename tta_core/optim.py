@@ -14,13 +14,19 @@ NORM_EPSILON = 1e-12
 
 
 def make_optimizer(
-    settings: OptimizerSettings, parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+    settings: OptimizerSettings,
+    parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]],
+    *,
+    fused: bool | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer that the settings describe; groups of parameters may have an `lr` of their own."""
+    """The optimizer that the settings describe; groups of parameters may have an `lr` of their own.
+
+    `fused` steps in one pass over the memory, which counts where whole networks are trained.
+    """
     if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=settings.lr, betas=settings.betas)
+        return torch.optim.Adam(parameters, lr=settings.lr, betas=settings.betas, fused=fused)
     nesterov = settings.nesterov and settings.momentum > 0
-    return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
+    return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
 
 
 @torch.no_grad()

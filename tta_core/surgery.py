@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
 from timm.models.vision_transformer import VisionTransformer
@@ -55,6 +55,30 @@ def thaw_norms(network: nn.Module, method: str, keep: Callable[[str], bool] = la
         norm.requires_grad_(True)
 
 
+def thaw_weights(network: nn.Module, method: str, owners: Collection[str] | None = None) -> None:
+    """Thaws every parameter that is literally called weight or bias (moetta spec 2.6).
+
+    Class tokens, position embeddings and the factors of layer scale have other names.
+
+    Args:
+        network: the network to edit.
+        method: who trains them, for the message.
+        owners: qualified names of the modules whose parameters are thawed; None for all.
+
+    Raises:
+        InputError: if there are none.
+    """
+    thawed = False
+    for name, parameter in network.named_parameters():
+        owner, _, own_name = name.rpartition(".")
+        if own_name in ("weight", "bias") and (owners is None or owner in owners):
+            parameter.requires_grad_(True)
+            thawed = True
+    if not thawed:
+        where = "no" if owners is None else "no normalisation layer with a"
+        raise InputError(f"{method} trains weights and biases, and {type(network).__name__} has {where} weight or bias")
+
+
 def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
 
@@ -97,6 +121,11 @@ def use_batch_statistics(network: nn.Module) -> None:
             module.running_mean = None
             module.running_var = None
             module.num_batches_tracked = None
+
+
+def uses_batch_statistics(network: nn.Module) -> bool:
+    """Whether what the network says to an image depends on the others in the batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None for m in network.modules())
 
 
 def count_parameters(parameters: Sequence[nn.Parameter]) -> int:

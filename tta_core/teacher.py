@@ -13,11 +13,13 @@ from torch import Tensor, nn
 class MeanTeacher:
     """An exponential moving average of a network, which it starts equal to.
 
-    It shares the parameters that the network does not train, so it costs one copy of those that it does.
+    It shares the parameters that the network does not train, so it costs one copy of those that it does. Its state is
+    empty before it has moved: a method that keeps its first state for a reset keeps no second copy of the network.
 
     Attributes:
         network: the averaged network; nothing in it has a gradient.
         parameters: its averaged parameters by qualified name.
+        moved: whether it may differ from the network as that was when the teacher was made.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -26,6 +28,7 @@ class MeanTeacher:
         own = dict(self.network.named_parameters())
         self._student = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.parameters: dict[str, Tensor] = {name: own[name] for name in self._student}
+        self.moved = False
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -43,16 +46,21 @@ class MeanTeacher:
         if moved:
             own, student = ([tensors[name] for name in moved] for tensors in (self.parameters, self._student))
             torch._foreach_lerp_(own, student, 1 - momentum)
+            self.moved = True
 
     def state(self) -> dict[str, Tensor]:
-        """The averaged parameters, for `Method.extra_state`."""
-        return {f"teacher.{name}": parameter for name, parameter in self.parameters.items()}
+        """The averaged parameters, for `Method.extra_state`; nothing before they moved."""
+        return {f"teacher.{name}": parameter for name, parameter in self.parameters.items()} if self.moved else {}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave; other entries are not looked at."""
+        """Takes back what `state` gave; other entries are not looked at.
+
+        A teacher that had not moved equals its network, whose parameters must have been put back before.
+        """
+        self.moved = any(f"teacher.{name}" in state for name in self.parameters)
         for name, parameter in self.parameters.items():
-            parameter.copy_(state[f"teacher.{name}"])
+            parameter.copy_(state[f"teacher.{name}"] if self.moved else self._student[name])
 
 
 def random_positions(count: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -98,5 +106,7 @@ def restore(parameters: Sequence[Tensor], source: Iterable[Tensor], positions: T
     positions = positions.to(device, non_blocking=True)
     starts = (ends - sizes).tolist()
     for number, (parameter, value) in enumerate(zip(parameters, source, strict=True)):
+        if borders[number] == borders[number + 1]:  # Most biases are too short to be met.
+            continue
         inside = positions[borders[number] : borders[number + 1]] - starts[number]
         parameter.view(-1).index_copy_(0, inside, value.view(-1)[inside])

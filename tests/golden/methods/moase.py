@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden.follower import Comparison, Follower
+from tests.golden.follower import Comparison
+from tests.golden.restoring import RestoringFollower
 from tta_core.adapters.sparsity import SparseExperts
 from tta_core.errors import InputError
 from tta_core.method import Method
@@ -27,21 +27,8 @@ STUDENT_TOLERANCE = 2e-3
 """At least this: in float32 single activations tie and flip, which the student's logits and losses show."""
 
 
-def official_view(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The part of our tensors that holds the published tensor of that name, in its layout."""
-    layer, adapter, rest = name.partition(".adapter.")
-    if not adapter:
-        return tensors[name]
-    if rest.startswith("adaptmlp."):
-        _, expert, tensor = rest.split(".", 2)
-        view = tensors[f"{layer}.adapter.{EXPERT_TENSORS[tensor]}"][int(expert)]
-        return view.T if tensor == "up_proj.weight" else view
-    router, _, tensor = rest.rpartition(".")
-    return tensors[f"{layer}.adapter.{ROUTERS[router]}.{tensor}"]
-
-
-class MoASEFollower(Follower):
-    """Takes the published restore masks and the changed start of the teacher; watches the first student forward."""
+class MoASEFollower(RestoringFollower):
+    """Takes the published restore masks and the changed start of the teacher; watches the experts."""
 
     name = "moase"
     translated = frozenset(
@@ -56,6 +43,18 @@ class MoASEFollower(Follower):
         """Ten times what separates the published float32 run from the float64 run, as for the logits."""
         divergence = self.case.manifest["float32_vs_float64"] or {}
         return max(STUDENT_TOLERANCE, 10 * divergence.get("student_logits_max_abs_all", 0))
+
+    def published_view(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The part of our tensors that holds the published tensor of that name, in its layout."""
+        layer, adapter, rest = name.partition(".adapter.")
+        if not adapter:
+            return tensors[name]
+        if rest.startswith("adaptmlp."):
+            _, expert, tensor = rest.split(".", 2)
+            view = tensors[f"{layer}.adapter.{EXPERT_TENSORS[tensor]}"][int(expert)]
+            return view.T if tensor == "up_proj.weight" else view
+        router, _, tensor = rest.rpartition(".")
+        return tensors[f"{layer}.adapter.{ROUTERS[router]}.{tensor}"]
 
     def settings(self) -> dict[str, Any]:
         """Options that keep their names, and the published kinds of optimizer."""
@@ -86,16 +85,12 @@ class MoASEFollower(Follower):
         return ours
 
     def build(self) -> Method[Any]:
-        """Scales the teacher's adapters, replaces the random restore and watches the student."""
+        """Scales the teacher's adapters and watches the student's."""
         method = super().build()
         with torch.no_grad():
             for name, parameter in method.teacher.parameters.items():
                 if "adapter" in name:
                     parameter.mul_(self.case.hyper["teacher_adapter_scale"])
-        method.draw_restored = lambda: self.restored
-        self.positions = self._official_positions(method)
-        self.student_logits: list[Tensor] = []
-        method.network.register_forward_hook(lambda _module, _inputs, logits: self.student_logits.append(logits))
         self.keep_ratios: dict[str, list[Tensor]] = {name: [] for name in method.adapters}
         self.gates: dict[str, list[Tensor]] = {name: [] for name in method.adapters}
         for name, adapter in method.adapters.items():
@@ -103,10 +98,8 @@ class MoASEFollower(Follower):
         return method
 
     def step(self, step: int) -> Tensor:
-        """Takes one step with the published restore."""
-        order = self.case.trace["out/idx_restored"][step]
-        self.restored = self.positions[torch.from_numpy(order[order >= 0].astype(np.int64))].sort().values
-        for watched in (self.student_logits, *self.keep_ratios.values(), *self.gates.values()):
+        """Takes one step and forgets what was seen in the last."""
+        for watched in (*self.keep_ratios.values(), *self.gates.values()):
             watched.clear()
         return super().step(step)
 
@@ -114,7 +107,7 @@ class MoASEFollower(Follower):
         """Losses, student, number of kept activations, gate, number of restored values."""
         record, width = self.method.record, self.case.hyper["bottleneck"]
         yield from self.compare("loss", step, self.loss(), self.student_tolerance)
-        yield from self.compare("student_logits", step, self.student_logits[0].detach(), self.student_tolerance)
+        yield from self.compare("student_logits", step, self.student_logits[0], self.student_tolerance)
         ratios = torch.cat([watched[0] for watched in self.keep_ratios.values()])
         yield from self.compare("count_active", step, (width * ratios).long(), 0)
         yield from self.compare("router_mean", step, torch.cat([watched[0] for watched in self.gates.values()]))
@@ -124,32 +117,12 @@ class MoASEFollower(Follower):
         """What was published as the loss."""
         return self.method.record["loss"]
 
-    def compare(self, quantity: str, step: int, ours: Tensor, tolerance: float | None = None) -> Iterator[Comparison]:
-        """Compares with the run in this precision, or in float32 if only that is stored; with nothing if neither is."""
-        published, dtype = self.case.expected(quantity, self.dtype), self.dtype
-        if published is None:
-            published, dtype = self.case.expected(quantity, torch.float32), torch.float32
-        if published is None:
-            return
-        if tolerance is None or dtype == torch.float64:
-            tolerance = self.case.tolerance("loss", dtype)
-        yield Comparison(quantity, ours, published[step], tolerance)
-
     def _watch(self, name: str) -> Any:
         def hook(adapter: SparseExperts, _inputs: Any, _output: Any) -> None:
             self.keep_ratios[name].append(adapter.keep_ratio)
             self.gates[name].append(adapter.gate_mean)
 
         return hook
-
-    def _official_positions(self, method: Method[Any]) -> Tensor:
-        """Position among our trained parameters of each number, in the published order."""
-        numbers, start = {}, 0
-        for name, parameter in method.trainable_parameters().items():
-            numbers[name] = torch.arange(start, start + parameter.numel()).view(parameter.shape)
-            start += parameter.numel()
-        order = self.case.trace["extra/__restore_order__"]
-        return torch.cat([official_view(str(name), numbers).flatten() for name in order])
 
 
 POLICY_TENSORS = {"log_std": "logstd", "mean_head.weight": "mu_head.weight", "mean_head.bias": "mu_head.bias"}
@@ -206,7 +179,7 @@ class MoASEppFollower(MoASEFollower):
         yield from self.compare("loss_opd", step, record["distillation_loss"], self.student_tolerance)
         yield from self.compare("loss_policy", step, record["policy_loss"], self.student_tolerance)
         yield from self.compare("baseline", step, record["baseline"], self.student_tolerance)
-        yield from self.compare("student_aug_logits", step, self.student_logits[1].detach(), self.student_tolerance)
+        yield from self.compare("student_aug_logits", step, self.student_logits[1], self.student_tolerance)
 
     def loss(self) -> Tensor:
         """The published loss is the one on the clean images."""

@@ -17,7 +17,7 @@ from tta_core.adapters.sparsity import ExpertOptions, SparseExperts, add_experts
 from tta_core.losses import soft_cross_entropy
 from tta_core.method import Diagnostics, Method
 from tta_core.methods.moase.spec import ExpertSettings, MoASESettings
-from tta_core.surgery import norm_layers
+from tta_core.surgery import norm_layers, thaw_weights
 from tta_core.teacher import MeanTeacher, random_positions, restore
 
 Settings = TypeVar("Settings", bound=ExpertSettings)
@@ -44,9 +44,7 @@ class ExpertMethod(Method[Settings]):
             for _, norm in norm_layers(self.network):
                 norm.requires_grad_(True)
         elif self.settings.train_scope == "all":
-            for name, parameter in self.network.named_parameters():
-                if name.rpartition(".")[2] in ("weight", "bias"):
-                    parameter.requires_grad_(True)
+            thaw_weights(self.network, "moase")
 
     def begin(self) -> None:
         """Makes the teacher, equal to the student."""

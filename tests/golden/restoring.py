@@ -1,0 +1,62 @@
+"""What the followers of methods with a stochastic restore share: the published masks, and a look at the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.golden.follower import Comparison, Follower
+from tta_core.method import Method
+
+
+class RestoringFollower(Follower):
+    """Restores what the published run restored.
+
+    Attributes:
+        student_logits: logits of the student in the step just taken, of one forward after the other.
+    """
+
+    def published_view(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The part of our tensors that holds the published tensor of that name, in its layout."""
+        return tensors[name]
+
+    def build(self) -> Method[Any]:
+        """Replaces the random restore and watches the student."""
+        method = super().build()
+        method.draw_restored = lambda: self.restored
+        self.positions = self._published_positions(method)
+        self.student_logits: list[Tensor] = []
+        method.network.register_forward_hook(lambda *seen: self.student_logits.append(seen[-1].detach()))
+        return method
+
+    def step(self, step: int) -> Tensor:
+        """Takes one step with the published restore."""
+        order = self.case.trace["out/idx_restored"][step]
+        self.restored = self.positions[torch.from_numpy(order[order >= 0].astype(np.int64))].sort().values
+        self.student_logits.clear()
+        return super().step(step)
+
+    def compare(self, quantity: str, step: int, ours: Tensor, tolerance: float | None = None) -> Iterator[Comparison]:
+        """Compares with the run in this precision, or in float32 if only that is stored; with nothing if neither is."""
+        for dtype in (self.dtype, torch.float32):
+            published = self.case.expected(quantity, dtype)
+            if published is not None:
+                # A tolerance of our own is for what single precision does; equality is asked for in both.
+                own = tolerance is not None and (tolerance == 0 or dtype == torch.float32)
+                yield Comparison(
+                    quantity, ours, published[step], tolerance if own else self.case.tolerance("loss", dtype)
+                )
+                return
+
+    def _published_positions(self, method: Method[Any]) -> Tensor:
+        """Position among our trained parameters of each number, in the published order."""
+        numbers, start = {}, 0
+        for name, parameter in method.trainable_parameters().items():
+            numbers[name] = torch.arange(start, start + parameter.numel()).view(parameter.shape)
+            start += parameter.numel()
+        order = self.case.trace["extra/__restore_order__"]
+        return torch.cat([self.published_view(str(name), numbers).flatten() for name in order])

@@ -70,17 +70,19 @@ def affinity(features: Tensor, kind: str, neighbours: int, symmetric: bool) -> T
     return (found + found.T) / 2 if symmetric else found
 
 
-def assign(log_predicted: Tensor, weights: Tensor, *, max_steps: int, tolerance: float) -> Assignments:
+def assign(
+    log_predicted: Tensor, weights: Tensor, *, max_steps: int, tolerance: float, stop_early: bool = False
+) -> Assignments:
     """Iterates to the assignments of a batch.
 
-    Does not wait for the device: what has converged is kept as it is, and the rest of the steps run for nothing. On the
-    CPU, where there is nothing to wait for, they are left out.
+    What has converged is kept as it is, and the rest of the steps run for nothing: so nothing waits for the device.
 
     Args:
         log_predicted: logarithms of the predicted probabilities, `(batch, classes)`.
         weights: lambda times the affinities, `(batch, batch)`.
         max_steps: steps at most.
         tolerance: largest change of a probability at which it has converged.
+        stop_early: whether the rest of the steps is left out, for the same result; only a CPU has nothing to wait for.
     """
     found, probabilities = log_predicted, log_predicted.exp()
     converged = torch.zeros((), dtype=torch.bool, device=found.device)
@@ -93,6 +95,6 @@ def assign(log_predicted: Tensor, weights: Tensor, *, max_steps: int, tolerance:
         found = torch.where(converged, found, proposed)
         probabilities = torch.where(converged, probabilities, moved)
         converged = settled
-        if found.device.type == "cpu" and bool(converged):
+        if stop_early and bool(converged):
             break
     return Assignments(found, steps)

@@ -53,5 +53,6 @@ class LAME(Method[LAMESettings]):
                 (settings.lambda_laplacian * found).to(widened(logits).dtype),
                 max_steps=settings.max_steps,
                 tolerance=settings.tolerance,
+                stop_early=images.device.type == "cpu",
             )
         return logits, assignments

@@ -31,8 +31,9 @@ class NoisePredictor(nn.Module):
 
     def __init__(self, dim: int, init: PredictorInit, generator: torch.Generator, like: Tensor) -> None:
         super().__init__()
-        self.hidden = nn.Linear(dim, dim, device=like.device, dtype=like.dtype)
-        self.output = nn.Linear(dim, dim, device=like.device, dtype=like.dtype)
+        # Torch's own initial values would come from its global generator.
+        self.hidden = nn.utils.skip_init(nn.Linear, dim, dim, device=like.device, dtype=like.dtype)
+        self.output = nn.utils.skip_init(nn.Linear, dim, dim, device=like.device, dtype=like.dtype)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         if init == "zero_output":
@@ -103,10 +104,11 @@ def lift(network: VisionTransformer, init: PredictorInit, generator: torch.Gener
     dim = network.embed_dim
     bound = math.sqrt(6 / (fan_in + dim))
     for block in network.blocks:
-        like = next(block.parameters())
-        block.domain_token = nn.Parameter(like.new_zeros(dim), requires_grad=False)
+        block.domain_token = nn.Parameter(next(block.parameters()).new_zeros(dim), requires_grad=False)
         _fill_uniform(block.domain_token, bound, generator)
-        block.noise_predictor = NoisePredictor(dim, init, generator, like).requires_grad_(False)
+    # After all tokens, which so are the same with either kind of predictor.
+    for block in network.blocks:
+        block.noise_predictor = NoisePredictor(dim, init, generator, block.domain_token).requires_grad_(False)
     network.blocks = LiftedBlocks(*network.blocks)
     return network.blocks
 

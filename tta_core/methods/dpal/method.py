@@ -1,7 +1,7 @@
 """DPAL: a domain token in every block, from which a predictor reads the noise that is taken out of the class token.
 
 Paper: Tang et al., ECCV 2024 (imse spec 4.5). Deviations from the release are settings, see the preset `official`;
-without one: eval mode, no NaN where nothing is reliable, and predictors that start where they can learn.
+without one: eval mode, and no NaN where nothing is reliable.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tta_core.recovery import Recovery, step_where
 from tta_core.surgery import thaw_norms
 from tta_core.transformer import as_transformer
 
-DRAWN = ("domain_token", "noise_predictor.hidden.weight", "noise_predictor.hidden.bias")
-"""How the names of parameters end whose initial values are drawn."""
+DRAWN = {"zero": ("domain_token",), "zero_output": ("domain_token", "hidden.weight", "hidden.bias")}
+"""By initial values of the predictors: how the names of parameters end that are drawn at random."""
 
 
 class DPAL(Method[DPALSettings]):
@@ -66,7 +66,7 @@ class DPAL(Method[DPALSettings]):
             self.drawn = {
                 name: parameter.detach().clone()
                 for name, parameter in self.network.named_parameters()
-                if name.endswith(DRAWN)
+                if name.endswith(DRAWN[settings.predictor_init])
             }
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:

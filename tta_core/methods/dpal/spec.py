@@ -16,16 +16,17 @@ class DPALSettings(ReliableSharpnessSettings):
     Attributes:
         lr: learning rate of the update path, domain tokens and normalisation layers, which SAM trains.
         predictor_lr: learning rate of the noise predictors, which plain SGD trains.
-        predictor_init: initial values of the predictors, none of which predicts any noise at first: `zero_output`, the
-            first layer is random and the second zero; `zero`, as released, all is zero, and then no gradient ever
-            reaches anything but the last bias: the noise is the same for all images.
+        predictor_init: initial values of the predictors, none of which predicts any noise at first: `zero`, as
+            published, all is zero, and then no gradient ever reaches anything but the last bias, so that the noise is
+            the same for all images; `zero_output`, the first layer is random and the second zero.
         lambda_similarity: weight of the similarity of the images' noise, in nat.
-        second_filter: which samples the second pass selects from: those of the first pass, or the whole batch.
+        second_filter: which samples the second pass selects from: those of the first pass, as in SAR, or the whole
+            batch, whose logits are at hand. What was read of the release does not say which.
     """
 
     lr: float = Field(default=0.01, gt=0)
     predictor_lr: float = Field(default=0.01, gt=0)
-    predictor_init: Literal["zero", "zero_output"] = "zero_output"
+    predictor_init: Literal["zero", "zero_output"] = "zero"
     lambda_similarity: float = Field(default=1.0, ge=0)
     second_filter: Literal["within_first", "whole_batch"] = "within_first"
 
@@ -40,13 +41,13 @@ SPEC = MethodSpec(
     implementation="DPAL",
     settings=DPALSettings,
     presets={
-        "official": {"predictor_init": "zero", "norms": "legacy_names", "on_empty": "momentum_step"},
-        "paper": {"predictor_init": "zero"},
+        "official": {"norms": "legacy_names", "on_empty": "momentum_step"},
+        "paper": {},
         "digits-c": {},
     },
     search=RELIABLE_SEARCH
     | {
-        "predictor_lr": SearchRange(low=1e-5, high=0.3, log=True),
+        "predictor_lr": SearchRange(low=1e-5, high=1.0, log=True),
         "lambda_similarity": SearchRange(low=0.0, high=10.0),
     },
     scalars=RELIABLE_SCALARS

@@ -61,11 +61,9 @@ RELEASED: dict[str, Any] = {
 """How all repositories treat these, whatever their learning rate."""
 
 RELIABLE_SCALARS = {
-    "first_loss": ScalarSpec(
-        description="loss of the reliable samples before the ascent, 0 if there is none", unit="nat"
-    ),
+    "first_loss": ScalarSpec(description="loss before the ascent, 0 if no sample is reliable", unit="nat"),
     "reliable": ScalarSpec(description="samples below the entropy margin before the ascent"),
-    "updated": ScalarSpec(description="whether the step moved the weights"),
+    "updated": ScalarSpec(description="whether the step changed weights; if not, a loss of 0 was recorded, or none"),
     "ema": ScalarSpec(
         description="moving average of the loss that the recovery went by, 0 before the first", unit="nat"
     ),

@@ -13,8 +13,8 @@ METHODS = list(methods())
 EVERY_PRESET = [(name, preset) for name, spec in methods().items() for preset in spec.preset_names()]
 NEEDY = [name for name, spec in methods().items() if spec.needs]
 
-TRAINS_NOTHING = {"source", "bn-adapt", "foa", "lame", "t3a"}
-"""No step changes a parameter of the network."""
+TRAINS_NOTHING = {"source", "bn-adapt", "foa", "lame", "memo", "t3a"}
+"""No step leaves a parameter of the network changed; memo trains copies, for one image each."""
 STARTS_ELSEWHERE = {"becotta", "bn-adapt", "dpal", "foa", "lame", "memo", "roid", "t3a", "vida"}
 """The first logits are not the source's: something random or trained is added, or the batch itself has a say."""
 SPREADS = {"moase": 1e-2, "moasepp": 1e-2}

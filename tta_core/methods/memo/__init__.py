@@ -1,0 +1,1 @@
+"""MEMO: adapts to each image on its own, by the entropy of the mean prediction over augmented copies."""

@@ -1,0 +1,73 @@
+"""Settings, presets and search ranges of MEMO."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tta_core.spec import Frozen, MethodSpec, ScalarSpec, SearchRange
+
+
+class MEMOSettings(Frozen):
+    """Settings of MEMO; the defaults are those that the paper has for vision transformers.
+
+    Attributes:
+        views: augmented copies of each image.
+        steps: steps of the optimizer for each image, each on views of its own.
+        optimizer: `adamw`, or `sgd` without momentum and weight decay; it starts anew with each image.
+        lr: learning rate.
+        weight_decay: of AdamW.
+        train_scope: `all` parameters, or the affine pairs of the normalisation layers (`norms`), with which many images
+            are adapted to at once.
+        prior_strength: weight of the source's statistics of BatchNorm against those of the image, as a number of
+            images; None for the source's alone. Networks without BatchNorm have no use for it.
+        severity: largest level of an operation of AugMix, from 0.1 to 10.
+        crop: what a view is cut from first: `resized`, a box of 8 to 100 % of the area, enlarged; `padded`, a window in
+            the image with a frame of 4 black pixels; `none`.
+        flip: whether half of the views are mirrored.
+    """
+
+    views: int = Field(default=64, ge=1)
+    steps: int = Field(default=1, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: float = Field(default=1e-5, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    train_scope: Literal["all", "norms"] = "all"
+    prior_strength: float | None = Field(default=16.0, ge=0)
+    severity: float = Field(default=1.0, ge=0.1, le=10)
+    crop: Literal["none", "resized", "padded"] = "resized"
+    flip: bool = True
+
+
+_RESNET = {"optimizer": "sgd", "lr": 2.5e-4, "weight_decay": 0.0}
+
+SPEC = MethodSpec(
+    name="memo",
+    title="entropy of the mean prediction over augmented copies, for each image on its own",
+    paper="Zhang, Levine and Finn, MEMO: Test Time Robustness via Adaptation and Augmentation, NeurIPS 2022",
+    changes="trains all parameters on one image, predicts it, and goes back to the source before the next",
+    implementation="MEMO",
+    settings=MEMOSettings,
+    presets={
+        # ImageNet, ResNet-50; the robust vision transformer of the paper has the defaults.
+        "official": _RESNET,
+        "official-vit": {},
+        # CIFAR-10, ResNet-26.
+        "official-cifar10": {"optimizer": "sgd", "lr": 5e-3, "weight_decay": 0.0, "views": 32, "crop": "padded"}
+        | {"prior_strength": None},
+        "paper": _RESNET,
+        "digits-c": {"views": 8, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.0, "train_scope": "norms"}
+        | {"crop": "none", "flip": False, "severity": 3.0},
+    },
+    search={
+        "lr": SearchRange(low=1e-6, high=0.3, log=True),
+        "severity": SearchRange(low=0.1, high=10.0),
+    },
+    scalars={
+        "view_entropy": ScalarSpec(description="mean entropy of single views before the update", unit="nat"),
+        "agreement": ScalarSpec(description="share of views that predict what their mean predicts, before the update"),
+    },
+    scores="post-update",
+    relative_cost=25.0,
+)

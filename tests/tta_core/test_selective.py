@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tta_core.selective import BREAK_EVEN, SelectiveForward
+from tta_core.selective import BREAK_EVEN, REMEMBERED, SelectiveForward
 
 
 def gradients(network, forward, images, index):
@@ -28,11 +28,24 @@ def test_both_ways_give_the_same_logits_and_gradients(tiny_vit, images):
         torch.testing.assert_close(gradient, expected[name])
 
 
-def test_the_way_follows_the_share_of_the_last_batch(tiny_vit, images):
+def test_the_way_follows_the_share_of_the_last_batches(tiny_vit, images):
     forward = SelectiveForward(tiny_vit())
-    for count, keeps in ((16, True), (4, False), (0, False), (9, True), (8, False)):
+    assert forward.keeps_graph
+    counts = [8, 10, 4, 16, 16, 16, 16, 16, 0, 0, 0]
+    running = 0.0
+    for number, count in enumerate(counts, start=1):
         forward.selected(images(), forward(images()), torch.arange(count))
-        assert forward.keeps_graph == keeps == (count / 16 >= BREAK_EVEN)
+        running += (count / 16 - running) / min(number, REMEMBERED)
+        assert forward.share == pytest.approx(running)
+        assert forward.keeps_graph == (running >= BREAK_EVEN)
+    assert running < BREAK_EVEN
+
+
+def test_one_batch_out_of_line_changes_nothing(tiny_vit, images):
+    forward = SelectiveForward(tiny_vit())
+    for count in (6, 6, 6, 12):
+        forward.selected(images(), forward(images()), torch.arange(count))
+    assert not forward.keeps_graph
 
 
 def test_nothing_is_computed_for_an_empty_selection(tiny_vit, images, monkeypatch):
@@ -52,7 +65,8 @@ def test_batch_statistics_need_the_whole_batch(tiny_convnet, images):
 
 def test_the_share_is_part_of_the_state(tiny_vit, images):
     forward, other = SelectiveForward(tiny_vit()), SelectiveForward(tiny_vit())
-    forward.selected(images(), forward(images()), torch.arange(3))
+    for count in (3, 5):
+        forward.selected(images(), forward(images()), torch.arange(count))
     other.load_state({**forward.state(), "unrelated": torch.zeros(())})
-    assert other.share == 3 / 16
+    assert (other.share, other.batches) == (forward.share, 2) == (4 / 16, 2)
     assert not other.keeps_graph

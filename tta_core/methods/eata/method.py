@@ -37,7 +37,7 @@ class EATA(ETA[EATASettings]):
         if settings.fisher_alpha == 0:
             return {}
         assert context.source_images is not None, "asked for by the spec"
-        own = copy.deepcopy(network)
+        own = copy.deepcopy(network).eval().requires_grad_(False)
         thaw_norms(own, "eata")
         return fisher_information(own, _first(context.source_images, settings.fisher_samples))
 

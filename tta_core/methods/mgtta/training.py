@@ -88,7 +88,7 @@ class Rehearsal:
     """
 
     def __init__(self, network: VisionTransformer, source: FeatureStatistics, settings: MGTTASettings) -> None:
-        self.network = copy.deepcopy(network)
+        self.network = copy.deepcopy(network).requires_grad_(False)
         thaw_norms(self.network, "mgtta")
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.before = [parameter.detach().clone() for parameter in self.parameters]

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden.case import FLOAT64_TOLERANCE, Case
+from tests.golden.case import Case
 from tests.golden.follower import Comparison, Follower
 from tta_core.errors import InputError
 from tta_core.methods.eta.method import ETA
 
-FISHER_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Largest difference of a Fisher value, over the largest of its tensor. They are only stored from the float32 run."""
+FISHER_TOLERANCE = 1e-4
+"""Largest difference of a Fisher value, over the largest of its tensor, in both precisions: only the float32 run's are
+stored. Ours differ by 0 and 3e-6.
+"""
 
 
 class EATAFollower(Follower):
@@ -77,7 +79,7 @@ class EATAFollower(Follower):
             expected = self.case.trace.get(f"extra/fisher.{name}")
             if expected is not None:
                 scale = float(np.abs(expected).max()) or 1.0
-                yield Comparison(f"fisher.{name}", ours / scale, expected / scale, FISHER_TOLERANCE[self.dtype])
+                yield Comparison(f"fisher.{name}", ours / scale, expected / scale, FISHER_TOLERANCE)
 
     def _compare(self, name: str, step: int, ours: Tensor, tolerance: float) -> Iterator[Comparison]:
         """Compares where the release has a number: it has NaN for a loss without samples and a cosine with nothing.
@@ -103,5 +105,3 @@ class EATAFollower(Follower):
 
 
 FOLLOWERS = {"eata": EATAFollower}
-
-assert FLOAT64_TOLERANCE < min(FISHER_TOLERANCE.values()), "Fisher values are stored in float32"

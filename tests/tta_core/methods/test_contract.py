@@ -20,6 +20,11 @@ STARTS_ELSEWHERE = {"becotta", "bn-adapt", "dpal", "foa", "lame", "memo", "roid"
 SPREADS = {"moase": 1e-2, "moasepp": 1e-2}
 """Methods whose first steps amplify rounding. MoASE starts from rounding noise alone, which Adam makes steps of."""
 
+LEARNS_FROM_NOISE = {"deyo": {"plpd_margin": -0.1}}
+"""Settings, beside the preset `digits-c`, with which a method learns from the images here. They are noise, without any
+shape whose loss could change a prediction: DeYO would select none, and what is tested would be untouched.
+"""
+
 
 def snapshot(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -47,8 +52,9 @@ def build(tiny_vit, tiny_convnet, images):
             "labelled_source": [(source[0][:8], labels)],
             "held_out": [(source[1][:8], labels)],
         }
+        settings = LEARNS_FROM_NOISE.get(name, {}) if changes.get("preset") == "digits-c" else {}
         network = tiny_convnet if methods()[name].network == "batch-norm" else tiny_vit
-        return build_method(name, network().to(dtype), **(given | changes))
+        return build_method(name, network().to(dtype), **(given | settings | changes))
 
     return make
 

@@ -158,8 +158,9 @@ class ViDA(Method[ViDASettings]):
         self.teacher.update(settings.ema, student.keys() - self.adapter_names)
         self.teacher.update(settings.adapter_ema, self.adapter_names)
         positions = self.draw_restored()
-        source = {**self.source_parameters, **self.initial_adapters}
-        restore(list(student.values()), [source[name] for name in student], positions)
+        if len(positions):  # Known on the host.
+            source = {**self.source_parameters, **self.initial_adapters}
+            restore(list(student.values()), [source[name] for name in student], positions)
         return len(positions)
 
     def draw_restored(self) -> Tensor:

@@ -19,6 +19,9 @@ from tta_core.methods.foa.method import FOA
 SAME_RULE_BELOW = 300
 """Dimensions from which on the published run leaves the step size to a rule that ours does not use."""
 
+SMALLEST_WITHOUT_MIRRORS = 6
+"""Population size below which the published run adds mirrored candidates, which ours does not."""
+
 SOURCE_TOLERANCE = 1e-5
 """The source's statistics are stored in float32 in both precisions."""
 
@@ -92,8 +95,9 @@ class FOAFollower(Follower):
                 )
         assert method.fitness is not None
         losses = trace["out/losses"][step]
-        # Sums over the batch in float32, stored of that precision only.
-        yield Comparison("losses", method.fitness, losses, self.case.tolerance("loss", torch.float32))
+        # Sums over the batch in float32, stored of that precision only: what they round grows with them.
+        rounding = max(self.case.tolerance("loss", torch.float32), 1e-5 * float(np.abs(losses).max()))
+        yield Comparison("losses", method.fitness, losses, rounding)
         yield Comparison("idx_best", method.record["candidate"], trace["out/idx_best"][step], 0)
         loss = self.case.expected("loss", self.dtype)
         if loss is not None:
@@ -106,7 +110,11 @@ class FOAFollower(Follower):
 
     def _evolution(self, step: int, losses: Array) -> Iterator[Comparison]:
         population = self.case.trace["out/population"][step]
-        if self.case.hyper.get("cma_version") != version("cma") or population.shape[1] >= SAME_RULE_BELOW:
+        if (
+            self.case.hyper.get("cma_version") != version("cma")
+            or population.shape[1] >= SAME_RULE_BELOW
+            or len(population) - 1 < SMALLEST_WITHOUT_MIRRORS
+        ):
             return
         drawn = self.own.ask()
         yield Comparison("population", np.stack(drawn).astype(np.float32), population[:-1], 0)

@@ -20,9 +20,10 @@ STARTS_ELSEWHERE = {"becotta", "bn-adapt", "dpal", "foa", "lame", "memo", "roid"
 SPREADS = {"moase": 1e-2, "moasepp": 1e-2}
 """Methods whose first steps amplify rounding. MoASE starts from rounding noise alone, which Adam makes steps of."""
 
-LEARNS_FROM_NOISE = {"deyo": {"plpd_margin": -0.1}}
+LEARNS_FROM_NOISE = {"deyo": {"plpd_margin": -0.1}, "dpal": {"entropy_margin": 0.6}}
 """Settings, beside the preset `digits-c`, with which a method learns from the images here. They are noise, without any
-shape whose loss could change a prediction: DeYO would select none, and what is tested would be untouched.
+shape whose loss could change a prediction: DeYO would select none, and what is tested would be untouched. Nor is the
+network ever as sure of them as DPAL's preset asks for.
 """
 
 

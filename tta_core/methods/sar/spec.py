@@ -95,7 +95,11 @@ SPEC = MethodSpec(
         "official-resnet-bs1": RELEASED | {"lr": 2 * 2 * 2.5e-4 / 64},
         "foa": RELEASED | {"variant": "foa", "lr": 1e-3},
         "moetta": RELEASED | {"variant": "foa"},
-        "digits-c": {"lr": 0.1, "reset_threshold": 0.0},
+        # Chosen on the held-out corruptions: tta_core.run with method sar, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed, continual and single, seeds 0 to 2 (0 and 1 in a part), over lr 0.02 to
+        # 0.3, rho 0.02 to 0.1, entropy_margin 0.4 and 0.6, norms, reset_threshold 0 to 0.2: with 0.2, sound networks
+        # return to the source.
+        "digits-c": {"lr": 0.1, "reset_threshold": 0.05},
     },
     search=RELIABLE_SEARCH,
     scalars=RELIABLE_SCALARS,

@@ -188,12 +188,13 @@ def test_batch_norm_adapts_many_images_as_it_does_one(tiny_convnet, pictures):
 
 def test_low_precision_predicts_with_the_weights_after_the_step(norms_vit, pictures):
     for scope in ("norms", "all"):
-        expected = memo(norms_vit(), train_scope=scope, lr=0.5)(pictures)
-        method = memo(norms_vit(), train_scope=scope, lr=0.5)
+        expected = memo(norms_vit(), train_scope=scope, lr=0.1)(pictures)
+        method = memo(norms_vit(), train_scope=scope, lr=0.1)
         with torch.autocast("cpu", torch.bfloat16):
             found = method(pictures)
             source = method.predict(pictures)
-        assert (found - expected).abs().max() < 0.5 * (source - expected).abs().max()
+        # Weights from before the step, kept in low precision, would be wrong by a quarter of it.
+        assert (found - expected).abs().max() < 0.05 * (source - expected).abs().max()
 
 
 def test_scopes_train_what_they_say(norms_vit):

@@ -54,7 +54,11 @@ SPEC = MethodSpec(
         "paper": {},
         "imagenet": {},
         "cifar": {"optimizer": "adam", "lr": 1e-3},
-        "digits-c": {"lr": 0.03},
+        # Chosen on the held-out corruptions: tta_core.run with method roid, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed and continual (seeds 0 and 1 or more on the vision transformer, seed 0
+        # on the residual network), over lr 1e-5 to 0.01 and each part turned off. In batches of 64 with ten classes the
+        # prior is mostly the source's own bias, and a mirrored digit is another one or none.
+        "digits-c": {"lr": 3e-3, "prior_correction": "none", "consistency": False},
     },
     search={
         "lr": SearchRange(low=1e-5, high=0.3, log=True),

@@ -49,7 +49,11 @@ SPEC = MethodSpec(
     presets={
         "official": {},
         "paper": {"mean_over_classes": True},
-        "digits-c": {"update_frequency": 16, "teacher_update": 0.05},
+        # Chosen on the held-out corruptions: tta_core.run with method rotta, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed and continual, seed 0, over lr 1e-3 to 0.03, update_frequency 16 and 64,
+        # teacher_update 0.001 to 0.1 on the vision transformer, norm_momentum 0.05 and 0.2 on the residual network.
+        # With the published 64 and 0.001 the teacher hardly moves on a stream of some thousand images.
+        "digits-c": {"update_frequency": 16, "teacher_update": 0.1, "norm_momentum": 0.2},
     },
     search={
         "lr": SearchRange(low=1e-5, high=0.3, log=True),

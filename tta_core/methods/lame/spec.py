@@ -39,7 +39,15 @@ SPEC = MethodSpec(
     changes="nothing: it corrects the predicted probabilities of a batch",
     implementation="LAME",
     settings=LAMESettings,
-    presets={"official": {}, "paper": {}, "digits-c": {}},
+    presets={
+        "official": {},
+        "paper": {},
+        # Chosen on the held-out corruptions: tta_core.run with method lame, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed and single, over neighbours 1 to 10 and lambda_laplacian 0.03 to 1 (seed
+        # 0) and four pairs of them (seeds 0 to 2). Neighbours in a shuffled batch say little: these leave the source's
+        # accuracy as it is, the defaults lose two points.
+        "digits-c": {"neighbours": 1, "lambda_laplacian": 0.1},
+    },
     search={
         "neighbours": SearchRange(low=1, high=32),
         "lambda_laplacian": SearchRange(low=0.01, high=10.0, log=True),

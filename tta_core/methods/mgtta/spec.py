@@ -107,7 +107,11 @@ SPEC = MethodSpec(
         "imagenet-r": {"lr": 1e-3, "correction": "t+1", "lambda_discrepancy": 0.2},
         "paper": {"lr": 1e-3},
         "moetta": {"lr": 3e-4, "correction": "t+1"},
-        "digits-c": {"lr": 3e-3},
+        # Chosen on the held-out corruptions: tta_core.run with method mgtta, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed, continual and single, seeds 0 to 2, over lr 1e-3 to 0.03, inner_lr 1e-3
+        # to 0.03, selection_lr 0.01 and 0.03. The optimizer is trained on the same corruptions, at severity 5. Fewer
+        # epochs: ten take 6 seconds of one core, and the published learning rates are too small for this network.
+        "digits-c": {"lr": 1e-2, "inner_lr": 1e-2, "selection_lr": 1e-2, "training_epochs": 10},
     },
     search={
         "lr": SearchRange(low=1e-5, high=0.1, log=True),

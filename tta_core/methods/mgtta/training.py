@@ -135,7 +135,7 @@ def train(
     rehearsal = Rehearsal(network, source, settings)
     generator = torch.Generator().manual_seed(PREPARATION_SEED)
     meta = MetaParameters(*(parameter.requires_grad_() for parameter in initial_meta(generator, rehearsal.before[0])))
-    adam = torch.optim.Adam(list(meta), lr=settings.meta_lr)
+    adam = torch.optim.Adam(list(meta), lr=settings.meta_lr, fused=True)
     kept, correct = [], []
     with torch.enable_grad():
         for _ in range(settings.training_epochs):

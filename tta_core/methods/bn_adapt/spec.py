@@ -49,6 +49,9 @@ SPEC = MethodSpec(
         "paper": {},
         # Nothing is trained: the default of PyTorch's own running average, as if the layers were in train mode.
         "running": {"statistics": "running", "momentum": 0.1},
+        # The default, from the held-out corruptions: tta_core.run with method bn-adapt, backbone
+        # digits-resnet-supervised, domains held-out, severity 4, samples_per_domain 256, streams mixed and continual,
+        # seeds 0 to 2, over source_weight 0, 16 and 64: 0 and 16 are alike, 64 is about half a point worse.
         "digits-c": {},
     },
     search={

@@ -202,8 +202,8 @@ def test_what_is_trained_follows_the_rule(build):
 
     blocks = [f"blocks.{block}.norm{number}" for block in range(3) for number in (1, 2)]
     assert trained() == set(blocks[:4])
-    assert trained(trained_norms="legacy_names") == set(blocks)
-    assert trained(trained_norms="all") == {*blocks, "norm"}
+    assert trained(norms="legacy_names") == set(blocks)
+    assert trained(norms="all") == {*blocks, "norm"}
 
 
 def test_presets_differ_as_published():
@@ -214,7 +214,7 @@ def test_presets_differ_as_published():
             settings.weight_margin,
             settings.plpd_margin,
             settings.lr,
-            settings.trained_norms,
+            settings.norms,
         )
 
     assert of("official") == (0.5, 0.4, 0.2, 1e-3, "legacy_names")

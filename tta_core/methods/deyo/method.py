@@ -56,7 +56,7 @@ class DeYO(Method[DeYOSettings]):
 
     def prepare(self) -> None:
         """Thaws the affine pairs of the normalisation layers that are trained."""
-        thaw_norms(self.network, "deyo", trained_norms(self.settings.trained_norms, self.network))
+        thaw_norms(self.network, "deyo", trained_norms(self.settings.norms, self.network))
         self.forward = SelectiveForward(self.network)
         self.margin = entropy_margin(self.settings.entropy_margin, self.num_classes)
         self.weight_margin = entropy_margin(self.settings.weight_margin, self.num_classes)

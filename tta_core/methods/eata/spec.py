@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tta_core.methods.eta.spec import ETA_PRESETS, ETA_SCALARS, ETA_SEARCH, ETASettings
+from tta_core.methods.eta.spec import DIGITS, ETA_PRESETS, ETA_SCALARS, ETA_SEARCH, ETASettings
 from tta_core.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
 
 
@@ -30,7 +30,7 @@ SPEC = MethodSpec(
     presets=ETA_PRESETS
     | {
         "cifar10": ETA_PRESETS["cifar10"] | {"fisher_alpha": 1.0},
-        "digits-c": {"lr": 0.03, "redundancy_margin": 0.4},
+        "digits-c": DIGITS,
     },
     search=ETA_SEARCH | {"fisher_alpha": SearchRange(low=0.0, high=10_000.0)},
     scalars=ETA_SCALARS

@@ -59,7 +59,10 @@ SPEC = MethodSpec(
         "paper": {},
         "shift": {"variant": "shift"},
         "bp": {"variant": "bp", "fitness_lambda": 30.0},
-        "digits-c": {},
+        # Chosen on the held-out corruptions: tta_core.run with method foa, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed and single, over fitness_lambda 0.05 to 1, sigma 0.5 to 2, num_prompts 1
+        # to 8 and history_momentum 0.03 to 0.3 (seed 0), and 1 prompt against 3 (seeds 0 to 2).
+        "digits-c": {"num_prompts": 1},
     },
     search={
         "fitness_lambda": SearchRange(low=0.01, high=100.0, log=True),
@@ -88,4 +91,5 @@ SPEC = MethodSpec(
     ),
     network="transformer",
     relative_cost=28.3,
+    published_cost=28.27,
 )

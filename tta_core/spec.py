@@ -119,7 +119,8 @@ class MethodSpec(Frozen):
         needs_with: the part of `needs` that given settings ask for, where some ask for less.
         preparation: what is made of that before the stream; None if nothing is.
         network: which networks the method takes.
-        relative_cost: cost of a step in source forwards, as published; only used to estimate time before anything ran.
+        relative_cost: cost of a step in source forwards; only used to estimate time before anything ran.
+        published_cost: the same, measured of the method's released code on a vision transformer; None if it was not.
     """
 
     name: str
@@ -138,6 +139,7 @@ class MethodSpec(Frozen):
     preparation: PreparationSpec | None = None
     network: NetworkKind = "any"
     relative_cost: float = 1.0
+    published_cost: float | None = None
 
     def takes(self, kinds: Iterable[NetworkKind]) -> bool:
         """Whether the method takes a network of these kinds."""
@@ -284,13 +286,19 @@ class StreamSpec(Frozen):
         severities: strengths at which each domain is visited one after the other; empty: once, at the cell's own.
         rounds: whether the domains come back round after round: `once`, no; `split`, with other images in each round;
             `same`, with the same images.
+        needs: what the order is made from beyond the number of images, for people; empty if nothing.
+        labels: whether that is the images' labels.
+        settings: fields of the cell that only such streams have -> their defaults.
     """
 
     name: str
     title: str
-    reset: Literal["never", "domain"]
+    reset: Literal["never", "domain", "as the file says"]
     severities: tuple[int, ...] = ()
     rounds: Literal["once", "split", "same"] = "once"
+    needs: str = ""
+    labels: bool = False
+    settings: dict[str, float | int | str] = Field(default_factory=dict)
 
 
 def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Model:

@@ -185,7 +185,7 @@ class Candidate:
             backpropagated_share=selected / self.source.request.batch_size,
             held_memory_mib=self.held_mib,
             peak_memory_mib=self.peak_mib,
-            published_ratio=method_spec(self.choice.name).relative_cost,
+            published_ratio=method_spec(self.choice.name).published_cost,
             cpu_difference=self.cpu_difference,
         )
 

@@ -43,7 +43,7 @@ class Row:
         held_memory_mib: tensors that live as long as the method does: its networks, its state, its way back to the
             start, the state of its optimizer.
         peak_memory_mib: those and the most that a step holds beyond them.
-        published_ratio: time over source forward as published, on other hardware.
+        published_ratio: that of the released code, on other hardware; None if nobody measured it.
         cpu_difference: largest difference of a logit to the same steps on the CPU.
         error: why the method could not be measured.
     """

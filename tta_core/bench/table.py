@@ -78,7 +78,7 @@ def _legend(shown: set[str], result: BenchResult) -> str:
         "compiled": "no: the step goes around the trunk (the blocks of a transformer), which is what was compiled",
         "x source": f"{result.setting.clock} in a step over that in the source forwards around it: median, quartiles",
         "x tent": "the same over Tent's in the same round",
-        "published": "as published, on other hardware",
+        "published": "that of the released code, measured on other hardware; of cotta without views",
         "peak MiB": "tensors held by the method alone (networks, state, way back to the start) and at most by its step",
         "off CPU by": "largest difference of a logit to the same steps on the CPU, in float32",
     }

@@ -72,4 +72,5 @@ SPEC = MethodSpec(
     },
     network="transformer",
     relative_cost=17.8,
+    published_cost=17.82,
 )

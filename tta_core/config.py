@@ -10,19 +10,36 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from tta_core.backbones import BACKBONES
-from tta_core.data.benchmarks import CLEAN
+from tta_core.data.benchmarks import BENCHMARKS, CLEAN, benchmark_tag, owner
+from tta_core.data.cell_streams import (
+    FILES,
+    cell_order,
+    check_samples,
+    count_samples,
+    resolve_files,
+    resolve_settings,
+)
 from tta_core.data.domains import ORDERS
-from tta_core.data.streams import StreamOrder, stream_order, visits_per_domain
+from tta_core.data.label_space import kept_classes
+from tta_core.data.streams import STREAM_SETTINGS, StreamOrder, visited_domains
 from tta_core.diagnostics.names import resolve_observers
 from tta_core.errors import InputError, unknown_name
 from tta_core.registry import backbone_spec, benchmark_spec, method_spec, stream_spec
-from tta_core.spec import NETWORK_KINDS, BenchmarkSpec, Crop, Frozen, StreamSpec, validated
+from tta_core.spec import (
+    HELD_OUT_IMAGES,
+    NETWORK_KINDS,
+    BenchmarkSpec,
+    Crop,
+    Frozen,
+    LabelSpace,
+    validated,
+)
+
+OPTIONAL = (*STREAM_SETTINGS, "first_samples", *FILES.values())
+"""Fields that are no part of the cell's id where they are None: ids from before they were there stay as they are."""
 
 DOMAIN_SETS = ("reported", "held-out", *ORDERS)
 """Names that stand for several domains."""
-
-DEFAULT_ROUNDS = 10
-"""Rounds of a stream that has any (imse spec 5.4)."""
 
 
 class RunConfig(Frozen):
@@ -37,15 +54,25 @@ class RunConfig(Frozen):
         domains: `reported`, `held-out`, one of the ten published random orders `order-0` to `order-9`, or a list of
             domain names; resolved to the list.
         severity: corruption strength; in a stream that visits several, resolved to the largest.
-        samples_per_domain: images taken from each domain, in streams with rounds from each in each round; resolved to
-            a number, by default all, or all that a round has.
+        samples_per_domain: images taken from each domain, in streams with rounds from each in each round; all of a
+            domain that has fewer; resolved to a number, by default all, or all that a round has; in `label_shift` draws
         data_seed: seed of the corruptions' own randomness; the benchmark as others see it has 0.
         crop: how images are brought to the network's size; resolved, by default the benchmark's first.
         stream: order in which samples arrive.
         rounds: how often the domains come back; 1 in streams without rounds.
+        dirichlet_alpha: concentration of labels in time, in streams where they are correlated; None in others.
+        time_slots: slots that they are concentrated in, likewise; by default as many as the benchmark has classes.
+        imbalance_ratio: how much more frequent the major class is than each other in `label_shift`; None in others.
+        first_samples: only so many samples from the beginning of the stream; None for all.
+        subset_file: text file that lists the images which streams may take, one a line: the number in the domain, or
+            `<class>/<file>`; None for all.
+        subset_hash: hash of its content, found when it is read.
+        order_file: file with the order of the stream, see `tta_core.data.order_files`; the stream is then `imported`.
+        order_hash: hash of that order, found when it is read.
         batch_size: images in a full batch.
         seed: seed of the stream order and of the method.
-        label_space: which logits are scored.
+        label_space: which logits there are, in a benchmark that has only some of the backbone's classes: `full` or
+            `masked`.
         precision: `fp32`, or `bf16` for autocast of matrix products.
         diagnostics: what is measured beside the outcomes: `auto` (what costs next to nothing), `none`, `all`, or a list
             of observers; resolved to the list. Those that do not apply to the method measure nothing.
@@ -64,9 +91,17 @@ class RunConfig(Frozen):
     crop: Crop = "none"
     stream: str = "mixed"
     rounds: int = Field(default=1, ge=1)
+    dirichlet_alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    time_slots: int | None = Field(default=None, ge=1)
+    imbalance_ratio: int | None = Field(default=None, ge=1)
+    first_samples: int | None = Field(default=None, ge=1)
+    subset_file: str | None = None
+    subset_hash: str | None = None
+    order_file: str | None = None
+    order_hash: str | None = None
     batch_size: int = Field(default=64, ge=1)
     seed: int = Field(default=0, ge=0)
-    label_space: Literal["full"] = "full"
+    label_space: LabelSpace = "full"
     precision: Literal["fp32", "bf16"] = "fp32"
     diagnostics: tuple[str, ...] = ()
     diagnostics_every: int = Field(default=50, ge=1)
@@ -95,16 +130,16 @@ class RunConfig(Frozen):
             mode="json"
         )
         benchmark = benchmark_spec(str(resolved.get("benchmark", cls.model_fields["benchmark"].default)))
-        resolved["domains"] = _resolve_domains(resolved.get("domains") or "reported", benchmark)
-        stream = stream_spec(str(resolved.get("stream", cls.model_fields["stream"].default)))
+        domains = resolved.get("domains") or "reported"
+        resolved["domains"] = _resolve_domains(domains, benchmark, at_severities=bool(resolved.get("order_file")))
+        resolve_files(resolved, benchmark, domains_given=domains != "reported")
+        resolved["stream"] = str(resolved.get("stream", cls.model_fields["stream"].default))
+        stream = stream_spec(resolved["stream"])
         if stream.severities:
             resolved["severity"] = max(stream.severities)
-        if stream.rounds == "once":
-            resolved["rounds"] = 1
-        elif resolved.get("rounds") is None:
-            resolved["rounds"] = DEFAULT_ROUNDS
-        if resolved.get("samples_per_domain") is None:
-            resolved["samples_per_domain"] = _images_per_visit(benchmark, stream, resolved["rounds"])
+        if not benchmark.severities:
+            resolved["severity"] = 0
+        resolve_settings(resolved, benchmark)
         if resolved.get("crop") is None:
             resolved["crop"] = benchmark.crops[0]
         resolved["diagnostics"] = resolve_observers(resolved.get("diagnostics", "auto"))
@@ -113,16 +148,22 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _check_together(self) -> RunConfig:
         benchmark, stream = benchmark_spec(self.benchmark), stream_spec(self.stream)
-        if self.severity not in benchmark.severities:
+        if benchmark.severities and self.severity not in benchmark.severities:
             raise InputError(f"severity {self.severity} is not one of {list(benchmark.severities)} ({self.benchmark})")
-        if self.samples_per_domain > _images_per_visit(benchmark, stream, self.rounds):
-            raise _too_many_samples(self, benchmark, stream)
-        if stream.severities and CLEAN in self.domains:
+        check_samples(self)
+        plain = [name for name in self.domains if name == CLEAN or not owner(benchmark, name).severities]
+        if stream.severities and plain:
             raise InputError(
-                f"the stream {self.stream!r} raises the severity of each domain, {CLEAN!r} has none: leave it out"
+                f"the stream {self.stream!r} raises the severity of each domain, {plain[0]!r} has none: leave it out"
             )
         if self.crop not in benchmark.crops:
             raise unknown_name(f"crop of {self.benchmark}", self.crop, benchmark.crops)
+        _check_label_space(self, benchmark)
+        if HELD_OUT_IMAGES in self.needs() and not benchmark.held_out_domains:
+            raise InputError(
+                f"{self.method} needs {HELD_OUT_IMAGES}, and {self.benchmark} holds none out: choose another "
+                "benchmark, or settings that need none"
+            )
         if self.data_seed and benchmark.storage != "embedded":
             raise InputError(
                 f"data_seed = {self.data_seed}, but the images of {self.benchmark} are files: leave it out"
@@ -144,8 +185,18 @@ class RunConfig(Frozen):
 
     @property
     def num_samples(self) -> int:
-        """Samples in the stream."""
-        return self.samples_per_domain * len(self.domains) * visits_per_domain(self.stream, self.rounds)
+        """Samples in the stream; of a label shift over domains that lack classes, the most that there may be."""
+        return count_samples(self)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Numbers of the classes whose logits there are, among all of the backbone; empty if there are all."""
+        return kept_classes(benchmark_spec(self.benchmark), self.label_space)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return len(self.classes) or backbone_spec(self.backbone).num_classes
 
     def method_settings(self) -> BaseModel:
         """The method's settings as the data model that its spec names."""
@@ -156,53 +207,62 @@ class RunConfig(Frozen):
         return method_spec(self.method).needs_of(self.method_settings())
 
     def order(self, seed: int | None = None) -> StreamOrder:
-        """The order of the samples, under the cell's own seed unless another is given."""
-        benchmark = benchmark_spec(self.benchmark)
-        return stream_order(
-            self.stream,
-            self.domains,
-            benchmark.images_per_domain,
-            self.samples_per_domain,
-            self.seed if seed is None else seed,
-            rounds=self.rounds,
-            shuffled=benchmark.shuffled,
-        )
+        """The order of the samples, under the cell's own seed unless another is given.
+
+        Raises:
+            InputError: if it is made from labels, and they cannot be read; or from a file, and that has changed.
+        """
+        return cell_order(self, self.seed if seed is None else seed)
 
     def cell_id(self) -> str:
         """Method and twelve hexadecimal digits of a hash of everything that can change the result.
 
         The preset's name is left out (its settings are in), and so are the device and the number of workers: they are
-        where a cell runs, not what it runs.
+        where a cell runs, not what it runs. Of files the content counts, not the path.
         """
-        unused = {"preset"} if self.diagnostics else {"preset", "diagnostics_every"}
+        unused = {"preset", *FILES} | (set() if self.diagnostics else {"diagnostics_every"})
+        unused |= {name for name in OPTIONAL if getattr(self, name) is None}
         identity = self.model_dump(mode="json", exclude=unused) | {
             "method_version": method_spec(self.method).version,
             "benchmark_version": benchmark_spec(self.benchmark).version,
             "weights": backbone_spec(self.backbone).weights_tag(),
         }
+        benchmark = benchmark_spec(self.benchmark)
+        if any(name in benchmark.parts for name in self.domains):
+            identity |= {"images": benchmark_tag(benchmark, self.domains)}
         return f"{self.method}-{canonical_hash(identity)}"
 
-    def protocol(self) -> dict[str, Any]:
-        """What makes results comparable: equal protocols, comparable numbers."""
+    def protocol(self, *, with_order: bool = True) -> dict[str, Any]:
+        """What makes results comparable: equal protocols, comparable numbers.
+
+        Args:
+            with_order: whether to put in the order. Of a cell that failed because there is none, do not.
+
+        Raises:
+            InputError: see `order`.
+        """
         benchmark, backbone = benchmark_spec(self.benchmark), backbone_spec(self.backbone)
-        stream, reference = stream_spec(self.stream), self.order(seed=0)
+        reference = self.order(seed=0) if with_order else None
+        stream, reset = stream_spec(self.stream), stream_spec(self.stream).reset
+        if self.order_file is not None and reference is not None:
+            reset = "domain" if reference.reset_at_segments else "never"
         return {
-            "benchmark": f"{benchmark.name} v{benchmark.version}",
+            "benchmark": benchmark_tag(benchmark, self.domains),
             "data_seed": self.data_seed,
-            "domains": list(reference.domains),
+            "domains": list(reference.domains if reference else visited_domains(self.stream, self.domains)),
             "severity": self.severity,
             "samples_per_domain": self.samples_per_domain,
             "stream": self.stream,
-            "stream_order_at_seed_0": reference.order_hash(),
+            "stream_order_at_seed_0": reference.order_hash() if reference else "unknown",
             "batch_size": self.batch_size,
-            "reset": stream.reset,
+            "reset": reset,
             "weights": backbone.weights_tag(),
             "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
             "crop": self.crop if self.crop == "none" else f"{self.crop} {backbone.image_size}",
             "label_space": self.label_space,
             "precision": self.precision,
             "scored_logits": method_spec(self.method).scores_of(self.method_settings()),
-        } | ({} if stream.rounds == "once" else {"rounds": self.rounds})
+        } | {name: getattr(self, name) for name in stream.settings}
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of a hash of `protocol()`.
@@ -219,35 +279,33 @@ def canonical_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _images_per_visit(benchmark: BenchmarkSpec, stream: StreamSpec, rounds: Any) -> int:
-    """Images of a domain that one segment may take.
+def _check_label_space(config: RunConfig, benchmark: BenchmarkSpec) -> None:
+    """Refuses `masked` where it means nothing.
 
     Raises:
-        InputError: if there are more rounds than images to share among them.
+        InputError: if the benchmark has all classes of the backbone, or a domain has classes of its own.
     """
-    images = benchmark.images_per_domain
-    if stream.rounds != "split" or not isinstance(rounds, int) or rounds < 1:
-        return images
-    if rounds > images:
-        raise InputError(
-            f"rounds = {rounds}, but each domain of {benchmark.name} has {images} images: give at most that"
-        )
-    return images // rounds
+    if config.label_space in benchmark.label_spaces:
+        foreign = [name for name in config.domains if name in benchmark.parts]
+        if config.label_space == "masked" and foreign:
+            raise InputError(
+                f"label_space = 'masked', but the domain {foreign[0]!r} has other classes than {benchmark.name}: leave "
+                "it out, or give label_space: full"
+            )
+        return
+    reason = (
+        "its domains have different classes, and masking cannot be defined inside a mixed stream"
+        if benchmark.storage == "composition"
+        else "it has all classes of the backbone"
+    )
+    masked = ", ".join(name for name, row in BENCHMARKS.items() if config.label_space in row.label_spaces)
+    raise InputError(
+        f"label_space = {config.label_space!r} is not allowed for {benchmark.name}: {reason}. Give label_space: full, "
+        f"or one of the benchmarks {masked}"
+    )
 
 
-def _too_many_samples(config: RunConfig, benchmark: BenchmarkSpec, stream: StreamSpec) -> InputError:
-    given = f"samples_per_domain = {config.samples_per_domain}, but"
-    has = f"each domain of {benchmark.name} has {benchmark.images_per_domain} images"
-    if stream.rounds == "split":
-        most = _images_per_visit(benchmark, stream, config.rounds)
-        return InputError(
-            f"{given} {has}, and {config.rounds} rounds of {config.stream!r} share them: give at most {most}, fewer "
-            "rounds, or stream: recurring-same"
-        )
-    return InputError(f"{given} {has}: give at most that, or leave it out to use all")
-
-
-def _resolve_domains(given: Any, benchmark: BenchmarkSpec) -> tuple[str, ...]:
+def _resolve_domains(given: Any, benchmark: BenchmarkSpec, *, at_severities: bool) -> tuple[str, ...]:
     known = (*benchmark.domains, *benchmark.held_out_domains, CLEAN)
     if isinstance(given, str):
         if given in DOMAIN_SETS:
@@ -256,7 +314,7 @@ def _resolve_domains(given: Any, benchmark: BenchmarkSpec) -> tuple[str, ...]:
         given = [given]
     names = tuple(str(name) for name in given)
     for name in names:
-        if name not in known:
+        if (name.partition("@")[0] if at_severities else name) not in known:
             raise unknown_name(f"domain of {benchmark.name}", name, (*known, *DOMAIN_SETS))
     if len(set(names)) != len(names):
         raise InputError(f"domains = {list(names)}: a domain is named twice; name each once")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tta_core.config import RunConfig, canonical_hash
+from tta_core.data.benchmarks import CLEAN, benchmark_tag
 from tta_core.data.cache import cache_root, locked, write_whole
 from tta_core.method import Artefact
 from tta_core.registry import backbone_spec, benchmark_spec, method_spec
@@ -42,7 +43,7 @@ def artefact_key(config: RunConfig, network: nn.Module, device: torch.device) ->
         "settings": {name: config.settings[name] for name in spec.preparation.settings},
         "needs": list(config.needs()),
         "weights": weights_digest(network),
-        "benchmark": f"{benchmark.name} v{benchmark.version}",
+        "benchmark": benchmark_tag(benchmark, (CLEAN, *benchmark.held_out_domains)),
         "data_seed": config.data_seed,
         "crop": config.crop,
         "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from tta_core.checkpoint import Checkpoints
+from tta_core.classifier import keep_classes
 from tta_core.config import RunConfig
 from tta_core.cost import CostMeter
 from tta_core.data.images import Normalise, load_domains
@@ -169,13 +171,18 @@ def run(
     )
 
 
+def _source_network(config: RunConfig, target: torch.device) -> nn.Module:
+    """The network before any method changes it, with the logits of the cell's label space."""
+    return keep_classes(load_backbone(backbone_spec(config.backbone)), config.classes).to(target)
+
+
 def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tuple[Method[Any], str]:
     """Builds the method; also returns the hash of what it prepared, empty if it prepared nothing."""
     backbone, spec = backbone_spec(config.backbone), method_spec(config.method)
-    network = load_backbone(backbone).to(target)
+    network = _source_network(config, target)
     needs = config.needs()
     context = Context(
-        num_classes=backbone.num_classes,
+        num_classes=config.num_classes,
         seed=config.seed,
         batch_size=config.batch_size,
         mean=backbone.mean,
@@ -201,7 +208,7 @@ def _observers(
         batch_size=config.batch_size,
         normalise=normalise,
         open_domain=lambda name: load_domains(config, [name])[0],
-        open_source=lambda: load_backbone(backbone_spec(config.backbone)).to(normalise.mean.device),
+        open_source=lambda: _source_network(config, normalise.mean.device),
         precision=config.precision,
         off_clock=meter.paused,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tta_core.config import RunConfig
-from tta_core.data.benchmarks import CLEAN
+from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.readers import check_domain, check_training
 from tta_core.data.streams import visited_domains
 from tta_core.registry import backbone_spec, benchmark_spec
@@ -32,7 +32,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
         if HELD_OUT_IMAGES in needs:
             row = benchmark_spec(config.benchmark)
             for name in row.held_out_domains:
-                domains[config.benchmark, name, max(row.severities)] = None
+                domains[config.benchmark, name, max(owner(row, name).severities)] = None
         if LABELLED_SOURCE_IMAGES in needs:
             training[config.benchmark] = None
     for name in backbones:

@@ -92,6 +92,13 @@ def cropped(image: Image.Image, crop: Crop, size: int, file: Path) -> Image.Imag
     return image.crop((left, top, left + size, top + size))
 
 
+def domain_folder(spec: BenchmarkSpec, root: Path, domain: str, severity: int) -> Path:
+    """The folder of a domain below the data root."""
+    if domain == CLEAN:
+        return root / spec.clean_folder
+    return root / spec.folder / domain / str(severity) if spec.severities else root / spec.folder
+
+
 def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
     """Looks for the class folders of a domain, not at the images in them.
 
@@ -102,7 +109,7 @@ def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
         InputError: if the folder, a class in it or the list of images is missing.
     """
     root = data_root(spec)
-    folder = root / spec.clean_folder if domain == CLEAN else root / spec.folder / domain / str(severity)
+    folder = domain_folder(spec, root, domain, severity)
     _check_classes(spec, folder)
     if spec.image_list:
         _listed(spec, root / spec.image_list)
@@ -169,12 +176,12 @@ def load_domain(
         if missing:
             raise not_here(spec, f"the folder {folder} lacks {len(missing)} listed images: {_first(missing)}")
     else:
-        names = _found(spec, folder)
+        names = _found(spec, folder, spec.count(domain))
     return ImageFiles(folder, names, "resize-center" if domain == CLEAN else crop, size), _labels(spec, names)
 
 
 def _labels(spec: BenchmarkSpec, names: Sequence[str]) -> NDArray[np.int64]:
-    numbers = {name: number for number, name in enumerate(spec.class_names)}
+    numbers = dict(zip(spec.class_names, spec.class_numbers or range(spec.num_classes), strict=True))
     return np.array([numbers[name.partition("/")[0]] for name in names], dtype=np.int64)
 
 
@@ -189,16 +196,15 @@ def _below(spec: BenchmarkSpec, folder: Path) -> list[str]:
     ]
 
 
-def _found(spec: BenchmarkSpec, folder: Path) -> list[str]:
+def _found(spec: BenchmarkSpec, folder: Path, count: int) -> list[str]:
     """All images of a domain, which must be as many as the table says."""
     names = _below(spec, folder)
-    if len(names) != spec.images_per_domain:
+    if len(names) != count:
         counts = Counter(name.partition("/")[0] for name in names)
         fewest = min(spec.class_names, key=lambda name: counts[name])
         raise not_here(
             spec,
-            f"the folder {folder} has {len(names)} images, not {spec.images_per_domain}; fewest in {fewest}: "
-            f"{counts[fewest]}",
+            f"the folder {folder} has {len(names)} images, not {count}; fewest in {fewest}: {counts[fewest]}",
         )
     return names
 

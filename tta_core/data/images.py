@@ -47,7 +47,15 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
     spec = benchmark_spec(config.benchmark)
     return [
         DomainImages(
-            *read_domain(spec, name, config.severity, data_seed=config.data_seed, crop=config.crop, image_size=size)
+            *read_domain(
+                spec,
+                name,
+                config.severity,
+                data_seed=config.data_seed,
+                crop=config.crop,
+                image_size=size,
+                label_space=config.label_space,
+            )
         )
         for name in names
     ]

@@ -6,18 +6,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tta_core.data import class_folders, digits_c, severity_arrays
-from tta_core.data.benchmarks import CLEAN
+from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.class_folders import ImageFiles
 from tta_core.data.digits import load_digits
 from tta_core.data.domains import split_severity
-from tta_core.spec import BenchmarkSpec, Crop
+from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classes
+from tta_core.spec import BenchmarkSpec, Crop, LabelSpace
 
-Images = NDArray[np.uint8] | ImageFiles
-"""Images `(images, height, width, 3)`: an array, usually a memory map, or files that are decoded when asked for."""
+Images = NDArray[np.uint8] | ImageFiles | ChosenImages
+"""Images `(images, height, width, 3)`: an array, usually a memory map, files that are decoded when asked for, or some
+of either.
+"""
 
 
 def read_domain(
-    spec: BenchmarkSpec, name: str, severity: int, *, data_seed: int, crop: Crop, image_size: int
+    spec: BenchmarkSpec,
+    name: str,
+    severity: int,
+    *,
+    data_seed: int,
+    crop: Crop,
+    image_size: int,
+    label_space: LabelSpace = "full",
 ) -> tuple[Images, NDArray[np.int64]]:
     """Opens one domain.
 
@@ -26,8 +36,9 @@ def read_domain(
         name: a domain, `clean` included, or a domain at a severity of its own, such as `fog@3`.
         severity: strength of a domain that has none of its own.
         data_seed: seed of the corruptions of a benchmark that is made here.
-        crop: how an image file is brought to the network's size.
+        crop: how an image file is brought to the network's size; a domain whose row lacks it has that row's default.
         image_size: that size.
+        label_space: if `masked`, images of other classes than the benchmark's are left out, as of `clean`.
 
     Returns:
         The images, and the labels `(images,)`.
@@ -36,6 +47,18 @@ def read_domain(
         InputError: if files are missing or are not what they should be.
     """
     domain, severity = split_severity(name, severity)
+    row = owner(spec, domain)
+    return _labelled_in(
+        spec,
+        label_space,
+        *_read(row, domain, severity, data_seed, crop if crop in row.crops else row.crops[0], image_size),
+    )
+
+
+def _read(
+    spec: BenchmarkSpec, domain: str, severity: int, data_seed: int, crop: Crop, image_size: int
+) -> tuple[NDArray[np.uint8] | ImageFiles, NDArray[np.int64]]:
+    """Opens a domain of the row that it is read by."""
     if spec.storage == "class-folders":
         return class_folders.load_domain(spec, domain, severity, crop, image_size)
     if spec.storage == "severity-arrays":
@@ -50,30 +73,36 @@ def check_domain(spec: BenchmarkSpec, name: str, severity: int) -> None:
         InputError: if they are not.
     """
     domain, severity = split_severity(name, severity)
+    spec = owner(spec, domain)
     if spec.storage == "class-folders":
         class_folders.check_domain(spec, domain, severity)
     elif spec.storage == "severity-arrays":
         severity_arrays.load_domain(spec, domain, severity)
 
 
-def read_source(spec: BenchmarkSpec, *, image_size: int) -> Images:
+def read_source(spec: BenchmarkSpec, *, image_size: int, label_space: LabelSpace = "full") -> Images:
     """Clean images that the benchmark's backbones were trained on, or else their clean test images."""
     if spec.storage == "embedded":
-        return load_digits("train")[0]
-    return read_domain(spec, CLEAN, spec.severities[0], data_seed=0, crop=spec.crops[0], image_size=image_size)[0]
+        return read_training(spec, image_size=image_size, label_space=label_space)[0]
+    return read_domain(spec, CLEAN, 0, data_seed=0, crop=spec.crops[0], image_size=image_size, label_space=label_space)[
+        0
+    ]
 
 
-def read_training(spec: BenchmarkSpec, *, image_size: int) -> tuple[Images, NDArray[np.int64]]:
+def read_training(
+    spec: BenchmarkSpec, *, image_size: int, label_space: LabelSpace = "full"
+) -> tuple[Images, NDArray[np.int64]]:
     """The images that the benchmark's backbones were trained on, and their labels `(images,)`.
 
     Raises:
         InputError: if they are missing or are not what they should be.
     """
-    if spec.storage == "class-folders":
-        return class_folders.load_training(spec, image_size)
-    if spec.storage == "severity-arrays":
-        return severity_arrays.load_training(spec)
-    return load_digits("train")
+    row = owner(spec, CLEAN)
+    if row.storage == "class-folders":
+        return _labelled_in(spec, label_space, *class_folders.load_training(row, image_size))
+    if row.storage == "severity-arrays":
+        return _labelled_in(spec, label_space, *severity_arrays.load_training(row))
+    return _labelled_in(spec, label_space, *load_digits("train"))
 
 
 def check_training(spec: BenchmarkSpec) -> None:
@@ -82,7 +111,19 @@ def check_training(spec: BenchmarkSpec) -> None:
     Raises:
         InputError: if they are not.
     """
+    spec = owner(spec, CLEAN)
     if spec.storage == "class-folders":
         class_folders.check_training(spec)
     elif spec.storage == "severity-arrays":
         severity_arrays.load_training(spec)
+
+
+def _labelled_in(
+    spec: BenchmarkSpec, space: LabelSpace, images: NDArray[np.uint8] | ImageFiles, labels: NDArray[np.int64]
+) -> tuple[Images, NDArray[np.int64]]:
+    """The images of the classes that a label space has, with their labels in it."""
+    classes = kept_classes(spec, space)
+    if not classes:
+        return images, labels
+    numbers, own = of_kept_classes(labels, classes)
+    return images if len(numbers) == len(labels) else ChosenImages(images, numbers), own

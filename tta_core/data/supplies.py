@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tta_core.config import RunConfig
+from tta_core.data.benchmarks import owner
 from tta_core.data.images import Normalise
 from tta_core.data.readers import Images, read_domain, read_source, read_training
 from tta_core.method import LabelledBatch
@@ -32,7 +33,8 @@ class SourceImages:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields `(batch, channels, height, width)`."""
-        images = read_source(benchmark_spec(self.config.benchmark), image_size=_image_size(self.config))
+        spec, space = benchmark_spec(self.config.benchmark), self.config.label_space
+        images = read_source(spec, image_size=_image_size(self.config), label_space=space)
         order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
         for start in range(0, len(order), SUPPLY_BATCH):
             yield self.normalise(images[np.sort(order[start : start + SUPPLY_BATCH])])
@@ -47,7 +49,8 @@ class LabelledSource:
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
-        found = read_training(benchmark_spec(self.config.benchmark), image_size=_image_size(self.config))
+        spec, space = benchmark_spec(self.config.benchmark), self.config.label_space
+        found = read_training(spec, image_size=_image_size(self.config), label_space=space)
         yield from _mixed([found], self.normalise)
 
 
@@ -64,9 +67,16 @@ class HeldOutImages:
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
         config, spec = self.config, benchmark_spec(self.config.benchmark)
-        severity, size = max(spec.severities), _image_size(config)
         domains = [
-            read_domain(spec, name, severity, data_seed=config.data_seed, crop=config.crop, image_size=size)
+            read_domain(
+                spec,
+                name,
+                max(owner(spec, name).severities),
+                data_seed=config.data_seed,
+                crop=config.crop,
+                image_size=_image_size(config),
+                label_space=config.label_space,
+            )
             for name in spec.held_out_domains
         ]
         yield from _mixed(domains, self.normalise)

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from analysis import schema
-from tta_core.config import RunConfig
+from tta_core.config import RunConfig, canonical_hash
 from tta_core.diagnostics.observer import Measurement
+from tta_core.errors import InputError
 from tta_core.registry import backbone_spec, method_spec
 from tta_core.runner import RunResult
 
@@ -24,7 +25,7 @@ RECORDED_PACKAGES = ("ray", "tta-grid")
 def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str, pa.Table]:
     """The four tables of a finished cell, by file name."""
     cell = result.cell
-    row = _config_columns(result.config, sweep=sweep, git_commit=git_commit) | {
+    row = _config_columns(result.config, result.config.protocol(), sweep=sweep, git_commit=git_commit) | {
         "stream_order": result.stream_order,
         "status": schema.DONE,
         "reason": "",
@@ -52,7 +53,12 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
 
 def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str, started_at: datetime) -> pa.Table:
     """The one-row table of a cell that failed."""
-    row = _config_columns(config, sweep=sweep, git_commit=git_commit) | {
+    try:
+        columns = _config_columns(config, config.protocol(), sweep=sweep, git_commit=git_commit)
+    except InputError:
+        # What the order is made from is missing: that may be why the cell failed.
+        columns = _config_columns(config, config.protocol(with_order=False), sweep=sweep, git_commit=git_commit)
+    row = columns | {
         "stream_order": "",
         "status": schema.FAILED,
         "reason": reason,
@@ -65,8 +71,7 @@ def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str
     return pa.Table.from_pylist([row], schema=schema.CELL)
 
 
-def _config_columns(config: RunConfig, *, sweep: str, git_commit: str) -> dict[str, Any]:
-    protocol = config.protocol()
+def _config_columns(config: RunConfig, protocol: dict[str, Any], *, sweep: str, git_commit: str) -> dict[str, Any]:
     return {
         "cell": config.cell_id(),
         "sweep": sweep,
@@ -81,7 +86,7 @@ def _config_columns(config: RunConfig, *, sweep: str, git_commit: str) -> dict[s
         "samples_per_domain": config.samples_per_domain,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "fingerprint": config.fingerprint(),
+        "fingerprint": canonical_hash(protocol),
         "protocol": json.dumps(protocol, sort_keys=True),
         "needs": schema.NEEDS_SEPARATOR.join(config.needs()),
         "scored_logits": protocol["scored_logits"],

@@ -1,0 +1,48 @@
+"""Labels and names of a domain's images, for orders that are made from them. Decodes no image, imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tta_core.data import class_folders
+from tta_core.data.benchmarks import CLEAN, owner
+from tta_core.data.domains import split_severity
+from tta_core.data.readers import read_domain
+from tta_core.errors import InputError
+from tta_core.spec import BenchmarkSpec, Crop
+
+
+def domain_labels(
+    spec: BenchmarkSpec, name: str, severity: int, *, data_seed: int, crop: Crop, image_size: int
+) -> NDArray[np.int64]:
+    """Labels `(images,)` of a domain, see `tta_core.data.readers.read_domain` for the arguments.
+
+    They are known without any file where all classes have as many images and these lie in order of class.
+
+    Raises:
+        InputError: if they have to be read, and files are missing or are not what they should be.
+    """
+    domain, _ = split_severity(name, severity)
+    row = owner(spec, domain)
+    if row.storage == "class-folders" and row.images_per_class and not row.image_list:
+        numbers = np.array(row.class_numbers or range(row.num_classes), dtype=np.int64)
+        return np.repeat(numbers, row.images_per_class)
+    # All domains that are made here show the same images: clean ones are there, corrupted ones may have to be made.
+    known = CLEAN if row.storage == "embedded" else name
+    return read_domain(spec, known, severity, data_seed=data_seed, crop=crop, image_size=image_size)[1]
+
+
+def domain_names(spec: BenchmarkSpec, name: str, severity: int) -> Sequence[str]:
+    """`<class>/<file>` of each image of a domain.
+
+    Raises:
+        InputError: if its images have numbers only, or files are missing.
+    """
+    domain, severity = split_severity(name, severity)
+    row = owner(spec, domain)
+    if row.storage != "class-folders":
+        raise InputError(f"the images of {spec.name} have no names: give their numbers in {name}, from 0")
+    return class_folders.load_domain(row, domain, severity, row.crops[0], 1)[0].names

@@ -73,7 +73,11 @@ SPEC = MethodSpec(
         # The tables of ViDA, in batches of 4 and of 50 images that are not normalised at all.
         "vida-cifar10": CIFAR,
         "vida-cifar100": CIFAR | {"lr": 3e-4},
-        "digits-c": {"lr": 0.01},
+        # Chosen on the held-out corruptions: tta_core.run with method cotta, domains held-out, severity 4,
+        # samples_per_domain 256, streams mixed and continual, seeds 0 to 2, over SGD at lr 0.003 to 0.1 and Adam at 1e-4
+        # to 2e-3, ema 0.8 to 0.999, with seed 0 over anchor_threshold 0, 0.7, 0.85 and 1.01. Largest probabilities of
+        # ten classes are never below 0.1, and views cost a third of the accuracy: a digit is another one when flipped.
+        "digits-c": {"optimizer": "adam", "lr": 3e-4, "ema": 0.9, "anchor_threshold": 0.0},
     },
     search={
         "lr": SearchRange(low=1e-6, high=0.3, log=True),

@@ -46,7 +46,7 @@ FLIP_PROBABILITY = 0.5
 NOISE = 0.005
 """Standard deviation."""
 
-IMAGES_AT_ONCE = {"cpu": 32, "cuda": 256}
+IMAGES_AT_ONCE = {"cpu": 16, "cuda": 256}
 """Images in one forward of several views: few where larger batches are no faster, on the CPU."""
 
 ADJUST: dict[str, Callable[[Tensor, float], Tensor]] = {

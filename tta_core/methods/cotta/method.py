@@ -1,7 +1,7 @@
 """CoTTA: trains the whole network towards its own moving average, which sees random views where the source is unsure.
 
 Paper: Wang et al., CVPR 2022 (moetta spec 2.6, imse spec 4.3). Deviations: the networks stay in eval mode, which avoids
-stochastic depth; views are made of pixels where the release, in the presets `moetta` and `foa`, clips normalised images.
+stochastic depth; views are made of pixels, where MoETTA's and FOA's copies clip normalised images.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grid.data_cli import data
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -233,3 +234,6 @@ def bench(options: tuple[str, ...]) -> None:
     click.echo(text)
     if failed:
         raise SystemExit(EXIT_SOME_FAILED)
+
+
+main.add_command(data)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -115,7 +116,8 @@ def write_order(order: StreamOrder, path: Path, about: Mapping[str, Any]) -> Non
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): give another file") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def read_order(path: Path) -> OrderFile:

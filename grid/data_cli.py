@@ -1,0 +1,59 @@
+"""The command group `tta-grid data`: images, orders and backbones, beside any sweep. Thin, with lazy imports."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def data() -> None:
+    """Looks after what sweeps read: orders of streams, images, backbones."""
+
+
+@data.command()
+@click.argument("sweep", required=False)
+@click.option("--output", metavar="FILE", required=True, help="File to write: .parquet or .csv.")
+@click.option("--benchmark", metavar="NAME", help="Benchmark. [default: digits-c]")
+@click.option("--stream", metavar="NAME", help="Stream. [default: mixed]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the order. [default: 0, or that of SWEEP]")
+@click.option("--severity", type=int, help="Severity; most orders do not depend on it.")
+@click.option("--domains", metavar="NAMES", help="Domains, by commas, or a set such as held-out or order-3.")
+@click.option("--samples-per-domain", type=click.IntRange(min=1), help="Images from each domain. [default: all]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other field of the cell; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def order(
+    sweep: str | None,
+    output: str,
+    benchmark: str | None,
+    stream: str | None,
+    seed: int | None,
+    severity: int | None,
+    domains: str | None,
+    samples_per_domain: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Writes the order of a stream to FILE, which a cell replays with `order_file: FILE`.
+
+    The stream is that of the cells of SWEEP, which must share one order; without SWEEP that of the options.
+
+    \b
+    tta-grid data order --stream correlated --seed 1 --set dirichlet_alpha=0.05 --output order.parquet
+    tta-grid data order quickstart --seed 2 --output order.csv
+    """
+    import json
+    from pathlib import Path
+
+    from grid.orders import export_order, export_text
+
+    given = {
+        "benchmark": benchmark,
+        "stream": stream,
+        "severity": severity,
+        "domains": f"[{domains}]" if domains and "," in domains else domains,
+        "samples_per_domain": samples_per_domain,
+        "seeds": None if seed is None else [seed],
+    }
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    written = export_order(sweep, [*options, *overrides], Path(output))
+    click.echo(json.dumps(written, indent=2) if as_json else export_text(written))

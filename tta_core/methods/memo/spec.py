@@ -57,11 +57,16 @@ SPEC = MethodSpec(
         "official-cifar10": {"optimizer": "sgd", "lr": 5e-3, "weight_decay": 0.0, "views": 32, "crop": "padded"}
         | {"prior_strength": None},
         "paper": _RESNET,
-        "digits-c": {"views": 8, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.0, "train_scope": "norms"}
-        | {"crop": "none", "flip": False, "severity": 3.0},
+        # Chosen on the held-out corruptions: tta_core.run with method memo, domains held-out, severity 4,
+        # samples_per_domain 256, stream mixed. With train_scope norms, 8 views and seed 0 over crop none and padded,
+        # severity 1 to 6, SGD with lr 0.01 to 0.2 and AdamW with 3e-4 to 0.01 (all of the parameters, with 1e-3 and
+        # 0.01, was no better); then with seeds 0 to 2 and crop padded over severity 1 and 3, lr 0.03 to 1.2, views 8
+        # and 16.
+        "digits-c": {"views": 16, "optimizer": "sgd", "lr": 0.5, "weight_decay": 0.0, "train_scope": "norms"}
+        | {"crop": "padded", "flip": False},
     },
     search={
-        "lr": SearchRange(low=1e-6, high=0.3, log=True),
+        "lr": SearchRange(low=1e-6, high=2.0, log=True),
         "severity": SearchRange(low=0.1, high=10.0),
     },
     scalars={
@@ -69,5 +74,6 @@ SPEC = MethodSpec(
         "agreement": ScalarSpec(description="share of views that predict what their mean predicts, before the update"),
     },
     scores="post-update",
-    relative_cost=25.0,
+    # Of the preset digits-c. All parameters with 64 views cost about 190 source forwards.
+    relative_cost=70.0,
 )

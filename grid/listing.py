@@ -92,7 +92,7 @@ _SHOWN = {
         *("title", "classes", "domains", "held_out_domains", "images_per_domain", "severities", "crops", "files"),
         *("source", "licence"),
     ),
-    "streams": ("title", "reset"),
+    "streams": ("title", "reset", "needs", "settings"),
     "sweeps": ("description", "protocols"),
     "diagnostics": ("title", "in_auto"),
 }
@@ -110,6 +110,8 @@ def listing_text(kind: str) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "not stated"
+    if value == "":
+        return "nothing"
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
     if isinstance(value, list):

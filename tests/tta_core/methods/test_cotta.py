@@ -271,7 +271,7 @@ def test_batch_norm_in_all_three_networks(batch_statistics, tiny_convnet, images
     method.teacher.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     method(images(4))
     # The anchor, then the views: with batch statistics each is a batch of its own.
-    assert sizes == ([4] * 6 if batch_statistics else [4, 20])
+    assert sizes == ([4] * 6 if batch_statistics else [4, 16, 4])
 
 
 def test_presets_hold_what_is_published():

@@ -148,6 +148,7 @@ def _cifar_c(name: str, classes: int, record: int) -> BenchmarkSpec:
         domains=CORRUPTIONS,
         held_out_domains=HELD_OUT_CORRUPTIONS,
         images_per_domain=10_000,
+        images_per_class=10_000 // classes,
         num_classes=classes,
         classes=f"cifar-{classes}",
         severities=(1, 2, 3, 4, 5),

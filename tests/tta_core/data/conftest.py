@@ -128,3 +128,57 @@ def colour_vit(tmp_path, monkeypatch):
     monkeypatch.setenv("TTA_GRID_WEIGHTS", str(folder))
     monkeypatch.setitem(BACKBONES, row.name, row)
     return row
+
+
+RENDITIONS = {"n01": 2, "n03": 3}
+
+
+@pytest.fixture
+def renditions(photographs, tmp_path, monkeypatch) -> BenchmarkSpec:
+    """`renditions`: five larger images of the first and the third class; its clean images are those of `photos-c`."""
+    row = photographs.model_copy(
+        update={
+            "name": "renditions",
+            "domains": ("renditions",),
+            "held_out_domains": (),
+            "images_per_domain": 5,
+            "counts": {CLEAN: 12},
+            "num_classes": 2,
+            "class_names": tuple(RENDITIONS),
+            "class_numbers": (0, 2),
+            "label_spaces": ("full", "masked"),
+            "severities": (),
+            "crops": ("resize-center",),
+            "parts": {CLEAN: photographs.name},
+            "folder": "renditions",
+            "clean_folder": "",
+            "files": "renditions/<wnid>/*.jpg",
+        }
+    )
+    for name, count in RENDITIONS.items():
+        for number in range(count):
+            write_photograph(tmp_path / row.folder / name / f"art_{number}.jpg", name, number, 0, (64, 48))
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row
+
+
+@pytest.fixture
+def mixture(photographs, renditions, monkeypatch) -> BenchmarkSpec:
+    """`mixture`: the domains of `photos-c` and of `renditions`."""
+    owners = dict.fromkeys((*photographs.domains, *photographs.held_out_domains, CLEAN), photographs.name)
+    row = photographs.model_copy(
+        update={
+            "name": "mixture",
+            "domains": ("fog", "snow", "renditions"),
+            "images_per_domain": 12,
+            "counts": {"renditions": 5},
+            "class_names": (),
+            "parts": owners | {"renditions": renditions.name},
+            "storage": "composition",
+            "folder": "",
+            "clean_folder": "",
+            "files": "those of photos-c and renditions",
+        }
+    )
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row

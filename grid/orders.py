@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.expand import expand
-from grid.sweep import Sweep, apply_override, read_sweep
+from grid.sweep import Sweep, apply_override, check_cell_key, read_sweep
 from tta_core.backbones import BACKBONES
 from tta_core.config import OPTIONAL, RunConfig
 from tta_core.data.benchmarks import benchmark_tag
@@ -71,6 +71,8 @@ def _alone(overrides: Sequence[str]) -> Sweep:
     for override in overrides:
         apply_override(values, override)
     base = values["base"]
+    for key in (*base, *values.get("grid", ())):
+        check_cell_key(key, where="tta-grid data order")
     if isinstance(base.get("benchmark"), str) and "backbone" not in base:
         classes = benchmark_spec(base["benchmark"]).classes
         base["backbone"] = next(name for name, row in BACKBONES.items() if row.classes == classes)

@@ -50,7 +50,11 @@ PHOTOGRAPHS = ("benchmark=imagenet-c", "backbone=mae_finetuned_vit_base", "prese
         ["--help"],
         ["list", "methods"],
         ["list", "backbones"],
+        ["list", "streams"],
         ["plan", "quickstart"],
+        ["plan", "quickstart", "--set", "stream=correlated"],
+        ["data", "order", "--stream", "correlated"],
+        ["data", "order", "--benchmark", "imagenet-c", "--stream", "label_shift", "--domains", "fog"],
         ["plan", "quickstart", "--json"],
         ["plan", "quickstart", *(part for change in PHOTOGRAPHS for part in ("--set", change))],
     ],
@@ -59,6 +63,8 @@ PHOTOGRAPHS = ("benchmark=imagenet-c", "backbone=mae_finetuned_vit_base", "prese
 def test_planning_imports_nothing_heavy(arguments, tmp_path):
     if arguments[0] == "plan":
         arguments = [*arguments, "--results", str(tmp_path / "none")]
+    if arguments[0] == "data":
+        arguments = [*arguments, "--output", str(tmp_path / "order.parquet")]
     code = (
         f"from grid.cli import main\ntry: main({arguments!r})\nexcept SystemExit as end: assert not end.code, end.code"
     )

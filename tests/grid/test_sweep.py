@@ -214,7 +214,7 @@ def test_numbers_in_exponent_form_are_numbers(sweep_file):
         (SMALL, ["moetta.lambda_balance=-1"], "lambda_balance = -1 is not allowed.*'moetta' in sweep 'small'"),
         (SMALL, ["moeta.lr=1"], "unknown method in the key 'moeta.lr' 'moeta'. Did you mean 'moetta'"),
         (SMALL, ["moetta.lamda_balance=1"], "Did you mean 'lambda_balance'"),
-        (SMALL, ["num_experts=3"], "Did you mean 'moase.num_experts' or .*'moetta.num_experts'"),
+        (SMALL, ["num_experts=3"], "Did you mean .*'moase.num_experts' or .*'moetta.num_experts'"),
         (SMALL, ["severity"], "write key=value"),
         (SMALL, ["seeds=3"], "seeds = 3 is not allowed"),
         (SMALL, ["seeds.a=3"], "no named entries"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.convnext import ConvNeXtBlock
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.errors import InputError
+from tta_core.surgery import replace_modules
 
 MIN_MAX_EPSILON = 1e-6
 """Added to the range of the chosen scores of a sample before they are divided by it."""
@@ -245,10 +247,28 @@ def repeating(adapters: Iterable[GatedAdapters], samples: Tensor) -> Iterator[No
             adapter.again = None
 
 
+class AdaptedBlock(nn.Module):
+    """A block of a network with adapters behind it.
+
+    A module of its own and no forward hook on the block: compiled code does not look for hooks, so that code compiled
+    for a network without them would leave the adapters out.
+    """
+
+    def __init__(self, block: nn.Module, adapters: GatedAdapters) -> None:
+        super().__init__()
+        self.block = block
+        self.adapters = adapters
+
+    def forward(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        """What the block makes of `x`, adapted."""
+        adapted: Tensor = self.adapters(self.block(x, *arguments, **named))
+        return adapted
+
+
 def add_gated_adapters(
     network: nn.Module, options: AdapterOptions, draws: GateDraws, generator: torch.Generator
 ) -> dict[str, GatedAdapters]:
-    """Puts adapters behind every block, in place; the blocks keep their names and get a layer `adapters`.
+    """Puts adapters behind every block, in place: the block `name` becomes `name.block`, beside `name.adapters`.
 
     Returns:
         The adapters by qualified name.
@@ -277,8 +297,7 @@ def add_gated_adapters(
             device=first.device,
             dtype=torch.promote_types(first.dtype, torch.float32),
         )
-        block.add_module("adapters", adapters)
-        block.register_forward_hook(_adapt)
+        replace_modules(network, [name], partial(AdaptedBlock, adapters=adapters), "block")
         added[f"{name}.adapters"] = adapters
     return added
 
@@ -293,9 +312,3 @@ def _block_shape(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(module, ConvNeXtBlock):
         return module.conv_dw.out_channels, 1
     return None
-
-
-def _adapt(block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """A forward hook, so that blocks keep their class and the names of their layers."""
-    adapted: Tensor = block.get_submodule("adapters")(output)
-    return adapted

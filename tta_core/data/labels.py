@@ -14,6 +14,9 @@ from tta_core.data.readers import read_domain
 from tta_core.errors import InputError
 from tta_core.spec import BenchmarkSpec, Crop
 
+FILES = ("class-folders", "severity-arrays")
+"""Storages with files for each domain."""
+
 
 def domain_labels(
     spec: BenchmarkSpec, name: str, severity: int, *, data_seed: int, crop: Crop, image_size: int
@@ -27,11 +30,11 @@ def domain_labels(
     """
     domain, _ = split_severity(name, severity)
     row = owner(spec, domain)
-    if row.storage == "class-folders" and row.images_per_class and not row.image_list:
+    if row.images_per_class and not row.image_list:
         numbers = np.array(row.class_numbers or range(row.num_classes), dtype=np.int64)
         return np.repeat(numbers, row.images_per_class)
     # All domains that are made here show the same images: clean ones are there, corrupted ones may have to be made.
-    known = CLEAN if row.storage == "embedded" else name
+    known = name if row.storage in FILES else CLEAN
     return read_domain(spec, known, severity, data_seed=data_seed, crop=crop, image_size=image_size)[1]
 
 
@@ -43,6 +46,8 @@ def domain_names(spec: BenchmarkSpec, name: str, severity: int) -> Sequence[str]
     """
     domain, severity = split_severity(name, severity)
     row = owner(spec, domain)
+    if row.storage not in FILES:
+        domain, row = CLEAN, owner(spec, CLEAN)
     if row.storage != "class-folders":
         raise InputError(f"the images of {spec.name} have no names: give their numbers in {name}, from 0")
     return class_folders.load_domain(row, domain, severity, row.crops[0], 1)[0].names

@@ -201,6 +201,14 @@ class Method(ABC, Generic[Settings]):
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     @property
+    def watched(self) -> nn.Module | None:
+        """The network whose first forward of a step is of the batch as it came, for observers that read its modules.
+
+        None if there is none, as where each image has weights of its own.
+        """
+        return self.network
+
+    @property
     def source_parameters(self) -> Mapping[str, Tensor]:
         """The trained parameters as they were at construction, by qualified name; not to be written to."""
         source: Mapping[str, Tensor] = self._source["parameters"]

@@ -26,7 +26,7 @@ from tta_core.data.supplies import HeldOutImages, LabelledSource, SourceImages
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Scene
 from tta_core.errors import InputError
-from tta_core.loop import Columns, run_stream
+from tta_core.loop import Columns, CorruptImages, run_stream
 from tta_core.method import Context, Diagnostics, Method
 from tta_core.metrics import accuracy, accuracy_per_domain, all_finite
 from tta_core.networks import load_backbone
@@ -64,6 +64,7 @@ class RunResult:
         device: the device that ran the cell.
         versions: Python and packages.
         started_at: UTC.
+        skipped: images of the stream that were left out because they cannot be decoded; they are in no number here.
     """
 
     config: RunConfig
@@ -84,11 +85,12 @@ class RunResult:
     device: str
     versions: dict[str, str]
     started_at: datetime
+    skipped: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
-        """Samples in the stream."""
-        return len(self.samples["position"])
+        """Samples in the stream, also those whose images were skipped."""
+        return len(self.samples["position"]) + len(self.skipped)
 
 
 def run(
@@ -97,6 +99,7 @@ def run(
     device: str = "auto",
     checkpoint_file: Path | None = None,
     checkpoint_every: int = 0,
+    corrupt_images: CorruptImages = "error",
 ) -> RunResult:
     """Runs one cell: builds the method around its backbone and feeds it the stream.
 
@@ -107,6 +110,9 @@ def run(
             on from there, and ends with the same bits as if it had never been interrupted. Whoever keeps the result
             safe removes it then: `tta_core.checkpoint.discard`.
         checkpoint_every: batches from one checkpoint to the next; 0 for none.
+        corrupt_images: what happens to images of the stream that cannot be decoded: `error`, or `skip` to leave them
+            out, named in the result. What methods prepare themselves from, and what is only measured on, must be whole
+            in any case: it is the same for all cells.
 
     Raises:
         InputError: for values that are not allowed, a device that is not there, weights that do not fit.
@@ -139,6 +145,7 @@ def run(
         measure_every=config.diagnostics_every,
         checkpoints=checkpoints,
         meter=meter,
+        corrupt_images=corrupt_images,
     )
     meter.stop()
     # Where domains reset the method, the parameters at the end say nothing of the domains before.
@@ -168,12 +175,13 @@ def run(
         device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
+        skipped=record.skipped,
     )
 
 
 def _source_network(config: RunConfig, target: torch.device) -> nn.Module:
     """The network before any method changes it, with the logits of the cell's label space."""
-    return keep_classes(load_backbone(backbone_spec(config.backbone)), config.classes).to(target)
+    return keep_classes(load_backbone(backbone_spec(config.backbone)), config.classes).to(target).requires_grad_(False)
 
 
 def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tuple[Method[Any], str]:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from tta_core.registry import method_spec
+
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 10}
 
 
@@ -37,6 +39,11 @@ class TinyConvNet(torch.nn.Sequential):
             torch.nn.Linear(32, num_classes),
         )
 
+    @property
+    def head(self) -> torch.nn.Module:
+        """The classifier."""
+        return self[-1]
+
 
 @pytest.fixture
 def tiny_convnet():
@@ -61,5 +68,27 @@ def images():
 
     def make(batch: int = 16, seed: int = 0) -> torch.Tensor:
         return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+    return make
+
+
+@pytest.fixture
+def network_of(tiny_vit, tiny_convnet):
+    """Makes the small network that a method takes."""
+    return lambda name: (tiny_convnet if method_spec(name).network == "batch-norm" else tiny_vit)()
+
+
+@pytest.fixture
+def beyond(images):
+    """What a runner hands over to a method beyond the stream, as arguments of `build_method`."""
+
+    def make(dtype: torch.dtype = torch.float32) -> dict[str, list]:
+        source = [images(16, 100 + number).to(dtype) for number in range(3)]
+        labels = torch.arange(8) % 10
+        return {
+            "source_images": source,
+            "labelled_source": [(source[0][:8], labels)],
+            "held_out": [(source[1][:8], labels)],
+        }
 
     return make

@@ -13,14 +13,11 @@ from tta_core.spec import Frozen
 
 
 @pytest.fixture
-def build(tiny_vit, images):
+def build(network_of, beyond):
     """Builds a method around the small network with all that a runner hands over."""
 
     def make(name, **changes):
-        source = [images(16, 100 + number) for number in range(3)]
-        return build_method(
-            name, tiny_vit(), **({"num_classes": 10, "batch_size": 16, "source_images": source} | changes)
-        )
+        return build_method(name, network_of(name), **{"num_classes": 10, "batch_size": 16, **beyond(), **changes})
 
     return make
 
@@ -50,10 +47,11 @@ def test_predicting_between_steps_leaves_nothing_behind(name, build, images):
     assert watched.diagnostics() == undisturbed.diagnostics()
 
 
-@pytest.mark.parametrize("name", [name for name, spec in methods().items() if spec.scores == "pre-update"])
+@pytest.mark.parametrize("name", [n for n, m in methods().items() if m.scores_of(m.settings()) == "pre-update"])
 def test_a_prediction_is_what_the_next_step_scores(name, build, images):
-    """Where the step starts with the parameters as they are: no method here retrieves others on these images."""
-    method = build(name, preset="digits-c", **({"retrieval": "none"} if name == "imse" else {}))
+    """Where the step starts with the parameters as they are: IMSE may retrieve others, ViDA scale its adapters."""
+    as_they_are = {"imse": {"retrieval": "none"}, "vida": {"uncertainty_weight": 0.0}}
+    method = build(name, preset="digits-c", **as_they_are.get(name, {}))
     for seed in range(2):
         predicted = method.predict(images(16, seed))
         assert torch.allclose(method(images(16, seed)), predicted, atol=1e-5)

@@ -52,7 +52,7 @@ class Activations(Observer):
         self._layers: Mapping[str, Any] = _inspectable(scene.method)
         self._first = FirstForward(self._layers, self._read)
         self._middles = {(segment.first_step + segment.last_step) // 2 for segment in scene.segments}
-        self._kept: list[tuple[int, slice, Mapping[str, Inspected]]] = []
+        self._kept: list[tuple[int, slice | Tensor, Mapping[str, Inspected]]] = []
 
     @classmethod
     def applies_to(cls, method: Method[Any]) -> bool:
@@ -84,7 +84,7 @@ class Activations(Observer):
                 found += [Measurement("gate_mean", v, layer=layer, item=item) for item, v in enumerate(gate.tolist())]
         return found
 
-    def _by_domain(self, layer: str, kept: list[tuple[slice, Inspected]]) -> list[Measurement]:
+    def _by_domain(self, layer: str, kept: list[tuple[slice | Tensor, Inspected]]) -> list[Measurement]:
         domain = torch.cat([self.scene.domain[positions] for positions, _ in kept])
         above = torch.cat([inspected.above for _, inspected in kept]).double()
         routing = torch.cat([inspected.routing for _, inspected in kept]).double()

@@ -41,13 +41,15 @@ class Alignment(Observer):
         with torch.no_grad():
             source(scene.normalise(held_out(scene, CLEAN).images[:EVALUATION_BATCH]))
         self._of_source = in_source.kept
-        self._first = FirstForward(_present(scene.method.network, self._directions), self._spread)
+        assert scene.method.watched is not None, "what it applies to has one"
+        self._first = FirstForward(_present(scene.method.watched, self._directions), self._spread)
         self._measured: list[tuple[int, dict[str, Tensor]]] = []
 
     @classmethod
     def applies_to(cls, method: Method[Any]) -> bool:
         """Whether the network has blocks of attention or feed-forward layers."""
-        return any(type(module).__name__.endswith(OWNERS) for module in method.network.modules())
+        watched = method.watched
+        return watched is not None and any(type(module).__name__.endswith(OWNERS) for module in watched.modules())
 
     def before_step(self, moment: Moment) -> None:
         """Reads the coming forward of a measuring step."""
@@ -118,5 +120,6 @@ def _block(name: str) -> str:
 
 
 def _present(network: nn.Module, names: dict[str, Tensor]) -> dict[str, nn.Module]:
-    modules = dict(network.named_modules())
+    # A block that a method has wrapped is called `block` in what wraps it.
+    modules = {name.replace(".block.", "."): module for name, module in network.named_modules()}
     return {name: modules[name] for name in names if name in modules}

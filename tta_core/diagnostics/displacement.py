@@ -43,7 +43,8 @@ class Displacement(Observer):
             parts: dict[str, list[Tensor]] = {}
             for name, parameter in parameters.items():
                 moved = (parameter - self._start[name]).flatten()
-                parts.setdefault(name.rpartition(".")[0], []).append(moved.to("cpu", torch.float32))
+                # A parameter of the network itself, such as the class token, is a layer of its own.
+                parts.setdefault(name.rpartition(".")[0] or name, []).append(moved.to("cpu", torch.float32))
             self._directions.add(segment.domain, {layer: torch.cat(moved) for layer, moved in parts.items()})
             if not self.scene.order.reset_at_segments:
                 self._start = {name: parameter.detach().clone() for name, parameter in parameters.items()}

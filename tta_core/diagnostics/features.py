@@ -48,7 +48,7 @@ class Features(Observer):
             with torch.no_grad():
                 self._add(self._first.kept["head"], moment.positions)
 
-    def _add(self, features: Tensor, positions: slice) -> None:
+    def _add(self, features: Tensor, positions: slice | Tensor) -> None:
         domains, classes = len(self.scene.order.domains), self.scene.method.num_classes
         domain, group = self.scene.domain[positions], self._group[positions]
         if self._distributions is None:
@@ -89,6 +89,6 @@ def js_divergence(one: NDArray[np.floating], other: NDArray[np.floating]) -> flo
 
 
 def _head(method: Method[Any]) -> nn.Module | None:
-    get_classifier = getattr(method.network, "get_classifier", None)
+    get_classifier = getattr(method.watched, "get_classifier", None)
     head = get_classifier() if get_classifier is not None else None
     return head if isinstance(head, nn.Module) and not isinstance(head, nn.Identity) else None

@@ -132,14 +132,14 @@ class Moment:
         step: number of the batch, from 0.
         images: `(batch, channels, height, width)`, normalised, on the device.
         domain: `(batch,)`, number of each sample's domain in `order.domains`.
-        positions: its samples' places in the stream.
+        positions: its samples' places in the stream: int64 `(batch,)` where damaged images between them were left out.
         measuring: whether this is a step to measure at; other steps should cost next to nothing.
     """
 
     step: int
     images: Tensor
     domain: NDArray[np.int16]
-    positions: slice
+    positions: slice | Tensor
     measuring: bool
 
 

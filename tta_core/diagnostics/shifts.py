@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_core.data.streams import StreamBatch
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
 from tta_core.method import Method
 
@@ -27,11 +29,11 @@ class Shifts(Observer):
     nothing is measured.
     """
 
-    memory = ("_positions", "_records", "_measured", "_retrievals")
+    memory = ("_steps", "_records", "_measured", "_retrievals")
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        self._positions: list[slice] = []
+        self._steps: list[int] = []
         self._records: list[Tensor] = []
         self._measured: list[int] = []
         self._retrievals: list[tuple[int, Tensor]] = []
@@ -44,7 +46,7 @@ class Shifts(Observer):
     def after_step(self, moment: Moment, logits: Tensor) -> None:
         """Keeps what the step recorded."""
         method: Any = self.scene.method
-        self._positions.append(moment.positions)
+        self._steps.append(moment.step)
         self._records.append(torch.stack([method.record[name] for name in ("shift", "bank_size", "stored")]))
         if moment.measuring:
             self._measured.append(moment.step)
@@ -53,7 +55,7 @@ class Shifts(Observer):
 
     def measurements(self) -> list[Measurement]:
         """Precision, recall and F1 by tolerance, detections on short batches, bank sizes, retrieved weights."""
-        shifts, sizes, stored = torch.stack(self._records).int().T.tolist()
+        shifts, sizes, stored = self._by_step()
         if not any(sizes):
             return []
         detected = [step for step, shift in enumerate(shifts) if shift]
@@ -72,6 +74,20 @@ class Shifts(Observer):
             for item, (against, weight) in enumerate(zip(entries[step], weights.tolist(), strict=True))
         ]
         return found
+
+    @cached_property
+    def _batches(self) -> list[StreamBatch]:
+        return list(self.scene.order.batches(self.scene.batch_size))
+
+    def _by_step(self) -> tuple[list[int], list[int], list[int]]:
+        """What each step recorded; a step whose images were all left out has no shift and leaves the bank as it is."""
+        rows = dict(zip(self._steps, torch.stack(self._records).int().tolist(), strict=True))
+        found, size = [], 0
+        for step in range(self._steps[-1] + 1):
+            shift, size, entry = rows.get(step, (0, size, -1))
+            found.append((shift, size, entry))
+        shifts, sizes, stored = zip(*found, strict=True)
+        return list(shifts), list(sizes), list(stored)
 
     def _true_changes(self) -> list[int]:
         """Steps that begin a segment of another domain and no reset."""
@@ -107,13 +123,12 @@ class Shifts(Observer):
 
     def _domain(self, first: int, last: int) -> str:
         """The domain that most images of the steps `first` to `last` (exclusive) are of."""
-        positions = slice(self._positions[first].start, self._positions[last - 1].stop)
+        positions = slice(self._batches[first].start, self._batches[last - 1].stop)
         counts = np.bincount(self.scene.order.domain[positions])
         return self.scene.order.domains[counts.argmax()]
 
     def _size(self, step: int) -> int:
-        positions = self._positions[step]
-        return int(positions.stop - positions.start)
+        return self._batches[step].stop - self._batches[step].start
 
 
 def detection_scores(detected: Sequence[int], true: Sequence[int], tolerance: int) -> dict[str, float]:

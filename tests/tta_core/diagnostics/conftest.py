@@ -64,26 +64,24 @@ class Watched:
 
 
 @pytest.fixture
-def make_scene(tiny_vit, images):
+def make_scene(network_of, beyond):
     """Builds a method and the scene that its observers see."""
 
-    def make(name, stream="continual", *, samples=20, batch_size=8, network=tiny_vit, **given):
+    def make(name, stream="continual", *, samples=20, batch_size=8, network=None, **given):
         normalise = Normalise(MEAN, STD, torch.device("cpu"))
         clean = normalise(pixels("clean"))
 
         def source():
             """Prefers no class: random networks predict one class for all images otherwise."""
-            made = network()
+            made = network_of(name) if network is None else network()
             with torch.no_grad():
                 made.head.bias -= made(clean).mean(dim=0)
             return made
 
         with torch.no_grad():  # So the source network is always right on clean images.
             labels = source()(clean).argmax(dim=1).numpy()
-        source_images = [images(16, 100 + number) for number in range(3)]
-        method = build_method(
-            name, source(), num_classes=10, batch_size=batch_size, source_images=source_images, **given
-        )
+        handed = {"num_classes": 10, "batch_size": batch_size, **beyond(), **given}
+        method = build_method(name, source(), **handed)
         order = stream_order(stream, DOMAINS, IMAGES, samples, 0)
         return Scene(method, order, batch_size, normalise, lambda name: DomainImages(pixels(name), labels), source)
 

@@ -40,22 +40,13 @@ def stream(images, sizes=(16, 16, 5, 1)):
 
 
 @pytest.fixture
-def build(tiny_vit, tiny_convnet, images):
+def build(network_of, beyond):
     """Builds a method around the small network with all that a runner hands over."""
 
     def make(name, dtype=torch.float32, **changes):
-        source = [images(16, 100 + number).to(dtype) for number in range(3)]
-        labels = torch.arange(8) % 10
-        given = {
-            "num_classes": 10,
-            "batch_size": 16,
-            "source_images": source,
-            "labelled_source": [(source[0][:8], labels)],
-            "held_out": [(source[1][:8], labels)],
-        }
+        given = {"num_classes": 10, "batch_size": 16, **beyond(dtype)}
         settings = LEARNS_FROM_NOISE.get(name, {}) if changes.get("preset") == "digits-c" else {}
-        network = tiny_convnet if methods()[name].network == "batch-norm" else tiny_vit
-        return build_method(name, network().to(dtype), **(given | settings | changes))
+        return build_method(name, network_of(name).to(dtype), **(given | settings | changes))
 
     return make
 

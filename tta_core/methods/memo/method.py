@@ -48,6 +48,11 @@ class MEMO(Method[MEMOSettings]):
             )
         self._at_once = norms_only and every
 
+    @property
+    def watched(self) -> None:
+        """None: the first forward is of views, and each image is predicted with weights of its own."""
+        return
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
         """None: each image has one of its own."""
 

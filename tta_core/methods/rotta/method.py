@@ -63,6 +63,11 @@ class RoTTA(Method[RoTTASettings]):
         """The teacher's logits, which are the scored ones."""
         return self.teacher(images)
 
+    @property
+    def watched(self) -> nn.Module:
+        """The teacher: the student sees what is in the memory only."""
+        return self.teacher.network
+
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` from before the update."""
         scored = self.teacher(images)

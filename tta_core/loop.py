@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,14 +16,19 @@ from torch import Tensor
 
 from tta_core.checkpoint import Checkpoints
 from tta_core.cost import CostMeter
-from tta_core.data.images import DomainImages, Normalise, gather
-from tta_core.data.streams import StreamOrder
+from tta_core.data.images import Batch, DomainImages, Normalise, gather, gather_readable
+from tta_core.data.prefetch import ToDevice, prefetched, reading_threads
+from tta_core.data.streams import StreamBatch, StreamOrder
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Segment, segments_of
+from tta_core.errors import InputError
 from tta_core.method import Diagnostics, Method
 from tta_core.metrics import sample_outcomes
 from tta_core.precision import autocast
 
 Columns = dict[str, NDArray[Any]]
+
+CorruptImages = Literal["error", "skip"]
+"""What happens to an image of the stream that cannot be decoded: it ends the run, or it is left out and counted."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,20 @@ class StreamRecord:
 
     Attributes:
         samples: columns `(samples,)`: position, segment, domain, index, label, prediction, confidence, entropy,
-            in_top5.
+            in_top5. A position whose image was skipped has no row.
         batches: columns `(batches,)`: step, samples_seen, selected, loss and the method's own scalars; a value that a
             step did not record is NaN.
         diagnostics: quantity -> layer -> values over the whole stream. Where the method was reset on the way, it is
             the mean of what it had seen before each reset and at the end, weighted by samples.
         measurements: what the observers measured; only finite values.
+        skipped: the images that were left out because they cannot be decoded, in stream order.
     """
 
     samples: Columns
     batches: Columns
     diagnostics: Diagnostics
     measurements: list[Measurement]
+    skipped: tuple[str, ...] = ()
 
 
 def run_stream(
@@ -57,11 +65,12 @@ def run_stream(
     measure_every: int = 1,
     checkpoints: Checkpoints | None = None,
     meter: CostMeter | None = None,
+    corrupt_images: CorruptImages = "error",
 ) -> StreamRecord:
     """Feeds a stream to a method, one online step a batch, and records every outcome.
 
     The loop waits for no device: outcomes and scalars stay there until the stream ends. A method that has to wait says
-    so.
+    so. Batches are read ahead by other threads.
 
     Args:
         method: the method; reset where the stream says so.
@@ -74,6 +83,11 @@ def run_stream(
         measure_every: steps from one that they measure at to the next; the last step is one, too.
         checkpoints: where the run saves itself, and goes on from if something is there; None for nowhere.
         meter: measures the loop; what was measured before a checkpoint is part of it.
+        corrupt_images: what happens to images that cannot be decoded. Skipped ones leave a gap in their batch: all
+            others keep their positions and stay in their batches.
+
+    Raises:
+        InputError: if an image cannot be decoded, or all are skipped.
     """
     steps = _Steps()
     between_resets: list[tuple[int, Diagnostics]] = []
@@ -91,46 +105,74 @@ def run_stream(
         between_resets, last_reset = saved["between_resets"], saved["last_reset"]
         if meter is not None:
             meter.load_state(saved["meter"])
-    for step, batch in enumerate(order.batches(batch_size)):
-        if step < steps.count:
-            continue
-        if batch.reset:
-            if batch.start > 0:
-                between_resets.append((batch.start - last_reset, method.diagnostics()))
-            method.reset()
-            last_reset = batch.start
-        images, labels = gather(domains, order, batch.start, batch.stop)
-        inputs = normalise(images)
-        positions = slice(batch.start, batch.stop)
-        measuring = step % measure_every == 0 or batch.stop == len(order)
-        moment = Moment(step, inputs, order.domain[positions], positions, measuring)
-        for observer in observers:
-            observer.before_step(moment)
-        with autocast(inputs.device, precision):
-            logits = method(inputs)
-        for observer in observers:
-            observer.after_step(moment, logits)
-        steps.add(logits, labels, method.record)
-        if step in last_of:
-            for observer in observers:
-                observer.at_segment_end(last_of[step])
-        if checkpoints is not None and checkpoints.due(step) and batch.stop < len(order):
-            measured = {} if meter is None else meter.state()
-            with nullcontext() if meter is None else meter.paused():
-                checkpoints.save(
-                    {
-                        "method": method.state_dict(),
-                        "steps": steps.state(),
-                        "observers": [observer.state() for observer in observers],
-                        "between_resets": between_resets,
-                        "last_reset": last_reset,
-                        "meter": measured,
-                    }
-                )
+    to_device = ToDevice(normalise.mean.device)
+
+    def load(item: tuple[int, StreamBatch]) -> Batch:
+        start, stop = item[1].start, item[1].stop
+        if corrupt_images == "skip":
+            return to_device.send(gather_readable(domains, order, start, stop))
+        return to_device.send(Batch(*gather(domains, order, start, stop)))
+
+    to_do = islice(enumerate(order.batches(batch_size)), steps.count, None)
+    with prefetched(load, to_do, threads=reading_threads(domains)) as coming:
+        for (step, batch), loaded in coming:
+            if batch.reset:
+                if batch.start > 0:
+                    between_resets.append((batch.start - last_reset, method.diagnostics()))
+                method.reset()
+                last_reset = batch.start
+            if len(loaded.labels):
+                inputs = normalise(to_device.receive(loaded).images)
+                measuring = step % measure_every == 0 or batch.stop == len(order)
+                moment = _moment(step, batch, loaded, inputs, order, measuring)
+                for observer in observers:
+                    observer.before_step(moment)
+                with autocast(inputs.device, precision):
+                    logits = method(inputs)
+                for observer in observers:
+                    observer.after_step(moment, logits)
+                steps.add(logits, loaded, method.record, batch)
+            else:
+                steps.add_none(loaded, batch, normalise.mean.device)
+            if step in last_of and steps.any:
+                for observer in observers:
+                    observer.at_segment_end(last_of[step])
+            if checkpoints is not None and checkpoints.due(step) and batch.stop < len(order) and steps.any:
+                measured = {} if meter is None else meter.state()
+                with nullcontext() if meter is None else meter.paused():
+                    checkpoints.save(
+                        {
+                            "method": method.state_dict(),
+                            "steps": steps.state(),
+                            "observers": [observer.state() for observer in observers],
+                            "between_resets": between_resets,
+                            "last_reset": last_reset,
+                            "meter": measured,
+                        }
+                    )
+    if not steps.any:
+        raise InputError(
+            f"all {len(order)} images of the stream are damaged, such as {steps.skipped[0]}: restore the files"
+        )
     between_resets.append((len(order) - last_reset, method.diagnostics()))
     return StreamRecord(
-        steps.samples(order, segments), steps.batches(), _weighted_mean(between_resets), _measurements(observers)
+        steps.samples(order, segments),
+        steps.batches(),
+        _weighted_mean(between_resets),
+        _measurements(observers),
+        tuple(steps.skipped),
     )
+
+
+def _moment(
+    step: int, batch: StreamBatch, loaded: Batch, inputs: Tensor, order: StreamOrder, measuring: bool
+) -> Moment:
+    """What observers see of a step."""
+    if loaded.kept is None:
+        whole = slice(batch.start, batch.stop)
+        return Moment(step, inputs, order.domain[whole], whole, measuring)
+    positions = batch.start + loaded.kept
+    return Moment(step, inputs, order.domain[positions], torch.from_numpy(positions), measuring)
 
 
 class _Steps:
@@ -138,21 +180,43 @@ class _Steps:
 
     Attributes:
         count: steps so far.
+        skipped: images that were left out.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.skipped: list[str] = []
         self._outcomes: list[dict[str, Tensor]] = []
         self._labels: list[Tensor] = []
         self._sizes: list[int] = []
+        self._missing: list[Tensor] = []
         self._records: list[dict[str, Tensor]] = []
 
-    def add(self, logits: Tensor, labels: NDArray[np.int64], record: Mapping[str, Tensor]) -> None:
-        self.count += 1
-        self._labels.append(torch.from_numpy(labels))
-        self._outcomes.append(sample_outcomes(logits, self._labels[-1].to(logits.device)))
-        self._sizes.append(len(labels))
+    @property
+    def any(self) -> bool:
+        """Whether there is the outcome of any sample."""
+        return bool(self._outcomes)
+
+    def add(self, logits: Tensor, given: Batch, record: Mapping[str, Tensor], batch: StreamBatch) -> None:
+        """Takes what came of a batch."""
+        labels = torch.from_numpy(given.labels)
+        self._labels.append(labels)
+        self._outcomes.append(sample_outcomes(logits, labels.to(logits.device)))
         self._records.append(dict(record))
+        self._count(given, batch)
+
+    def add_none(self, given: Batch, batch: StreamBatch, device: torch.device) -> None:
+        """Takes note of a batch whose images were all left out: a step that did nothing."""
+        self._records.append({"selected": torch.zeros((), dtype=torch.int64, device=device)})
+        self._count(given, batch)
+
+    def _count(self, given: Batch, batch: StreamBatch) -> None:
+        self.count += 1
+        self._sizes.append(len(given.labels))
+        self.skipped += given.skipped
+        if given.kept is not None:
+            missing = np.delete(np.arange(batch.start, batch.stop), given.kept)
+            self._missing.append(torch.from_numpy(missing))
 
     def state(self) -> dict[str, Any]:
         """All that `load_state` needs, in few tensors."""
@@ -161,6 +225,8 @@ class _Steps:
             "outcomes": self._outcomes[0],
             "labels": self._labels[0],
             "sizes": torch.tensor(self._sizes),
+            "missing": self._missing,
+            "skipped": self.skipped,
             "records": _columns(self._records),
             "recorded": {name: [name in record for record in self._records] for name in _names(self._records)},
         }
@@ -169,6 +235,7 @@ class _Steps:
         """Takes back what `state` gave."""
         self._outcomes, self._labels = [state["outcomes"]], [state["labels"]]
         self._sizes = state["sizes"].tolist()
+        self._missing, self.skipped = list(state.get("missing", [])), list(state.get("skipped", []))
         self.count = len(self._sizes)
         self._records = [
             {name: values[step] for name, values in state["records"].items() if state["recorded"][name][step]}
@@ -183,8 +250,11 @@ class _Steps:
             "segment": np.repeat(np.arange(len(segments), dtype=np.int32), sizes),
             "domain": np.asarray(order.domains)[order.domain],
             "index": order.index,
-            "label": torch.cat(self._labels).numpy(),
         }
+        if self._missing:
+            missing = torch.cat(self._missing).numpy()
+            given = {name: np.delete(values, missing) for name, values in given.items()}
+        given["label"] = torch.cat(self._labels).numpy()
         return given | {name: values.cpu().numpy() for name, values in self._joined().items()}
 
     def batches(self) -> Columns:

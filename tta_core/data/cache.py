@@ -62,15 +62,15 @@ def cached_array(
     """
     folder = cache_root() if root is None else root
     path = folder / _file_name(key)
-    array = _open(path)
+    array = open_array(path)
     if array is not None:
         return array
     with locked(path):
-        array = _open(path)
+        array = open_array(path)
         if array is None:
             built = np.ascontiguousarray(build(), dtype=np.uint8)
             write_whole(path, lambda file: np.lib.format.write_array(file, built, allow_pickle=False))
-            array = _open(path)
+            array = open_array(path)
     if array is None:
         raise InputError(f"the cached file {path} is damaged right after it was written: check the disk. {REMEDY}")
     return array
@@ -82,7 +82,7 @@ def _file_name(key: Mapping[str, object]) -> str:
     return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"
 
 
-def _open(path: Path) -> NDArray[np.uint8] | None:
+def open_array(path: Path) -> NDArray[np.uint8] | None:
     """Maps the file, or returns None if there is none or if it is damaged."""
     try:
         # Unlike np.load, this takes a file of another kind for damaged and not for a zip archive or a pickle.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tta_core.data.readers import Images, read_domain
+from tta_core.data.readers import Images, read_domain, read_images
 from tta_core.data.streams import StreamOrder
 from tta_core.registry import backbone_spec, benchmark_spec
 
@@ -55,22 +55,79 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
                 crop=config.crop,
                 image_size=size,
                 label_space=config.label_space,
+                build=True,
             )
         )
         for name in names
     ]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The images of some positions of a stream.
+
+    Attributes:
+        images: uint8 `(batch, height, width, 3)`: an array, or a tensor that is on its way to the device.
+        labels: int64 `(batch,)`.
+        kept: which of the positions these are, `(batch,)`; None if all.
+        skipped: names of the images that are left out because they cannot be decoded, with what is wrong.
+    """
+
+    images: NDArray[np.uint8] | Tensor
+    labels: NDArray[np.int64]
+    kept: NDArray[np.int64] | None = None
+    skipped: tuple[str, ...] = ()
+
+
 def gather(
     domains: Sequence[DomainImages], order: StreamOrder, start: int, stop: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images `(batch, height, width, 3)` and labels `(batch,)` at the positions `start` to `stop` of a stream."""
-    domain, index = order.domain[start:stop], order.index[start:stop]
+    """Images `(batch, height, width, 3)` and labels `(batch,)` at the positions `start` to `stop` of a stream.
+
+    Raises:
+        InputError: naming the file, if an image cannot be decoded.
+    """
+    return _gathered(domains, order, start, stop, lambda images, numbers: images[numbers])
+
+
+def gather_readable(domains: Sequence[DomainImages], order: StreamOrder, start: int, stop: int) -> Batch:
+    """Like `gather`, but images that cannot be decoded are left out."""
+    domain = order.domain[start:stop]
+    damaged: dict[int, str] = {}
+    taken = {number: np.flatnonzero(domain == number) for number in np.unique(domain)}
+    parts = iter(taken.items())
+
+    def read(images: Images, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        number, places = next(parts)
+        found, wrong = read_images(images, numbers)
+        for place, (name, reason) in wrong.items():
+            damaged[int(places[place])] = f"{order.domains[number]}: {name} ({reason})"
+        return found
+
+    images, labels = _gathered(domains, order, start, stop, read)
+    if not damaged:
+        return Batch(images, labels)
+    kept = np.delete(np.arange(stop - start), list(damaged))
+    return Batch(images[kept], labels[kept], kept, tuple(damaged[place] for place in sorted(damaged)))
+
+
+def _gathered(
+    domains: Sequence[DomainImages],
+    order: StreamOrder,
+    start: int,
+    stop: int,
+    read: Callable[[Images, NDArray[np.int64]], NDArray[np.uint8]],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    domain, index = order.domain[start:stop], order.index[start:stop].astype(np.int64)
+    present = np.unique(domain)
+    if len(present) == 1:
+        only = domains[present[0]]
+        return np.ascontiguousarray(read(only.images, index)), only.labels[index]
     images = np.empty((stop - start, *domains[0].images.shape[1:]), dtype=np.uint8)
     labels = np.empty(stop - start, dtype=np.int64)
-    for number in np.unique(domain):
+    for number in present:
         here = domain == number
-        images[here] = domains[number].images[index[here]]
+        images[here] = read(domains[number].images, index[here])
         labels[here] = domains[number].labels[index[here]]
     return images, labels
 
@@ -97,9 +154,10 @@ class Normalise:
         size = backbone.image_size if config.crop == "upsample" else None
         return cls(backbone.mean, backbone.std, device, size=size)
 
-    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+    def __call__(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
         """uint8 `(batch, height, width, channels)` -> float32 `(batch, channels, height, width)`."""
-        on_device = torch.from_numpy(images).to(self.mean.device, non_blocking=True)
+        given = images if isinstance(images, Tensor) else torch.from_numpy(images)
+        on_device = given.to(self.mean.device, non_blocking=True)
         pixels = on_device.permute(0, 3, 1, 2).float().div_(255)
         if self.size is not None:
             pixels = nn.functional.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False)

@@ -7,16 +7,23 @@ from numpy.typing import NDArray
 
 from tta_core.data import class_folders, digits_c, severity_arrays
 from tta_core.data.benchmarks import CLEAN, owner
-from tta_core.data.class_folders import ImageFiles
+from tta_core.data.decoded import DecodedImages, decoded_if_there
 from tta_core.data.digits import load_digits
 from tta_core.data.domains import split_severity
+from tta_core.data.encoded import EncodedImages
 from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classes
 from tta_core.spec import BenchmarkSpec, Crop, LabelSpace
 
-Images = NDArray[np.uint8] | ImageFiles | ChosenImages
-"""Images `(images, height, width, 3)`: an array, usually a memory map, files that are decoded when asked for, or some
-of either.
+WholeImages = NDArray[np.uint8] | EncodedImages | DecodedImages
+"""Images `(images, height, width, 3)`: an array, usually a memory map, files that are decoded when asked for, or what
+they were decoded to.
 """
+
+Images = WholeImages | ChosenImages
+"""All images of a domain, or some."""
+
+TRAINING = "training"
+"""Stands for the training images where a domain is named."""
 
 
 def read_domain(
@@ -28,6 +35,7 @@ def read_domain(
     crop: Crop,
     image_size: int,
     label_space: LabelSpace = "full",
+    build: bool = False,
 ) -> tuple[Images, NDArray[np.int64]]:
     """Opens one domain.
 
@@ -39,6 +47,8 @@ def read_domain(
         crop: how an image file is brought to the network's size; a domain whose row lacks it has that row's default.
         image_size: that size.
         label_space: if `masked`, images of other classes than the benchmark's are left out, as of `clean`.
+        build: whether to decode image files into the cache if `TTA_GRID_DECODE_CACHE` says so, see
+            `tta_core.data.decoded`. What is there already is used anyway.
 
     Returns:
         The images, and the labels `(images,)`.
@@ -51,19 +61,25 @@ def read_domain(
     return _labelled_in(
         spec,
         label_space,
-        *_read(row, domain, severity, data_seed, crop if crop in row.crops else row.crops[0], image_size),
+        *_read(row, domain, severity, data_seed, crop if crop in row.crops else row.crops[0], image_size, build),
     )
 
 
 def _read(
-    spec: BenchmarkSpec, domain: str, severity: int, data_seed: int, crop: Crop, image_size: int
-) -> tuple[NDArray[np.uint8] | ImageFiles, NDArray[np.int64]]:
+    spec: BenchmarkSpec, domain: str, severity: int, data_seed: int, crop: Crop, image_size: int, build: bool
+) -> tuple[WholeImages, NDArray[np.int64]]:
     """Opens a domain of the row that it is read by."""
     if spec.storage == "class-folders":
-        return class_folders.load_domain(spec, domain, severity, crop, image_size)
+        images, labels = class_folders.load_domain(spec, domain, severity, crop, image_size)
+        return decoded_if_there(spec, domain, own_severity(spec, domain, severity), images, build=build), labels
     if spec.storage == "severity-arrays":
         return severity_arrays.load_domain(spec, domain, severity)
     return digits_c.load_domain(domain, severity, data_seed=data_seed)
+
+
+def own_severity(spec: BenchmarkSpec, domain: str, severity: int) -> int:
+    """The severity of a domain, 0 if it has none."""
+    return severity if spec.severities and domain != CLEAN else 0
 
 
 def check_domain(spec: BenchmarkSpec, name: str, severity: int) -> None:
@@ -99,10 +115,32 @@ def read_training(
     """
     row = owner(spec, CLEAN)
     if row.storage == "class-folders":
-        return _labelled_in(spec, label_space, *class_folders.load_training(row, image_size))
+        images, labels = class_folders.load_training(row, image_size)
+        return _labelled_in(spec, label_space, decoded_if_there(row, TRAINING, 0, images, build=False), labels)
     if row.storage == "severity-arrays":
         return _labelled_in(spec, label_space, *severity_arrays.load_training(row))
     return _labelled_in(spec, label_space, *load_digits("train"))
+
+
+def read_images(images: Images, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], dict[int, tuple[str, str]]]:
+    """Reads some images, also where some cannot be decoded: those become black.
+
+    Returns:
+        uint8 `(n, height, width, 3)`; and of those that cannot be decoded, by place in `numbers`, where the image lies
+        and what is wrong with it.
+
+    Raises:
+        InputError: if a file is missing or may not be read.
+    """
+    if isinstance(images, ChosenImages):
+        # Images are chosen once, from all of a domain.
+        whole, numbers = images.images, images.numbers[numbers]
+    else:
+        whole = images
+    if not isinstance(whole, EncodedImages | DecodedImages):
+        return np.asarray(whole[numbers]), {}
+    found, damaged = whole.read(numbers)
+    return found, {place: (whole.place(int(numbers[place])), reason) for place, reason in damaged.items()}
 
 
 def check_training(spec: BenchmarkSpec) -> None:
@@ -119,7 +157,7 @@ def check_training(spec: BenchmarkSpec) -> None:
 
 
 def _labelled_in(
-    spec: BenchmarkSpec, space: LabelSpace, images: NDArray[np.uint8] | ImageFiles, labels: NDArray[np.int64]
+    spec: BenchmarkSpec, space: LabelSpace, images: WholeImages, labels: NDArray[np.int64]
 ) -> tuple[Images, NDArray[np.int64]]:
     """The images of the classes that a label space has, with their labels in it."""
     classes = kept_classes(spec, space)

@@ -171,7 +171,7 @@ def _parquet(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
 
 
 def _csv(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         first = file.readline()
         text = first.removeprefix(f"# {KEY} ") if first.startswith(f"# {KEY} ") else ""
         if not text:
@@ -182,17 +182,21 @@ def _csv(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
     wrong = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
     if wrong is not None:
         raise _damaged(path, f"row {wrong} has {len(rows[wrong])} entries, its header has {len(header)}")
-    found = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
-    columns: dict[str, NDArray[Any]] = {name: np.array(found[name], dtype=str) for name in COLUMNS if name in found}
-    words = {"0": False, "1": True, "false": False, "true": True}
-    for name in columns.keys() - {"domain", "reset"}:
-        columns[name] = columns[name].astype(np.int64)
-    if "reset" in columns:
-        other = [word for word in columns["reset"].tolist() if word.lower() not in words]
-        if other:
-            raise _damaged(path, f"its column 'reset' has {other[0]!r}; it has 0 or 1")
-        columns["reset"] = np.array([words[word.lower()] for word in columns["reset"].tolist()], dtype=bool)
-    return columns, text
+    places = {name: header.index(name) for name in COLUMNS if name in header}
+    return {name: _column(path, name, [row[place] for row in rows]) for name, place in places.items()}, text
+
+
+def _column(path: Path, name: str, words: Sequence[str]) -> NDArray[Any]:
+    """One column of a CSV file."""
+    if name == "domain":
+        return np.array(words, dtype=object)
+    if name != "reset":
+        return np.fromiter(map(int, words), np.int64, len(words))
+    meanings = {"0": False, "1": True, "false": False, "true": True}
+    other = [word for word in words if word.lower() not in meanings]
+    if other:
+        raise _damaged(path, f"its column 'reset' has {other[0]!r}; it has 0 or 1")
+    return np.fromiter((meanings[word.lower()] for word in words), np.bool_, len(words))
 
 
 def _checked(path: Path, columns: Mapping[str, NDArray[Any]], domains: Any) -> StreamOrder:

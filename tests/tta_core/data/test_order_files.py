@@ -85,6 +85,9 @@ def test_a_file_of_ones_own_may_leave_out_what_is_not_needed(tmp_path):
 
 
 def test_positions_say_the_order_of_the_rows(tmp_path):
+    # With the mark and the line ends of a spreadsheet.
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbfposition,domain,index\r\n1,b,7\r\n0,a,5\r\n")
+    assert read_order(tmp_path / "p.csv").order.index.tolist() == [5, 7]
     (tmp_path / "p.csv").write_text("position,domain,index,segment,reset\n1,b,7,1,1\n0,a,5,0,true\n")
     order = read_order(tmp_path / "p.csv").order
     assert (order.domains[order.domain[0]], order.index.tolist()) == ("a", [5, 7])

@@ -57,3 +57,46 @@ def order(
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     written = export_order(sweep, [*options, *overrides], Path(output))
     click.echo(json.dumps(written, indent=2) if as_json else export_text(written))
+
+
+@data.command("verify")
+@click.argument("benchmark")
+@click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
+@click.option("--domain", "domains", multiple=True, metavar="NAME", help="Look only at this domain; repeatable.")
+@click.option("--severity", "severities", multiple=True, type=int, help="Look only at this severity; repeatable.")
+@click.option("--decode", is_flag=True, help="Decode every image too, and name those that are damaged.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def verify_files(
+    benchmark: str, root: str | None, domains: tuple[str, ...], severities: tuple[int, ...], decode: bool, as_json: bool
+) -> None:
+    """Says of the files of BENCHMARK what is expected, what is found, and what to do.
+
+    \b
+    tta-grid data verify imagenet-c --root /data --severity 5
+    tta-grid data verify imagenet-a --decode
+
+    Exit status: 0 all that tables report is here, 1 something is missing or wrong, 2 the input is wrong.
+    """
+    import json
+    import os
+    import sys
+
+    from tta_core.data.root import VARIABLE
+    from tta_core.data.verify import verify
+    from tta_core.registry import benchmark_spec
+
+    if root is not None:
+        os.environ[VARIABLE] = root
+    shown = sys.stderr.isatty()
+    report = verify(
+        benchmark_spec(benchmark),
+        domains=domains,
+        severities=severities,
+        decode=decode,
+        tell=(lambda line: click.echo(f"\r{line}", err=True, nl=False)) if shown else None,
+    )
+    if shown:
+        click.echo("\r\033[K", err=True, nl=False)
+    click.echo(json.dumps(report.values(), indent=2) if as_json else report.text())
+    if not report.complete:
+        raise SystemExit(1)

@@ -89,8 +89,8 @@ _SHOWN = {
     ),
     "backbones": ("title", "pretraining", "classes", "clean_accuracy", "image_size", "mean", "std", "source", "sha256"),
     "benchmarks": (
-        *("title", "classes", "domains", "held_out_domains", "images_per_domain", "severities", "crops", "files"),
-        *("source", "licence"),
+        *("title", "classes", "num_classes", "label_spaces", "domains", "held_out_domains", "images_per_domain"),
+        *("counts", "severities", "crops", "files", "source", "size", "licence", "expected"),
     ),
     "streams": ("title", "reset", "needs", "settings"),
     "sweeps": ("description", "protocols"),
@@ -116,7 +116,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return str(value)
+    return str(value) or "none"
 
 
 def status_of(results: str) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _composition(
         crops=tuple(crops),
         parts={domain: row.name for domain, row in (owners | tuning).items()} | {CLEAN: "imagenet"},
         storage="composition",
-        files=f"those of {' and '.join(row.name for row in parts)}",
+        files="; ".join(row.files.partition(";")[0] for row in parts) + f"; {CLEAN_FILES}; {TRAINING_FILES}",
         source=" and ".join(dict.fromkeys(row.source for row in parts)),
         size="that of its parts",
         licence="; ".join(f"{row.name}: {row.licence}" for row in parts),

@@ -89,4 +89,5 @@ SPEC = MethodSpec(
         "plpd": ScalarSpec(description="mean difference of pseudo-label probability of the reliable samples"),
     },
     relative_cost=3.1,
+    published_cost=3.15,
 )

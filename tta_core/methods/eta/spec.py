@@ -77,4 +77,5 @@ SPEC = MethodSpec(
     search=ETA_SEARCH,
     scalars=ETA_SCALARS,
     relative_cost=2.3,
+    published_cost=2.36,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.errors import InputError
-from tta_core.surgery import replace_modules
 
 MIN_MAX_EPSILON = 1e-6
 """Added to the range of the chosen scores of a sample before they are divided by it."""
@@ -247,28 +245,30 @@ def repeating(adapters: Iterable[GatedAdapters], samples: Tensor) -> Iterator[No
             adapter.again = None
 
 
-class AdaptedBlock(nn.Module):
-    """A block of a network with adapters behind it.
+class Adapted(nn.Module):
+    """What a block becomes beside what it is: it sends its output through its `adapters`.
 
-    A module of its own and no forward hook on the block: compiled code does not look for hooks, so that code compiled
+    A class of its own and no forward hook on the block: compiled code does not look for hooks, so that code compiled
     for a network without them would leave the adapters out.
     """
 
-    def __init__(self, block: nn.Module, adapters: GatedAdapters) -> None:
-        super().__init__()
-        self.block = block
-        self.adapters = adapters
+    adapters: GatedAdapters
 
     def forward(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         """What the block makes of `x`, adapted."""
-        adapted: Tensor = self.adapters(self.block(x, *arguments, **named))
+        adapted: Tensor = self.adapters(super().forward(x, *arguments, **named))
         return adapted
+
+
+def _adapted(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class of adapted blocks of a kind."""
+    return type(f"Adapted{kind.__name__}", (Adapted, kind), {})
 
 
 def add_gated_adapters(
     network: nn.Module, options: AdapterOptions, draws: GateDraws, generator: torch.Generator
 ) -> dict[str, GatedAdapters]:
-    """Puts adapters behind every block, in place: the block `name` becomes `name.block`, beside `name.adapters`.
+    """Puts adapters behind every block, in place; the blocks keep the names of their layers and get `adapters`.
 
     Returns:
         The adapters by qualified name.
@@ -284,6 +284,7 @@ def add_gated_adapters(
             f"the adapters stand behind the blocks of timm's VisionTransformer, Swin and ConvNeXt, and this network is "
             f"a {type(network).__name__}, which has none: choose one of those"
         )
+    kinds = {kind: _adapted(kind) for kind in {type(block) for _, block, _ in found}}
     added = {}
     for number, (name, block, (dim, channel_axis)) in enumerate(found):
         first = next(block.parameters())
@@ -297,7 +298,8 @@ def add_gated_adapters(
             device=first.device,
             dtype=torch.promote_types(first.dtype, torch.float32),
         )
-        replace_modules(network, [name], partial(AdaptedBlock, adapters=adapters), "block")
+        block.add_module("adapters", adapters)
+        block.__class__ = kinds[type(block)]
         added[f"{name}.adapters"] = adapters
     return added
 

@@ -196,3 +196,19 @@ def test_a_copy_of_the_network_draws_for_itself(tiny_vit, images):
     state = generator.get_state()
     other(images(2))
     assert torch.equal(generator.get_state(), state)
+
+
+def test_blocks_keep_their_kind_and_the_names_of_their_layers(tiny_vit, images):
+    generator = torch.Generator().manual_seed(0)
+    network, plain = tiny_vit(), tiny_vit()
+    names, kind = {name for name, _ in network.named_parameters()}, type(network.blocks[0])
+    added = add_gated_adapters(network, AdapterOptions(), GateDraws(generator), generator)
+    assert {name for name, _ in network.named_parameters() if ".adapters." not in name} == names
+    # Compiled code asks for the class of a block, and so for whether it is adapted.
+    assert all(isinstance(block, kind) and type(block) is not kind for block in network.blocks)
+    assert all(network.get_submodule(name) is adapter for name, adapter in added.items())
+    assert type(plain.blocks[0]) is kind
+    with torch.no_grad():
+        for adapter in added.values():
+            adapter.up_weight.zero_()
+    assert torch.allclose(network(images(2)), plain(images(2)), atol=1e-6)

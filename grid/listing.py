@@ -116,7 +116,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return str(value) or "none"
+    return str(value)
 
 
 def status_of(results: str) -> dict[str, Any]:

@@ -120,6 +120,5 @@ def _block(name: str) -> str:
 
 
 def _present(network: nn.Module, names: dict[str, Tensor]) -> dict[str, nn.Module]:
-    # A block that a method has wrapped is called `block` in what wraps it.
-    modules = {name.replace(".block.", "."): module for name, module in network.named_modules()}
+    modules = dict(network.named_modules())
     return {name: modules[name] for name in names if name in modules}

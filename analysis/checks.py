@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from analysis import schema
 from analysis.configurations import Configuration, configurations
 from analysis.load import rows
 from analysis.protocols import read_protocols, up_to_scoring
@@ -77,7 +78,7 @@ def finite_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def complete_samples(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Each finished cell has one row for each position of its stream."""
+    """Each finished cell has one row for each position of its stream, but for images that were skipped."""
     found = rows(
         con,
         """
@@ -85,23 +86,42 @@ def complete_samples(con: duckdb.DuckDBPyConnection) -> list[str]:
             select cell, count(*) as n, count(distinct position) as places, min(position) as low, max(position) as high
             from samples group by cell
         )
-        select cells.cell, n_samples, coalesce(n, 0), coalesce(places, 0), low, high
-        from (select distinct cell, n_samples from cells where status = 'done') as cells
+        select cells.cell, n_samples - skipped, coalesce(n, 0), coalesce(places, 0), low, high, skipped
+        from (
+            select distinct cell, n_samples, coalesce(skipped_images, 0) as skipped from cells where status = 'done'
+        ) as cells
             left join counted on counted.cell = cells.cell
-        where n is null or n <> n_samples or places <> n_samples or low <> 0 or high <> n_samples - 1
+        where n is null or n <> n_samples - skipped or places <> n or low < 0 or high >= n_samples
         order by cells.cell
         """,
     )
     problems = []
-    for cell, expected, count, places, low, high in found:
+    for cell, expected, count, places, low, high, skipped in found:
+        without = f" without {skipped} that were skipped" if skipped else ""
         if count == 0:
-            problems.append(f"cell {cell}: {expected} samples in the stream, but none are stored")
+            problems.append(f"cell {cell}: {expected} samples in the stream{without}, but none are stored")
         else:
             problems.append(
-                f"cell {cell}: {expected} samples in the stream, but {count} rows with {places} positions "
+                f"cell {cell}: {expected} samples in the stream{without}, but {count} rows with {places} positions "
                 f"from {low} to {high}"
             )
-    return problems
+    return [*problems, *_skipped_images(con)]
+
+
+def _skipped_images(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Cells that left damaged images out: their numbers are of fewer images than those of others."""
+    found = rows(
+        con,
+        """
+        select distinct cell, skipped_images, n_samples from cells
+        where status = 'done' and skipped_images > 0 order by cell
+        """,
+    )
+    return [
+        f"cell {cell}: {skipped} of {total} images are damaged and were skipped (named in "
+        f"{schema.CELLS_FOLDER}/{cell}/skipped_images.txt): restore them, delete the cell's folder and run it again"
+        for cell, skipped, total in found
+    ]
 
 
 def recounted_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:

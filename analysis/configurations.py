@@ -46,6 +46,7 @@ class Cell:
     peak_memory_mib: float | None
     trainable_parameters: int | None
     device: str
+    skipped_images: int = 0
 
     @property
     def usable(self) -> bool:
@@ -77,6 +78,11 @@ class Configuration:
     cells: tuple[Cell, ...]
     failed: tuple[Cell, ...]
     needs: Needs = None
+
+    @property
+    def skipped_images(self) -> int:
+        """Samples that the cells left out because their images are damaged."""
+        return sum(cell.skipped_images for cell in self.cells)
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -139,7 +145,7 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
         con,
         """
         select fingerprint, method, backbone, settings, needs, cell, sweep, seed, status, reason, accuracy, n_samples,
-            seconds, images_per_second, peak_memory_mib, trainable_parameters, device
+            seconds, images_per_second, peak_memory_mib, trainable_parameters, device, coalesce(skipped_images, 0)
         from cells order by started_at, cell
         """,
     ):

@@ -45,7 +45,7 @@ CELL = pa.schema(
         _field("backbone", _TEXT, "", "network and weights"),
         _field("pretraining", _TEXT, "", "how the weights were made: supervised, mae, clip, text-prototype"),
         _field("benchmark", _TEXT, "", "benchmark"),
-        _field("severity", pa.int32(), "1-5", "corruption strength"),
+        _field("severity", pa.int32(), "1-5", "corruption strength; 0 where images are not corrupted"),
         _field("stream", _TEXT, "", "order in which samples arrive"),
         _field("stream_order", _TEXT, "", "hash of the very order of this cell's samples"),
         _field("samples_per_domain", pa.int32(), "images", "images taken from each domain"),
@@ -56,9 +56,28 @@ CELL = pa.schema(
         _field("config", _TEXT, "JSON", "the whole configuration of the cell"),
         _field("status", _TEXT, "", "done or failed"),
         _field("reason", _TEXT, "", "why the cell failed; empty if it did not"),
-        _field("accuracy", pa.float64(), "[0, 1]", "top-1 accuracy over all samples of the stream", nullable=True),
-        _field("accuracy5", pa.float64(), "[0, 1]", "top-5 accuracy over all samples of the stream", nullable=True),
-        _field("n_samples", pa.int64(), "images", "samples in the stream"),
+        _field(
+            "accuracy",
+            pa.float64(),
+            "[0, 1]",
+            "top-1 accuracy over all samples of the stream that were not skipped",
+            nullable=True,
+        ),
+        _field(
+            "accuracy5",
+            pa.float64(),
+            "[0, 1]",
+            "top-5 accuracy over all samples of the stream that were not skipped",
+            nullable=True,
+        ),
+        _field("n_samples", pa.int64(), "images", "samples in the stream, also skipped ones"),
+        _field(
+            "skipped_images",
+            pa.int64(),
+            "images",
+            "samples of the stream whose images are damaged and were left out: no other number counts them",
+            nullable=True,
+        ),
         _field("seconds", pa.float64(), "s", "wall time of the online loop, without loading", nullable=True),
         _field("images_per_second", pa.float64(), "1/s", "n_samples / seconds", nullable=True),
         _field(
@@ -98,7 +117,7 @@ CELL = pa.schema(
     metadata=_VERSION_METADATA,
 )
 """One row a cell. Nullable columns are empty for failed cells, and where an older version wrote the file: versions up
-to 2 have no `needs`, `artefact` and `scored_logits`.
+to 2 have no `needs`, `artefact` and `scored_logits`, and `skipped_images` came later in version 3.
 """
 
 BATCHES = pa.schema(
@@ -127,7 +146,7 @@ SAMPLES = pa.schema(
     ],
     metadata=_VERSION_METADATA,
 )
-"""One row a sample, in stream order."""
+"""One row a sample, in stream order; positions of skipped images have none."""
 
 DIAGNOSTICS = pa.schema(
     [

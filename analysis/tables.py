@@ -18,6 +18,8 @@ from analysis.protocols import PRE_UPDATE, SCORED
 NOT_AVAILABLE = "\u2013"
 MINUS = "\u2212"
 TIMES = "\u00d7"
+SKIPPED_MARK = "\u2020"
+"""Beside configurations that left damaged images out."""
 
 INTERVAL_NOTE = (
     "95 % interval: Student-t interval of the mean over seeds. It says how well the mean is known for other seeds of "
@@ -91,7 +93,7 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
     rows = tuple(
         (
             str(each.rank),
-            each.configuration.label,
+            _marked(each.configuration),
             *needed,
             percent(each.accuracy.mean),
             interval_text(each.accuracy, percent),
@@ -111,6 +113,7 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
         notes.append(_ONE_SEED)
     if any(each.difference is None for each in compared):
         notes.append(_NO_PAIR)
+    notes += _skipped_notes([each.configuration for each in standings])
     return Table(
         headers=("#", "Configuration", *needs.headers, *headers),
         rows=rows,
@@ -224,9 +227,10 @@ def leaderboard_latex(con: duckdb.DuckDBPyConnection) -> str:
         for each, needed in zip(standings, needs.cells, strict=True):
             difference = "--" if each.difference is None else _latex_estimate(each.difference, points)
             accuracy = _latex_estimate(each.accuracy, percent)
-            names = [_latex_text(text) for text in (each.configuration.label, *needed)]
+            names = [_latex_text(text) for text in (_marked(each.configuration), *needed)]
             lines.append(" & ".join([*names, accuracy, difference, rf"{each.accuracy.count} \\"]))
-        notes = [_latex_text(note) for note in (*needs.notes, *_scored_notes(section))]
+        skipped = _skipped_notes([each.configuration for each in standings])
+        notes = [_latex_text(note) for note in (*skipped, *needs.notes, *_scored_notes(section))]
         below = [r"\par\smallskip\footnotesize " + " ".join(notes)] if notes else []
         tables.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}"]))
     return "\n\n".join(tables) if tables else "% No cell has finished."
@@ -239,6 +243,22 @@ def printable(text: str) -> str:
 
 def _lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.strip().splitlines())
+
+
+def _marked(configuration: Configuration) -> str:
+    """The label, with a mark if images were left out."""
+    return configuration.label + (f" {SKIPPED_MARK}" if configuration.skipped_images else "")
+
+
+def _skipped_notes(shown: Sequence[Configuration]) -> list[str]:
+    told = [
+        f"{each.label}: {each.skipped_images:,} of {sum(cell.n_samples for cell in each.cells):,}"
+        for each in shown
+        if each.skipped_images
+    ]
+    if not told:
+        return []
+    return [f"{SKIPPED_MARK} Damaged images were skipped, so the numbers are of fewer images. {'; '.join(told)}."]
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +330,7 @@ _LATEX: dict[str, str] = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\u2026": r"\ldots{}",
+    SKIPPED_MARK: r"\dag{}",
     NOT_AVAILABLE: "--",
     **{letter: "\\" + letter for letter in "&%$#_{}"},
 }

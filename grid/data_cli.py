@@ -100,3 +100,69 @@ def verify_files(
     click.echo(json.dumps(report.values(), indent=2) if as_json else report.text())
     if not report.complete:
         raise SystemExit(1)
+
+
+@data.command("cache")
+@click.argument("benchmark")
+@click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
+@click.option("--severity", "severities", multiple=True, type=int, help="Severity; repeatable. [default: 5]")
+@click.option("--domains", metavar="NAMES", help="By commas: domains, clean, training, reported, held-out. [reported]")
+@click.option("--crop", metavar="NAME", help="How images are cut: as the cells have it. [default: the benchmark's]")
+@click.option("--image-size", type=int, default=224, show_default=True, help="Pixels: those of the backbone.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that decode. [default: all cores]")
+@click.option("--plan", "only_plan", is_flag=True, help="Only say how large it would be.")
+def cache_images(
+    benchmark: str,
+    root: str | None,
+    severities: tuple[int, ...],
+    domains: str | None,
+    crop: str | None,
+    image_size: int,
+    workers: int | None,
+    only_plan: bool,
+) -> None:
+    """Decodes the images of BENCHMARK once, into memory maps that all trials then read.
+
+    \b
+    tta-grid data cache imagenet-c --severity 5
+    tta-grid data cache imagenet-c --domains clean,held-out --crop resize-center --plan
+
+    It may be interrupted, and goes on where it was. TTA_GRID_CACHE names the folder; with TTA_GRID_DECODE_CACHE=1
+    trials build what they find missing.
+
+    Exit status: 0 all is decoded, 1 some images are damaged (they are named), 2 the input is wrong.
+    """
+    import os
+    import sys
+
+    from tta_core.data.decode_plan import damaged_text, make_plan
+    from tta_core.data.decoded import usable_cores
+    from tta_core.data.root import VARIABLE
+    from tta_core.registry import benchmark_spec
+
+    if root is not None:
+        os.environ[VARIABLE] = root
+    shown = sys.stderr.isatty()
+
+    def tell(line: str) -> None:
+        # On a terminal one line that changes; in a log file the last line of each domain.
+        done, _, total = line.partition(": ")[2].removesuffix(" images").partition(" of ")
+        if shown:
+            click.echo(f"\r\033[K{line}", err=True, nl=done == total)
+        elif done == total:
+            click.echo(line, err=True)
+
+    plan = make_plan(
+        benchmark_spec(benchmark),
+        severities=severities or (5,),
+        domains=[name.strip() for name in domains.split(",")] if domains else (),
+        crop=crop,  # type: ignore[arg-type]
+        image_size=image_size,
+    )
+    click.echo(plan.as_text())
+    if only_plan:
+        return
+    damaged = plan.build(workers=workers or usable_cores(), tell=tell)
+    if damaged:
+        click.echo(damaged_text(damaged), err=True)
+        raise SystemExit(1)

@@ -100,6 +100,7 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
         git_commit=git_commit(),
         checkpoint_every=plan.sweep.resources.checkpoint_every,
         cells=plan.to_run,
+        corrupt_images=plan.sweep.resources.corrupt_images,
     )
     resources = plan.sweep.resources
     with LaunchProgress(plan) as progress, ray_cluster(address, resources):

@@ -4,6 +4,7 @@ Layout (columns in `analysis.schema`)::
 
     RESULTS/store.json                  id of the store and layout version
     RESULTS/cells/<cell>/*.parquet      finished cells
+    RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
@@ -119,7 +120,9 @@ class ResultStore:
         """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed."""
         from grid.tables import result_tables
 
-        self._publish(CELLS_FOLDER, result.cell, result_tables(result, sweep=sweep, git_commit=git_commit))
+        tables = result_tables(result, sweep=sweep, git_commit=git_commit)
+        texts = {"skipped_images.txt": "\n".join([*result.skipped, ""])} if result.skipped else None
+        self._publish(CELLS_FOLDER, result.cell, tables, texts=texts)
         shutil.rmtree(self.folder / FAILED_FOLDER / result.cell, ignore_errors=True)
 
     def write_failure(

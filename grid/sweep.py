@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field
@@ -34,6 +34,8 @@ class Resources(Frozen):
         max_retries: how often a trial that died (not one that failed) is tried again.
         checkpoint_every: batches after which a trial saves itself, so that a killed one goes on from there; 0 for
             never: then it starts anew.
+        corrupt_images: what happens to an image of the stream that cannot be decoded: `error` fails the cell, `skip`
+            leaves the image out, names it, and counts it in `skipped_images` of the cell.
     """
 
     cpu: float = Field(default=1, gt=0)
@@ -42,6 +44,7 @@ class Resources(Frozen):
     max_concurrent: int | None = Field(default=None, ge=1)
     max_retries: int = Field(default=2, ge=0)
     checkpoint_every: int = Field(default=0, ge=0)
+    corrupt_images: Literal["error", "skip"] = "error"
 
 
 class Tracking(Frozen):

@@ -32,6 +32,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "accuracy": result.accuracy,
         "accuracy5": result.accuracy5,
         "n_samples": result.n_samples,
+        "skipped_images": len(result.skipped),
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "peak_memory_mib": result.peak_memory_mib,

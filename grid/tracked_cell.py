@@ -21,6 +21,8 @@ TAGS = (
     *("needs", "artefact", "scored_logits"),
 )
 FINAL_METRICS = ("accuracy", "accuracy5", "seconds", "images_per_second", "peak_memory_mib", "trainable_parameters")
+SKIPPED = "skipped_images"
+"""A metric of those cells that left images out."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def read_tracked_cell(store: ResultStore, cell: str) -> TrackedCell:
     config: dict[str, Any] = json.loads(row["config"])
     settings = {f"{row['method']}.{name}": value for name, value in config.pop("settings").items()}
     metrics = [(name, float(row[name]), row["n_samples"]) for name in FINAL_METRICS if row[name] is not None]
+    if row.get(SKIPPED):
+        metrics.append((SKIPPED, float(row[SKIPPED]), row["n_samples"]))
     artefacts: dict[str, dict[str, Any]] = {"config.json": json.loads(row["config"])}
     if row["status"] == "done":
         domains, curves = _read_curves(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import Literal
 
 from grid.store import ResultStore
 from tta_core.config import RunConfig
@@ -21,6 +22,7 @@ class Launch:
         git_commit: commit of this project on the driver.
         checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
         cells: cell id -> configuration.
+        corrupt_images: what happens to images that cannot be decoded: `error` or `skip`.
     """
 
     sweep: str
@@ -29,6 +31,7 @@ class Launch:
     git_commit: str
     checkpoint_every: int
     cells: dict[str, RunConfig]
+    corrupt_images: Literal["error", "skip"] = "error"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def run_cell(cell: str, launch: Launch) -> CellEnd:
             device=launch.device,
             checkpoint_file=checkpoint,
             checkpoint_every=launch.checkpoint_every,
+            corrupt_images=launch.corrupt_images,
         )
     except (InputError, CollapseError) as error:
         # Trying again would end the same way.

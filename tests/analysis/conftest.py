@@ -116,7 +116,12 @@ class ResultsFolder:
         """Writes a failed cell and returns its folder."""
         row = self._row(method, seed, settings or {}, {}, 2)
         row |= dict.fromkeys(("accuracy", "accuracy5", "seconds", "images_per_second", "peak_memory_mib"))
-        row |= {"trainable_parameters": None, "status": schema.FAILED, "reason": reason} | overrides
+        row |= {
+            "trainable_parameters": None,
+            "skipped_images": None,
+            "status": schema.FAILED,
+            "reason": reason,
+        } | overrides
         target = self.folder / schema.FAILED_FOLDER / row["cell"]
         target.mkdir()
         pq.write_table(pa.Table.from_pylist([row], schema=schema.CELL), target / "cell.parquet")
@@ -151,6 +156,7 @@ class ResultsFolder:
             "config": "{}",
             "reason": "",
             "n_samples": n_samples,
+            "skipped_images": 0,
             "needs": "",
             "artefact": "",
             "scored_logits": scored,

@@ -83,3 +83,12 @@ def test_seeds(results) -> None:
     results.add("tent", 0)
     results.fail("tent", 1, protocol=json.dumps({"stream": "mixed"}))
     assert _problems(results) == [(SEEDS, "tent: no result with seed 1 (failed), 2; seeds here are 0, 1, 2")]
+
+
+def test_skipped_images_are_told_and_their_positions_are_not_missed(results):
+    results.add("tent", hits=[1, 0, 1], positions=[0, 2, 3], n_samples=4, skipped_images=1)
+    (problem,) = [each for each in check_results(open_results(results.folder)) if each.check == COMPLETE]
+    assert problem.message.startswith("cell tent-mixed-0: 1 of 4 images are damaged and were skipped")
+    results.add("tent", 1, hits=[1, 0], positions=[0, 2], n_samples=4, skipped_images=1)
+    messages = [each.message for each in check_results(open_results(results.folder)) if each.check == COMPLETE]
+    assert "cell tent-mixed-1: 3 samples in the stream without 1 that were skipped, but 2 rows" in messages[0]

@@ -151,3 +151,15 @@ def test_summary_without_source_and_with_source_only(results) -> None:
 def test_summary_of_source_only(results) -> None:
     results.add("source", 0)
     assert summary(leaderboard(_section(results))).startswith("Only source was run: 50.0 % (one seed).")
+
+
+def test_configurations_that_skipped_images_are_marked_in_every_form(results):
+    results.add("source", hits=[1, 0])
+    results.add("tent", hits=[1], n_samples=2, skipped_images=1)
+    text = leaderboard_markdown(open_results(results.folder))
+    assert "| tent † " in text
+    assert "| source " in text
+    assert "† Damaged images were skipped, so the numbers are of fewer images. tent: 1 of 2." in text
+    latex = leaderboard_latex(open_results(results.folder))
+    assert r"tent \dag{} &" in latex
+    assert r"\dag{} Damaged images were skipped" in latex

@@ -181,7 +181,7 @@ def damaged_error(images: Any, numbers: NDArray[np.int64], damaged: Mapping[int,
     more = f", and {len(damaged) - 1} more of the same batch" if len(damaged) > 1 else ""
     return InputError(
         f"the image {images.place(int(numbers[place]))} cannot be decoded ({reason}){more}: restore the file, then run "
-        "again; resources.corrupt_images: skip leaves such images out and counts them"
+        "again; resources.corrupt_images: skip leaves such images of a stream out and counts them"
     )
 
 

@@ -1,0 +1,85 @@
+"""The command that decodes a benchmark once."""
+
+import pytest
+from click.testing import CliRunner
+
+from grid.cli import main
+from tta_core.data import decoded
+from tta_core.data.decoded import DecodedImages
+from tta_core.data.readers import read_domain
+
+
+@pytest.fixture
+def command(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TTA_GRID_CACHE", str(tmp_path / "cache"))
+    return lambda *words: CliRunner().invoke(main, ["data", "cache", "photos-c", "--image-size", "32", *words])
+
+
+def cached(tmp_path):
+    return sorted(file.name.rpartition("-")[0] for file in (tmp_path / "cache/decoded").glob("*.npy"))
+
+
+def test_the_size_is_said_and_the_reported_domains_are_decoded(command, photographs, tmp_path):
+    planned = command("--plan")
+    assert planned.exit_code == 0
+    assert "2 domains, 24 images of 32x32 pixels, 0.1 MiB decoded" in planned.output
+    assert "0 are there, 2 to decode: 0.1 MiB" in planned.output
+    assert not (tmp_path / "cache/decoded").exists()
+    built = command()
+    assert built.exit_code == 0
+    assert "photos-c fog, severity 5: 12 of 12 images" in built.stderr
+    assert cached(tmp_path) == ["photos-c-v1-fog-5-center-32", "photos-c-v1-snow-5-center-32"]
+    found = read_domain(photographs, "fog", 5, data_seed=0, crop="center", image_size=32)[0]
+    assert isinstance(found, DecodedImages)
+    assert "2 are there, 0 to decode: 0.0 MiB" in command().output
+
+
+def test_domains_severities_and_crop_are_chosen(command, tmp_path):
+    done = command("--domains", "fog,clean", "--severity", "1", "--severity", "3", "--crop", "resize-center")
+    assert done.exit_code == 0, done.output
+    assert cached(tmp_path) == [
+        "photos-c-v1-clean-0-resize-center-32",
+        "photos-c-v1-fog-1-resize-center-32",
+        "photos-c-v1-fog-3-resize-center-32",
+    ]
+
+
+def test_damaged_images_are_named_and_the_rest_is_there(command, tmp_path):
+    (tmp_path / "photos-c/fog/5/n02/image_1.JPEG").write_bytes(b"\xff\xd8\xff")
+    for _ in range(2):
+        done = command()
+        assert done.exit_code == 1
+        assert "photos-c fog, severity 5: 1 damaged images: " in done.stderr
+        assert "n02/image_1.JPEG" in done.stderr
+    assert len(cached(tmp_path)) == 2
+
+
+def test_all_domains_must_fit_before_the_first_is_begun(command, tmp_path, monkeypatch):
+    one = 12 * 32 * 32 * 3 + 128
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.RESERVE_BYTES + 2 * one - 1)
+    done = command()
+    assert done.exit_code == 2
+    assert "decoding 2 domains takes 0.1 MiB, but the disk of" in done.output + done.stderr
+    assert not (tmp_path / "cache/decoded").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--domains", "fgo"], "fog"),
+        (["--severity", "9"], "severity 9 is not one of [1, 2, 3, 4, 5]"),
+        (["--crop", "centre"], "center"),
+        (["--root", "/nowhere"], "TTA_GRID_DATA = /nowhere is no folder"),
+        (["--domains", "held-out"], "cannot be read (No such file or directory), and there is no"),
+    ],
+)
+def test_what_is_wrong_is_one_message(words, message, command):
+    done = command(*words)
+    assert done.exit_code == 2
+    assert message in done.output + done.stderr
+
+
+def test_benchmarks_without_image_files_have_nothing_to_decode():
+    done = CliRunner().invoke(main, ["data", "cache", "digits-c"])
+    assert done.exit_code == 2
+    assert "gaussian_noise of digits-c has no image files to decode" in done.output + done.stderr

@@ -1,0 +1,224 @@
+"""How fast images are read: decoded from their files, and from the decode-once cache, on one core. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tta_core.data import class_folders
+from tta_core.data.benchmarks import owner
+from tta_core.data.decoded import DecodedDomain
+from tta_core.data.encoded import EncodedImages, ImageFiles
+from tta_core.data.readers import own_severity
+from tta_core.data.root import VARIABLE
+from tta_core.errors import InputError, unknown_name
+from tta_core.registry import benchmark_spec
+from tta_core.spec import Crop
+
+TARGET = 10.0
+"""Times that the cache should be faster than decoding."""
+
+GENERATED = "crops of two photographs of scikit-learn, written as JPEG"
+GENERATED_SIZE = (375, 500)
+"""Height and width in pixels: the usual size of a photograph of ImageNet."""
+
+
+@dataclass(frozen=True)
+class DataBench:
+    """What was measured.
+
+    Attributes:
+        source: which images.
+        images: how many; each is read once in each repeat, in random order.
+        image_size: pixels after the crop.
+        crop: how they are cut.
+        batch_size: images in a batch.
+        repeats: of which the medians are given.
+        file_kib: mean size of an encoded image in KiB.
+        decoded_per_second, cached_per_second: images/s of CPU time of one thread.
+        decoded_wall, cached_wall: images/s of wall time.
+    """
+
+    source: str
+    images: int
+    image_size: int
+    crop: str
+    batch_size: int
+    repeats: int
+    file_kib: float
+    decoded_per_second: float
+    cached_per_second: float
+    decoded_wall: float
+    cached_wall: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the cache is, by CPU time."""
+        return self.cached_per_second / self.decoded_per_second
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values, with the ratio."""
+        return asdict(self) | {"ratio": self.ratio, "target": TARGET}
+
+    def as_text(self) -> str:
+        """For people."""
+        return "\n".join(
+            [
+                f"{self.images} images ({self.source}; {self.file_kib:.0f} KiB each), {self.crop} to {self.image_size} "
+                f"pixels, batches of {self.batch_size}, one thread, median of {self.repeats}",
+                f"decoded from files   {self.decoded_per_second:10,.0f} images/s of CPU time "
+                f"({self.decoded_wall:,.0f} of wall time)",
+                f"read from the cache  {self.cached_per_second:10,.0f} images/s of CPU time "
+                f"({self.cached_wall:,.0f} of wall time)",
+                f"ratio                {self.ratio:10.1f} (target: at least {TARGET:.0f}); the files of both were in "
+                "memory",
+            ]
+        )
+
+
+def data_bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str], object]) -> tuple[str, bool]:
+    """Runs the benchmark of reading; see `tta_core.bench.command.bench_command`."""
+    given = _parser(program).parse_args(arguments)
+    for name in ("images", "image_size", "batch_size", "repeats"):
+        if getattr(given, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(given, name)} is not allowed: give at least 1")
+    if given.root is not None:
+        os.environ[VARIABLE] = given.root
+    with ExitStack() as context:
+        folder = Path(context.enter_context(tempfile.TemporaryDirectory(prefix="tta-grid-bench-")))
+        if given.data:
+            images, source = _images_of(given), given.data
+        else:
+            tell(f"writing {given.images} JPEG files")
+            images, source = write_photographs(folder / "files", given.images, given.image_size), GENERATED
+        chosen = np.random.default_rng(0).permutation(len(images))[: given.images]
+        result = measure(images.chosen(sorted(chosen.tolist())), source, folder, given.batch_size, given.repeats, tell)
+    return (json.dumps(result.as_dict(), indent=2) if given.json else result.as_text()), False
+
+
+def measure(
+    images: EncodedImages, source: str, folder: Path, batch_size: int, repeats: int, tell: Callable[[str], object]
+) -> DataBench:
+    """Measures both ways of reading over one stream, by turns.
+
+    Args:
+        images: the images.
+        source: where they are from, for people.
+        folder: for the cache, which is built first.
+        batch_size: images in a batch.
+        repeats: of each.
+        tell: takes lines of progress.
+    """
+    tell(f"decoding {len(images)} images into a cache in {folder}")
+    cache = DecodedDomain(source, images, folder / "decoded.npy").build()
+    order = np.random.default_rng(1).permutation(len(images))
+    sizes = [len(content) for content in images.encoded(order.tolist())]
+    timed: dict[str, list[tuple[float, float]]] = {"decoded": [], "cached": []}
+    _timed(cache.__getitem__, order, batch_size)
+    for number in range(repeats):
+        tell(f"repeat {number + 1} of {repeats}")
+        timed["decoded"].append(_timed(images.__getitem__, order, batch_size))
+        timed["cached"].append(_timed(cache.__getitem__, order, batch_size))
+    rates = {
+        name: [len(images) / statistics.median(each[clock] for each in values) for clock in (0, 1)]
+        for name, values in timed.items()
+    }
+    return DataBench(
+        source=source,
+        images=len(images),
+        image_size=images.size,
+        crop=images.crop,
+        batch_size=batch_size,
+        repeats=repeats,
+        file_kib=statistics.fmean(sizes) / 1024,
+        decoded_per_second=rates["decoded"][0],
+        cached_per_second=rates["cached"][0],
+        decoded_wall=rates["decoded"][1],
+        cached_wall=rates["cached"][1],
+    )
+
+
+def _timed(
+    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]], order: NDArray[np.int64], batch_size: int
+) -> tuple[float, float]:
+    """CPU time of this thread and wall time in s."""
+    cpu, wall = time.thread_time(), time.perf_counter()
+    for start in range(0, len(order), batch_size):
+        read(order[start : start + batch_size])
+    return time.thread_time() - cpu, time.perf_counter() - wall
+
+
+def write_photographs(folder: Path, count: int, size: int) -> ImageFiles:
+    """Writes crops of two real photographs as JPEG files, all different."""
+    from sklearn.datasets import load_sample_images
+
+    folder.mkdir(parents=True)
+    photographs = load_sample_images().images
+    generator = np.random.default_rng(0)
+    height, width = GENERATED_SIZE
+    names = []
+    for number in range(count):
+        photograph = photographs[number % len(photographs)]
+        top = int(generator.integers(0, photograph.shape[0] - height + 1))
+        left = int(generator.integers(0, photograph.shape[1] - width + 1))
+        names.append(f"{number:06}.jpg")
+        cut = photograph[top : top + height, left : left + width]
+        Image.fromarray(cut).save(folder / names[-1], format="JPEG", quality=90)
+    return ImageFiles(folder, names, "resize-center", size)
+
+
+def _images_of(given: argparse.Namespace) -> EncodedImages:
+    spec = benchmark_spec(given.data)
+    domain = given.domain or spec.domains[0]
+    known = (*spec.domains, *spec.held_out_domains)
+    if domain not in known:
+        raise unknown_name(f"domain of {spec.name}", domain, known)
+    row = owner(spec, domain)
+    if row.storage != "class-folders":
+        raise InputError(f"{domain} of {spec.name} has no image files: {row.name} is {row.storage}")
+    severity = own_severity(row, domain, given.severity)
+    if severity and severity not in row.severities:
+        raise InputError(f"severity {severity} is not one of {list(row.severities)} ({row.name})")
+    crop: Crop = given.crop or row.crops[0]
+    if crop not in row.crops:
+        raise unknown_name(f"crop of {row.name}", crop, row.crops)
+    return class_folders.load_domain(row, domain, severity, crop, given.image_size)[0]
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Measures how fast images are decoded from their files and read from the decode-once cache, in one "
+        "run over one stream on one core, and prints the ratio.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data",
+        nargs="?",
+        const="",
+        metavar="BENCHMARK",
+        help=f"images of a benchmark in the data root [default: {GENERATED}]",
+    )
+    parser.add_argument("--root", metavar="DIR", help=f"data root [default: the folder that {VARIABLE} names]")
+    parser.add_argument("--domain", metavar="NAME", help="domain [default: the first]")
+    parser.add_argument("--severity", type=int, default=5, metavar="N", help="severity [default: 5]")
+    parser.add_argument("--crop", metavar="NAME", help="how images are cut [default: the benchmark's]")
+    parser.add_argument("--image-size", type=int, default=224, metavar="N", help="pixels [default: 224]")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="images to read [default: 256]")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images in a batch [default: 64]")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="repeats of each [default: 5]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser

@@ -93,7 +93,8 @@ def _read_curves(folder: Path) -> tuple[dict[str, float], list[tuple[str, float,
     seen = batches["samples_seen"].to_numpy()
     kept = np.unique(np.linspace(0, len(seen) - 1, min(MAX_POINTS, len(seen))).round().astype(int))
     columns = {name: batches[name].to_numpy() for name in batches.column_names if name not in ("cell", "step")}
-    columns["accuracy_so_far"] = np.cumsum(correct)[seen - 1] / seen
+    # Before the first image that was not skipped there is none.
+    columns["accuracy_so_far"] = np.where(seen > 0, np.cumsum(correct)[seen - 1] / np.maximum(seen, 1), np.nan)
     del columns["samples_seen"]
     curves = [
         (name, float(values[step]), int(seen[step]))

@@ -1,6 +1,7 @@
 """The store: whole or absent, whatever happens."""
 
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -117,3 +118,18 @@ def test_a_folder_that_cannot_be_written_is_one_clear_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"results folder .*cannot be written .*--results DIR"):
         ResultStore(tmp_path / "file" / "results").create()
+
+
+def test_skipped_images_are_counted_and_named(store, result):
+    samples = {name: values[:-1] for name, values in result.samples.items()}
+    write(store, replace(result, samples=samples, skipped=("fog: n01/image_0.JPEG (cut short)",)))
+    row = pq.read_table(store.cell_folder(result.cell) / "cell.parquet").to_pylist()[0]
+    assert (row["n_samples"], row["skipped_images"]) == (result.n_samples, 1)
+    names = (store.cell_folder(result.cell) / "skipped_images.txt").read_text()
+    assert names == "fog: n01/image_0.JPEG (cut short)\n"
+
+
+def test_cells_that_skip_nothing_say_so(store, result):
+    write(store, result)
+    assert pq.read_table(store.cell_folder(result.cell) / "cell.parquet")["skipped_images"][0].as_py() == 0
+    assert not (store.cell_folder(result.cell) / "skipped_images.txt").exists()

@@ -12,8 +12,9 @@ run: $(VENV)/.installed
 	$(BIN)/tta-grid report $(RESULTS) > /dev/null
 	@echo "open     $(RESULTS)/report.html"
 
+# Files in their own order: the launches of tests/grid, which wait more than they compute, come early.
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

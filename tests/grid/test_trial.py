@@ -1,9 +1,12 @@
 """What a worker does with one cell that somebody kills."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+
+import torch
 
 from analysis.load import open_results
 from grid.store import ResultStore
@@ -26,7 +29,9 @@ def test_a_cell_that_was_killed_in_mid_stream_goes_on_where_it_was(tmp_path):
     cell, store = config.cell_id(), ResultStore(tmp_path / "out")
     store.create()
     file = store.checkpoint_file(cell)
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(store.folder), config.model_dump_json()])
+    # With another number of threads, sums are rounded in another order.
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(store.folder), config.model_dump_json()], env=threads)
     while not file.exists():
         assert worker.poll() is None, "the worker ended without a checkpoint"
         time.sleep(0.01)

@@ -87,10 +87,15 @@ def assert_same_result(one, other):
     assert (one.accuracy, one.stream_order) == (other.accuracy, other.stream_order)
 
 
-@pytest.mark.parametrize("stream", ["mixed", "single"])
-@pytest.mark.parametrize("method", list(methods()))
-def test_a_killed_run_ends_with_the_same_bits(method, stream, kill_after, final_states, tmp_path):
-    given = values(method, stream=stream, diagnostics="all")
+@pytest.mark.parametrize(
+    ("method", "stream", "diagnostics"),
+    [
+        *((method, "single", "none") for method in methods()),
+        *(("moetta", "mixed", "all"), ("imse", "continual", "all"), ("moase", "single", "all")),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_bits(method, stream, diagnostics, kill_after, final_states, tmp_path):
+    given = values(method, stream=stream, diagnostics=diagnostics)
     uninterrupted = runner.run(given, device="cpu")
     file = tmp_path / "cell.pt"
     kill_after(2)

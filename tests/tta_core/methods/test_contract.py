@@ -211,7 +211,7 @@ def test_search_ranges_name_settings_and_hold_every_preset(name):
 
 
 def test_unknown_names_and_values_say_what_is_allowed(tiny_vit):
-    with pytest.raises(InputError, match=r"unknown method 'tennt'\. Did you mean 'tent'\? Allowed: .*moetta, source"):
+    with pytest.raises(InputError, match=r"unknown method 'tennt'\. Did you mean 'tent'\? Allowed: .*, t3a, tent"):
         build_method("tennt", tiny_vit(), num_classes=10)
     with pytest.raises(InputError, match="unknown key 'num_expert', did you mean 'num_experts'"):
         build_method("moetta", tiny_vit(), num_classes=10, num_expert=3)

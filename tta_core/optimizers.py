@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from tta_core.spec import Frozen
+
+
+def _below_one(given: tuple[float, float]) -> tuple[float, float]:
+    if not all(0 <= beta < 1 for beta in given):
+        raise ValueError(f"{list(given)}: both must be at least 0 and below 1")
+    return given
+
+
+Betas = Annotated[tuple[float, float], AfterValidator(_below_one)]
+"""Decay of the running moments of Adam and of what is made like it."""
 
 
 class OptimizerSettings(Frozen):
@@ -24,11 +34,4 @@ class OptimizerSettings(Frozen):
     lr: float = Field(default=1e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, given: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in given):
-            raise ValueError(f"{list(given)}: both must be at least 0 and below 1")
-        return given
+    betas: Betas = (0.9, 0.999)

@@ -92,33 +92,18 @@ class DeYOFollower(Follower):
         if step == 0 and "extra/__adapted_names__" in self.case.trace:
             published = set(self.case.trace["extra/__adapted_names__"].tolist())
             yield Comparison("adapted", len(published ^ set(self.method.trainable_parameters())), 0, 0)
-        yield from self._compare("n_selected", step, record["selected"], 0)
-        yield from self._compare("n_reliable", step, record["reliable"], 0)
+        yield from self.compare_where_given("n_selected", step, record["selected"], 0)
+        yield from self.compare_where_given("n_reliable", step, record["reliable"], 0)
         samples = len(self.case.batches[step])
         for name, index in (("mask_reliable", judged.reliable), ("mask_selected", judged.selected)):
-            yield from self._compare(name, step, torch.isin(torch.arange(samples), index), 0)
+            yield from self.compare_where_given(name, step, torch.isin(torch.arange(samples), index), 0)
         tolerance = self.case.tolerance("logits", self.dtype)
         for name, values in (("plpd", judged.plpd), ("aug_logits", judged.destroyed_logits)):
             everywhere = values.new_full((samples, *values.shape[1:]), math.nan)
             everywhere[judged.reliable] = values
-            yield from self._compare(name, step, everywhere, tolerance)
+            yield from self.compare_where_given(name, step, everywhere, tolerance)
         loss = record.get("loss", torch.tensor(math.nan))
-        yield from self._compare("loss", step, loss, self.case.tolerance("loss", self.dtype))
-
-    def _compare(self, name: str, step: int, ours: Tensor, tolerance: float) -> Iterator[Comparison]:
-        """Compares where the release has a number: it has NaN for a loss without samples and for unreliable ones.
-
-        A loss of ours where the release has none fails.
-        """
-        expected = self.case.expected(name, self.dtype)
-        if expected is None:
-            return
-        found, values = np.asarray(ours, np.float64), np.asarray(expected[step], np.float64)
-        if name == "loss" and np.isnan(values):
-            yield Comparison("updated", np.isfinite(found), False, 0)
-            return
-        given = np.isfinite(values)
-        yield Comparison(name, found[given], values[given], tolerance)
+        yield from self.compare_where_given("loss", step, loss, self.case.tolerance("loss", self.dtype))
 
     def _drawn_by_seed(self, step: int, samples: int, pixels: int) -> Tensor:
         """Draws as the manifest says the release did: `torch.manual_seed(A+B+t)` before step t."""

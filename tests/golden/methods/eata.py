@@ -60,17 +60,17 @@ class EATAFollower(Follower):
         record, judged = self.method.record, self.method.last_selection
         assert judged is not None, "a step was taken"
         tolerance = self.case.tolerance("logits", self.dtype)
-        yield from self._compare("n_selected", step, record["selected"], 0)
-        yield from self._compare("n_reliable", step, record["reliable"], 0)
-        yield from self._compare("mask_reliable", step, judged.reliable, 0)
-        yield from self._compare("mask_selected", step, judged.selected, 0)
-        yield from self._compare("entropy", step, judged.entropy, tolerance)
-        yield from self._compare("cosine", step, judged.similarity, tolerance)
-        yield from self._compare("ema_probs", step, self.method.average, tolerance)
+        yield from self.compare_where_given("n_selected", step, record["selected"], 0)
+        yield from self.compare_where_given("n_reliable", step, record["reliable"], 0)
+        yield from self.compare_where_given("mask_reliable", step, judged.reliable, 0)
+        yield from self.compare_where_given("mask_selected", step, judged.selected, 0)
+        yield from self.compare_where_given("entropy", step, judged.entropy, tolerance)
+        yield from self.compare_where_given("cosine", step, judged.similarity, tolerance)
+        yield from self.compare_where_given("ema_probs", step, self.method.average, tolerance)
         tolerance = self.case.tolerance("loss", self.dtype)
-        yield from self._compare("loss", step, record.get("loss", torch.tensor(math.nan)), tolerance)
+        yield from self.compare_where_given("loss", step, record.get("loss", torch.tensor(math.nan)), tolerance)
         if self.name == "eata":
-            yield from self._compare("loss_ewc", step, record["penalty"], tolerance)
+            yield from self.compare_where_given("loss_ewc", step, record["penalty"], tolerance)
         if step == 0:
             yield from self._fisher()
 
@@ -80,21 +80,6 @@ class EATAFollower(Follower):
             if expected is not None:
                 scale = float(np.abs(expected).max()) or 1.0
                 yield Comparison(f"fisher.{name}", ours / scale, expected / scale, FISHER_TOLERANCE)
-
-    def _compare(self, name: str, step: int, ours: Tensor, tolerance: float) -> Iterator[Comparison]:
-        """Compares where the release has a number: it has NaN for a loss without samples and a cosine with nothing.
-
-        A loss of ours where the release has none fails.
-        """
-        expected = self.case.expected(name, self.dtype)
-        if expected is None:
-            return
-        found, values = np.asarray(ours, np.float64), np.asarray(expected[step], np.float64)
-        if name == "loss" and np.isnan(values):
-            yield Comparison("updated", np.isfinite(found), False, 0)
-            return
-        given = np.isfinite(values)
-        yield Comparison(name, found[given], values[given], tolerance)
 
     def _fisher_images(self) -> list[Tensor]:
         """The stored batches, less any that the case says are not used."""

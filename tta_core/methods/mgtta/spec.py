@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from tta_core.optimizers import Betas
 from tta_core.spec import (
     HELD_OUT_IMAGES,
     HELD_OUT_LABELS,
@@ -45,7 +46,7 @@ class MGTTASettings(Frozen):
     """
 
     lr: float = Field(default=3e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: Betas = (0.9, 0.99)
     correction: Literal["t", "t+1"] = "t"
     lambda_discrepancy: float = Field(default=0.4, ge=0)
     divisor: float = Field(default=64.0, gt=0)
@@ -61,13 +62,6 @@ class MGTTASettings(Frozen):
     selection_images: int = Field(default=256, ge=1)
     selection_batch: int = Field(default=64, ge=1)
     selection_lr: float = Field(default=1e-3, gt=0)
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, given: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in given):
-            raise ValueError(f"{list(given)}: both must be at least 0 and below 1")
-        return given
 
     @model_validator(mode="after")
     def _two_steps(self) -> MGTTASettings:

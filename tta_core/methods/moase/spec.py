@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tta_core.optimizers import Betas
 from tta_core.spec import Frozen, MethodSpec, ScalarSpec, SearchRange
 
 
@@ -57,7 +58,7 @@ class ExpertSettings(Frozen):
     train_scope: Literal["all", "adapters", "adapters+norm"] = "all"
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: Betas = (0.9, 0.99)
     momentum: float = Field(default=0.9, gt=0, lt=1)
     ema: float = Field(default=0.999, ge=0, le=1)
     restore_probability: float = Field(default=0.01, ge=0, le=1)
@@ -70,13 +71,6 @@ class ExpertSettings(Frozen):
                 f"{given} experts cannot be halved into experts for low and for high activations: give an even number, "
                 f"such as {given - 1} or {given + 1}"
             )
-        return given
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, given: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in given):
-            raise ValueError(f"{list(given)}: both must be at least 0 and below 1")
         return given
 
     @model_validator(mode="after")

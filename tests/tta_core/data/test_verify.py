@@ -12,7 +12,8 @@ from PIL import Image
 
 from grid.cli import main
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
-from tta_core.data.verify import VALIDATION_NAME, verify
+from tta_core.data.verify import verify
+from tta_core.data.verify_folders import VALIDATION_NAME
 from tta_core.errors import InputError
 
 from .conftest import PER_CLASS, SEVERITIES, WNIDS, write_photograph
@@ -129,7 +130,7 @@ def test_clean_and_held_out_images_may_be_left_out_but_not_in_part(whole, tmp_pa
 
 
 def test_numbered_validation_images_are_named_even_if_all_lack_them(whole, fog, monkeypatch):
-    monkeypatch.setattr("tta_core.data.verify.VALIDATION_IMAGES", 12)
+    monkeypatch.setattr("tta_core.data.verify_folders.VALIDATION_IMAGES", 12)
     for severity in SEVERITIES:
         for domain in whole.domains:
             folder = fog.parents[1] / domain / str(severity)

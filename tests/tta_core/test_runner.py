@@ -51,9 +51,10 @@ def test_expert_usage_is_of_the_whole_stream_where_domains_reset_the_method():
         assert shares == pytest.approx(np.mean([each[layer] for each in alone], axis=0))
 
 
-@pytest.mark.parametrize("method", list(methods()))
+# Of every method, test_contract.py asks for the same bits, and test_checkpoint.py of a run that was interrupted.
+@pytest.mark.parametrize("method", ["source", "moetta", "imse", "moasepp"])
 def test_the_same_cell_gives_the_same_bits(method):
-    one, other = (tta_core.run({"method": method, **on_its_backbone(method), **SMALL}) for _ in range(2))
+    one, other = (tta_core.run({"method": method, **SMALL}) for _ in range(2))
     assert one.cell == other.cell
     assert one.stream_order == other.stream_order
     for name in ("prediction", "confidence", "entropy"):

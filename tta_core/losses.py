@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +29,12 @@ def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
 def symmetric_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Half the cross-entropy to a target and half that of the target to it: `(batch, classes)` twice -> `(batch,)`."""
     return (soft_cross_entropy(logits, target_logits) + soft_cross_entropy(target_logits, logits)) / 2
+
+
+def teacher_loss(student: Tensor, teacher: Tensor, kind: Literal["symmetric", "one_directional"]) -> Tensor:
+    """Mean cross-entropy in nat of two logits `(batch, classes)`, the teacher's without a graph (imse spec 4.3)."""
+    loss = symmetric_cross_entropy if kind == "symmetric" else soft_cross_entropy
+    return loss(student, teacher).mean()
 
 
 def entropy_margin(coefficient: float, num_classes: int) -> float:

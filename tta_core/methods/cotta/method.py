@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tta_core.losses import soft_cross_entropy, symmetric_cross_entropy, widened
+from tta_core.losses import teacher_loss, widened
 from tta_core.method import Method
 from tta_core.methods.cotta.spec import CoTTASettings
 from tta_core.optim import make_optimizer
@@ -75,7 +75,7 @@ class CoTTA(Method[CoTTASettings]):
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` before the update."""
         target = self.target(images)
-        loss = self.loss(self.network(images), target.logits)
+        loss = teacher_loss(self.network(images), target.logits, self.settings.loss)
         loss.backward()
         restored = self.update()
         self.record = {
@@ -127,12 +127,6 @@ class CoTTA(Method[CoTTASettings]):
     def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """One view of images in [0, 1] (imse spec 4.1)."""
         return random_view(pixels, generator)
-
-    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Cross-entropy in nat between the softmax of two logits `(batch, classes)`; the teacher's has no graph."""
-        if self.settings.loss == "symmetric":
-            return symmetric_cross_entropy(student, teacher).mean()
-        return soft_cross_entropy(student, teacher).mean()
 
     def update(self) -> int:
         """Steps the student, moves the teacher, restores single numbers; returns how many."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tta_core.adapters.lowrank import adapter_parameters, add_low_rank, low_rank_layers
-from tta_core.losses import soft_cross_entropy, symmetric_cross_entropy, widened
+from tta_core.losses import teacher_loss, widened
 from tta_core.method import Artefact, Context, Method
 from tta_core.methods.vida.spec import ViDASettings
 from tta_core.methods.vida.warm_up import warmed_up_adapters
@@ -87,7 +87,7 @@ class ViDA(Method[ViDASettings]):
         uncertainty = self.uncertainty(images)
         low, high = self.allot(uncertainty)
         target = self.teacher(images)
-        loss = self.loss(self.network(images), target)
+        loss = teacher_loss(self.network(images), target, self.settings.loss)
         loss.backward()
         restored = self.update()
         self.record = {
@@ -143,12 +143,6 @@ class ViDA(Method[ViDASettings]):
         ranks = (settings.rank_low, settings.rank_high)
         self.scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
         return low, high
-
-    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Cross-entropy in nat between the softmax of two logits `(batch, classes)`; the teacher's has no graph."""
-        if self.settings.loss == "symmetric":
-            return symmetric_cross_entropy(student, teacher).mean()
-        return soft_cross_entropy(student, teacher).mean()
 
     def update(self) -> int:
         """Steps the student, moves the teacher, restores single numbers; returns how many."""

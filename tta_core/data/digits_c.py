@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
 from tta_core.data.cache import cached_array
-from tta_core.data.corruptions import corrupt
 from tta_core.data.digits import load_digits
+from tta_core.data.digits_corruptions import corrupt
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
 from tta_core.errors import InputError, unknown_name
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tta_core.data.corruptions import corrupt
 from tta_core.data.digits import load_digits
+from tta_core.data.digits_corruptions import corrupt
 from tta_core.data.domains import CORRUPTIONS
 from tta_core.embedded import train
 from tta_core.embedded.network import (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tta_core.data import corruption_kernels as kernels
-from tta_core.data.corruptions import BLOCK, corrupt
+from tta_core.data import digits_kernels as kernels
 from tta_core.data.digits import load_digits
+from tta_core.data.digits_corruptions import BLOCK, corrupt
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
 from tta_core.errors import InputError
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tta_core.data import corruption_kernels as kernels
-from tta_core.data.corruption_kernels import Fields, Images
+from tta_core.data import digits_kernels as kernels
+from tta_core.data.digits_kernels import Fields, Images
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
 from tta_core.errors import InputError, unknown_name
 

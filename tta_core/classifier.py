@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tta_core.errors import InputError
+from tta_core.text_head import TextPrototypeHead
 
 
 @torch.no_grad()
@@ -17,7 +18,8 @@ def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
     Entropies, margins and predictions of any method are then over these classes, as if there were no others.
 
     Args:
-        network: a network with a classifier that timm's `get_classifier` finds: a linear layer, or a convolution.
+        network: a network with a classifier that timm's `get_classifier` finds: a linear layer, a convolution, or a
+            head with one text vector for each class.
         classes: numbers of the classes to keep, in the order of the logits that are left; empty leaves it as it is.
 
     Raises:
@@ -27,17 +29,22 @@ def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
         return network
     find = getattr(network, "get_classifier", None)
     layer = find() if find is not None else None
-    if not isinstance(layer, nn.Linear | nn.Conv2d):
+    if not isinstance(layer, nn.Linear | nn.Conv2d | TextPrototypeHead):
         raise InputError(
             f"label_space = 'masked' cuts the classifier of a network, and {type(network).__name__} has "
             f"{type(layer).__name__} in its place, no linear layer: give label_space: full"
         )
-    if max(classes) >= layer.weight.shape[0]:
+    vectors = layer.prototypes if isinstance(layer, TextPrototypeHead) else layer.weight
+    if max(classes) >= vectors.shape[0]:
         raise InputError(
             f"label_space = 'masked' keeps class {max(classes)}, and {type(network).__name__} has "
-            f"{layer.weight.shape[0]}: give a backbone of the benchmark's classes"
+            f"{vectors.shape[0]}: give a backbone of the benchmark's classes"
         )
-    rows = torch.tensor(classes, device=layer.weight.device)
+    rows = torch.tensor(classes, device=vectors.device)
+    vars(network)["num_classes"] = len(classes)
+    if isinstance(layer, TextPrototypeHead):
+        layer.prototypes = vectors[rows]
+        return network
     layer.weight = nn.Parameter(layer.weight[rows], requires_grad=layer.weight.requires_grad)
     if layer.bias is not None:
         layer.bias = nn.Parameter(layer.bias[rows], requires_grad=layer.bias.requires_grad)
@@ -45,5 +52,4 @@ def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
         layer.out_features = len(classes)
     else:
         layer.out_channels = len(classes)
-    vars(network)["num_classes"] = len(classes)
     return network

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.embedded.network import LARGEST_SCALE, TextPrototypeHead
 from tta_core.errors import InputError
+from tta_core.text_head import LARGEST_SCALE, TextPrototypeHead
 
 
 class PenultimateForward:

@@ -169,6 +169,28 @@ class MethodSpec(Frozen):
         return validated(self.settings, {**self.presets.get(preset, {}), **overrides}, where=self.name)
 
 
+class TextHeadSpec(Frozen):
+    """The text side of a zero-shot classifier: one vector for each class, made once by open_clip's text tower.
+
+    Attributes:
+        model: open_clip's name of the model.
+        weights: open_clip's tag of its weights.
+        hub: the repository on the Hugging Face hub that has them.
+        texts: SHA-256 of class names and templates, see `tta_core.zero_shot_head.texts_digest`.
+        version: raised whenever other vectors are made from the same.
+    """
+
+    model: str
+    weights: str
+    hub: str
+    texts: str
+    version: int = 1
+
+    def tag(self) -> str:
+        """Names the vectors: equal tags, equal vectors."""
+        return f"{self.model}.{self.weights}.texts-{self.texts[:12]}.v{self.version}"
+
+
 class BackboneSpec(Frozen):
     """A network, its weights and the normalisation that they want.
 
@@ -181,6 +203,7 @@ class BackboneSpec(Frozen):
         weights: name of the weights file; of a file of the user without its suffix, see `tta_core.weights`.
         sha256: checksum of the weights file; None where the tag is all that pins the weights.
         options: keyword arguments of `timm.create_model` that the weights need.
+        text: what makes the logits of a zero-shot classifier; None of a network that has a classifier.
         num_classes: number of logits.
         image_size: height and width of the input in pixels.
         mean, std: per-channel normalisation of inputs in [0, 1].
@@ -197,6 +220,7 @@ class BackboneSpec(Frozen):
     weights: str
     sha256: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    text: TextHeadSpec | None = None
     num_classes: int
     image_size: int
     mean: tuple[float, float, float]
@@ -208,7 +232,8 @@ class BackboneSpec(Frozen):
 
     def weights_tag(self) -> str:
         """Short text that names these very weights."""
-        return f"{self.name}@{self.sha256[:12]}" if self.sha256 else self.weights
+        tag = f"{self.name}@{self.sha256[:12]}" if self.sha256 else self.weights
+        return f"{tag} + {self.text.tag()}" if self.text else tag
 
 
 class BenchmarkSpec(Frozen):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.errors import unknown_name
+from tta_core.text_head import TextPrototypeHead
 
 PRETRAININGS: tuple[str, ...] = ("supervised", "mae", "text-prototype")
 """Pretrainings of the vision transformer."""
@@ -29,8 +29,6 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 TEXT_DIM = 64
-LARGEST_SCALE = math.log(100.0)
-"""Upper limit of the logarithm of the learned scale, as in CLIP."""
 
 
 def build_digits_network(name: str) -> nn.Module:
@@ -83,6 +81,7 @@ def build_digits_vit(pretraining: str) -> VisionTransformer:
         weight_init="jax",
     )
     if pretraining == "text-prototype":
+        # Hashes of the letters: fixed by the names alone, but with no language in them. This is not CLIP.
         network.head = TextPrototypeHead(network.num_features, text_prototypes(CLASS_NAMES, TEXT_DIM))
     return network
 
@@ -96,29 +95,6 @@ def weights_file(name: str, folder: Path = WEIGHTS_FOLDER) -> Path:
     if name not in NETWORKS:
         raise unknown_name("network of the embedded backbone", name, NETWORKS)
     return folder / f"digits_{'' if name == RESNET else 'vit_'}{name.replace('-', '_')}.safetensors"
-
-
-class TextPrototypeHead(nn.Module):
-    """Logits are scaled cosines between the projected image feature and one fixed text vector for each class.
-
-    The text vectors hash the letters of the class names: fixed by the names alone, like the text side of a zero-shot
-    classifier, but with no language in them. This is not CLIP.
-    """
-
-    prototypes: Tensor
-
-    def __init__(self, features: int, prototypes: Tensor) -> None:
-        """Takes the width of the image features and the unit vectors `(classes, text_dim)`."""
-        super().__init__()
-        self.projection = nn.Linear(features, prototypes.shape[1], bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.register_buffer("prototypes", prototypes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps features `(batch, features)` to logits `(batch, classes)`."""
-        image = functional.normalize(self.projection(features), dim=-1)
-        text = functional.normalize(self.prototypes, dim=-1)
-        return self.log_scale.clamp(max=LARGEST_SCALE).exp() * image @ text.T
 
 
 def text_prototypes(names: Sequence[str], dim: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tta_core.spec import BackboneSpec, NetworkKind, Pretraining
+from tta_core.spec import BackboneSpec, Interpolation, NetworkKind, Pretraining
 
 Channels = tuple[float, float, float]
 Normalisation = tuple[Channels, Channels]
@@ -15,9 +15,27 @@ UNNORMALISED: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Inputs stay in [0, 1]. Results on such inputs are another table than those on normalised ones (imse spec 5.1)."""
 
 AUGREG_VIT_B = "vit_base_patch16_224.augreg_in21k_ft_in1k"
+AUGREG2_VIT_B = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
+ORIG_VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
+AUGREG_IN1K_VIT_B = "vit_base_patch16_224.augreg_in1k"
 
-VIT_B_MS, VIT_L_MS, VIT_B_384_MS, CONVNEXT_B_MS = 240.0, 870.0, 790.0, 240.0
-"""Milliseconds an image, measured with random weights in batches of 8 on one core of an Intel Xeon."""
+IMSE_ALTERNATIVES = (AUGREG2_VIT_B, ORIG_VIT_B, AUGREG_IN1K_VIT_B)
+"""Other weights that IMSE registers, like `AUGREG_VIT_B` with and without normalisation (imse spec 5.6)."""
+
+VIT_B_MS, VIT_L_MS, VIT_B_384_MS, CONVNEXT_B_MS, SWIN_B_MS, RESNET_50_MS = 240.0, 870.0, 790.0, 240.0, 235.0, 50.0
+"""Milliseconds an image, measured with random weights in batches of 8 on one core of an Intel Xeon; the last two on an
+AMD EPYC, scaled by the time of ViT-B there.
+"""
+
+TIMM_RESULTS = "timm, results/results-imagenet.csv"
+"""https://github.com/huggingface/pytorch-image-models at commit 0173a139: ImageNet's validation images under the tag's
+own test transform. Where that table has another size than 224 pixels, a row names another source.
+"""
+
+CONVNEXT_CARD = "timm, model card of the ConvNeXt models (224 pixels)"
+RESNET_CARD = "timm, model card of the ResNet models (224 pixels)"
+MAE_README = "https://github.com/facebookresearch/mae (256 pixels bicubically, 224 cut out)"
+EMBEDDED_TRAINING = "tta_core.embedded.train (899 test digits)"
 
 
 def _digits_vit(name: str, title: str, pretraining: Pretraining, sha256: str, clean_accuracy: float) -> BackboneSpec:
@@ -34,6 +52,7 @@ def _digits_vit(name: str, title: str, pretraining: Pretraining, sha256: str, cl
         mean=HALF[0],
         std=HALF[1],
         clean_accuracy=clean_accuracy,
+        accuracy_source=EMBEDDED_TRAINING,
         classes="digits",
         kinds=("transformer",),
         forward_ms=0.15,
@@ -50,7 +69,11 @@ def _imagenet(
     weights: str = "",
     normalisation: Normalisation = HALF,
     options: dict[str, str] | None = None,
+    crop_pct: float = 0.9,
+    interpolation: Interpolation = "bicubic",
     clean_accuracy: float | None = None,
+    accuracy_source: str = TIMM_RESULTS,
+    protocol_accuracy: float | None = None,
     kinds: tuple[NetworkKind, ...] = ("transformer",),
 ) -> BackboneSpec:
     """A row for a network on ImageNet's 1000 classes at 224 pixels; by default the timm model of that name."""
@@ -65,10 +88,21 @@ def _imagenet(
         image_size=224,
         mean=normalisation[0],
         std=normalisation[1],
+        crop_pct=crop_pct,
+        interpolation=interpolation,
         clean_accuracy=clean_accuracy,
+        accuracy_source="" if clean_accuracy is None else accuracy_source,
+        protocol_accuracy=protocol_accuracy,
         classes="imagenet-1k",
         kinds=kinds,
         forward_ms=forward_ms,
+    )
+
+
+def _unnormalised(tag: str, title: str) -> BackboneSpec:
+    """A row for the weights of a timm tag on inputs in [0, 1], which they were not trained on (imse spec 5.1, 5.6)."""
+    return _imagenet(
+        f"{tag}-unnormalised", title, VIT_B_MS, source=f"timm:{tag}", weights=tag, normalisation=UNNORMALISED
     )
 
 
@@ -127,28 +161,95 @@ BACKBONES: dict[str, BackboneSpec] = {
             mean=HALF[0],
             std=HALF[1],
             clean_accuracy=0.995551,
+            accuracy_source=EMBEDDED_TRAINING,
             classes="digits",
             kinds=("batch-norm",),
             forward_ms=0.35,
         ),
+        # Protocol accuracies of ViT-B (augreg2) and ConvNeXt-B: +- 0.002, from the MoETTA tables (moetta spec 5.3).
         _imagenet(
-            "vit_base_patch16_224.augreg2_in21k_ft_in1k", "ViT-B/16 of the MoETTA, FOA and MGTTA tables", VIT_B_MS
-        ),
-        _imagenet(AUGREG_VIT_B, "ViT-B/16 of the IMSE and DPAL tables", VIT_B_MS),
-        _imagenet(
-            f"{AUGREG_VIT_B}-unnormalised",
-            "the same ViT-B/16 on inputs in [0, 1], as in the ViDA and MoASE tables; never compare the two",
+            AUGREG2_VIT_B,
+            "ViT-B/16 of the MoETTA, FOA and MGTTA tables",
             VIT_B_MS,
-            source=f"timm:{AUGREG_VIT_B}",
-            weights=AUGREG_VIT_B,
-            normalisation=UNNORMALISED,
+            clean_accuracy=0.85096,
+            protocol_accuracy=0.851,
         ),
-        _imagenet("vit_large_patch16_224.augreg_in21k_ft_in1k", "ViT-L/16 of the MoETTA tables", VIT_L_MS),
+        _imagenet(AUGREG_VIT_B, "ViT-B/16 of the IMSE and DPAL tables", VIT_B_MS, clean_accuracy=0.84532),
+        _imagenet(
+            ORIG_VIT_B,
+            "ViT-B/16 of the first ViT paper, trained with less augmentation",
+            VIT_B_MS,
+            clean_accuracy=0.81786,
+        ),
+        _imagenet(
+            AUGREG_IN1K_VIT_B, "ViT-B/16 trained on ImageNet-1k alone, augmented", VIT_B_MS, clean_accuracy=0.79154
+        ),
+        _imagenet(
+            "vit_base_patch16_224.sam_in1k",
+            "ViT-B/16 trained on ImageNet-1k alone, sharpness-aware",
+            VIT_B_MS,
+            clean_accuracy=0.80244,
+        ),
+        _unnormalised(
+            AUGREG_VIT_B,
+            "the same ViT-B/16 on inputs in [0, 1], as in the ViDA and MoASE tables; never compare the two",
+        ),
+        *(_unnormalised(tag, "the same ViT-B/16 on inputs in [0, 1]") for tag in IMSE_ALTERNATIVES),
+        _imagenet(
+            "vit_large_patch16_224.augreg_in21k_ft_in1k",
+            "ViT-L/16 of the MoETTA tables",
+            VIT_L_MS,
+            clean_accuracy=0.85834,
+        ),
         _imagenet(
             "convnext_base.fb_in22k_ft_in1k",
             "ConvNeXt-B of the MoETTA tables",
             CONVNEXT_B_MS,
             normalisation=IMAGENET,
+            crop_pct=0.875,
+            clean_accuracy=0.85822,
+            accuracy_source=CONVNEXT_CARD,
+            protocol_accuracy=0.855,
+            kinds=(),
+        ),
+        _imagenet(
+            "swin_base_patch4_window7_224.ms_in22k_ft_in1k",
+            "Swin-B with windows of 7, pre-trained on ImageNet-22k",
+            SWIN_B_MS,
+            normalisation=IMAGENET,
+            clean_accuracy=0.85272,
+            kinds=(),
+        ),
+        _imagenet(
+            "resnet50.tv_in1k",
+            "ResNet-50 with BatchNorm, torchvision's first weights: the one of most papers",
+            RESNET_50_MS,
+            normalisation=IMAGENET,
+            crop_pct=0.875,
+            interpolation="bilinear",
+            clean_accuracy=0.7613,
+            # The tag's own transform is that of the protocols.
+            protocol_accuracy=0.7613,
+            kinds=("batch-norm",),
+        ),
+        _imagenet(
+            "resnet50.a1_in1k",
+            "ResNet-50 with BatchNorm, timm's weights (what timm takes for a bare resnet50)",
+            RESNET_50_MS,
+            normalisation=IMAGENET,
+            crop_pct=0.95,
+            clean_accuracy=0.8038,
+            accuracy_source=RESNET_CARD,
+            kinds=("batch-norm",),
+        ),
+        _imagenet(
+            "resnet50_gn.a1h_in1k",
+            "ResNet-50 with GroupNorm, as in the SAR tables",
+            RESNET_50_MS,
+            normalisation=IMAGENET,
+            crop_pct=0.94,
+            clean_accuracy=0.8006,
+            accuracy_source=RESNET_CARD,
             kinds=(),
         ),
         _imagenet(
@@ -157,6 +258,16 @@ BACKBONES: dict[str, BackboneSpec] = {
             VIT_B_MS,
             pretraining="clip",
             normalisation=CLIP,
+            clean_accuracy=0.85292,
+        ),
+        _imagenet(
+            "vit_base_patch16_clip_224.laion2b_ft_in1k",
+            "ViT-B/16 of OpenCLIP, pre-trained on LAION-2B, fine-tuned",
+            VIT_B_MS,
+            pretraining="clip",
+            normalisation=CLIP,
+            crop_pct=1.0,
+            clean_accuracy=0.85466,
         ),
         _imagenet(
             "mae_finetuned_vit_base",
@@ -167,7 +278,9 @@ BACKBONES: dict[str, BackboneSpec] = {
             source="file:vit_base_patch16_224",
             options={"global_pool": "avg"},
             normalisation=IMAGENET,
+            crop_pct=0.875,
             clean_accuracy=0.836,
+            accuracy_source=MAE_README,
         ),
         _cifar(10),
         _cifar(100),

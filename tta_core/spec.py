@@ -57,6 +57,8 @@ Crop = Literal["none", "center", "resize-center", "upsample"]
 - `upsample`: it is enlarged bilinearly as a tensor in [0, 1], corners not aligned.
 """
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 LabelSpace = Literal["full", "masked"]
 """Which logits there are, in a benchmark that has only some of the classes that a backbone predicts:
 
@@ -207,7 +209,13 @@ class BackboneSpec(Frozen):
         num_classes: number of logits.
         image_size: height and width of the input in pixels.
         mean, std: per-channel normalisation of inputs in [0, 1].
-        clean_accuracy: top-1 on clean test images, in [0, 1]; None where no source that we trust states it.
+        crop_pct, interpolation: how the authors of the weights bring a photograph to `image_size`: its short side is
+            resized to image_size / crop_pct, and the middle cut out. None where images are not cut.
+        clean_accuracy: top-1 on clean test images, in [0, 1], at `image_size` and under that very transform
+            (`crop: backbone`); None where no source that we trust states it.
+        accuracy_source: who states it.
+        protocol_accuracy: the same under the transform of the papers' protocols (`crop: resize-center`: to 256 pixels
+            bilinearly, 224 cut out), where a source states it.
         classes: the classes that the head predicts; a benchmark must have the same.
         kinds: what kind of network it is, for methods that take only some.
         forward_ms: milliseconds of a source forward for one image on one CPU core; only used to estimate time.
@@ -225,7 +233,11 @@ class BackboneSpec(Frozen):
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop_pct: float | None = None
+    interpolation: Interpolation = "bicubic"
     clean_accuracy: float | None = None
+    accuracy_source: str = ""
+    protocol_accuracy: float | None = None
     classes: str
     kinds: tuple[NetworkKind, ...] = ()
     forward_ms: float

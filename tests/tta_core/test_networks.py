@@ -41,7 +41,8 @@ def test_the_table_and_timm_agree(name):
     tag = spec.source.removeprefix("timm:")
     known = timm.get_pretrained_cfg(tag)
     assert (known.num_classes, known.input_size) == (spec.num_classes, (3, spec.image_size, spec.image_size))
-    assert spec.weights == tag
+    assert (spec.weights, known.hf_hub_id) == (tag, f"timm/{tag}")
+    assert (spec.crop_pct, spec.interpolation, known.crop_mode) == (known.crop_pct, known.interpolation, "center")
     if name.endswith("-unnormalised"):
         assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
     else:

@@ -18,6 +18,9 @@ from tta_core.spec import Crop
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
+SCAN, END = b"\xff\xda", b"\xff\xd9"
+"""Markers of a JPEG: where pixels begin, and where the image ends."""
+
 NAMES_SHOWN = 3
 """How many of the missing names a message gives."""
 
@@ -134,6 +137,11 @@ class ImageFiles(EncodedImages):
             yield f"{name} {found.st_size} {found.st_mtime_ns}"
 
 
+def is_image(file: str) -> bool:
+    """Whether a file's name is that of an image. Hidden files are none, such as `._cat.JPEG` that macOS leaves."""
+    return file.lower().endswith(SUFFIXES) and not file.startswith(".")
+
+
 def decoded(content: bytes) -> Image.Image:
     """Decodes a JPEG or PNG to RGB.
 
@@ -142,11 +150,21 @@ def decoded(content: bytes) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            return opened.convert("RGB")
+            if opened.format == "JPEG" and content.rfind(END) < content.rfind(SCAN):
+                # Pillow takes whatever follows a cut for pixels, such as the zeros of a download that broke off.
+                raise ValueError("image file is truncated (it has no end)")
+            return _in_eight_bits(opened).convert("RGB")
     # Pillow's decoders raise any of these for a file that is cut short or damaged.
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, Image.DecompressionBombError) as error:
         reason = "not a known kind of image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise ValueError(reason if content else "the file is empty") from None
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Brings grey levels of 16 bits to 8: Pillow's own conversion makes all of them white but the darkest."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def cropped(image: Image.Image, crop: Crop, size: int, place: object) -> Image.Image:

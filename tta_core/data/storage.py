@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tta_core.data.arrow_images import ArrowImages, ArrowTable
-from tta_core.data.encoded import SUFFIXES, EncodedImages, ImageFiles, first_names
+from tta_core.data.encoded import EncodedImages, ImageFiles, first_names, is_image
 from tta_core.data.root import not_here
 from tta_core.data.tar_images import TarImages, find_members, tar_index
 from tta_core.spec import BenchmarkSpec, Crop
@@ -46,7 +46,7 @@ def find_images(spec: BenchmarkSpec, root: Path, folder: Path, crop: Crop = "non
         return ImageFiles(folder, _below(spec, folder), crop, size)
     if folder.is_dir():
         for suffix in (*TABLES, TAR):
-            if shards := sorted(folder.glob(f"*{suffix}")):
+            if shards := _archives(folder, suffix):
                 return _opened(spec, folder, shards, crop, size)
     for suffix in (TAR, *TABLES):
         if (file := folder.with_name(folder.name + suffix)).is_file():
@@ -96,7 +96,12 @@ def _archives_above(root: Path, folder: Path) -> Iterator[tuple[Path, tuple[str,
         if folder != root and (archive := folder.with_name(folder.name + TAR)).is_file():
             yield archive, below
         if len(below) > 1 and folder != root:
-            yield from ((archive, below) for archive in sorted(folder.glob(f"*{TAR}")))
+            yield from ((archive, below) for archive in _archives(folder, TAR))
+
+
+def _archives(folder: Path, suffix: str) -> list[Path]:
+    """Files of a kind in a folder, without hidden ones."""
+    return sorted(file for file in folder.glob(f"*{suffix}") if not file.name.startswith("."))
 
 
 def _below(spec: BenchmarkSpec, folder: Path) -> list[str]:
@@ -107,7 +112,7 @@ def _below(spec: BenchmarkSpec, folder: Path) -> list[str]:
         for name in spec.class_names
         if os.path.isdir(folder / name)  # noqa: PTH112 faster
         for file in sorted(entry.name for entry in os.scandir(folder / name))
-        if file.lower().endswith(SUFFIXES)
+        if is_image(file)
     ]
 
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from tta_core.data.cache import cache_root, locked, write_whole
-from tta_core.data.encoded import SUFFIXES, EncodedImages
+from tta_core.data.encoded import EncodedImages, is_image
 from tta_core.errors import InputError
 from tta_core.spec import Crop
 
@@ -129,7 +129,7 @@ def find_members(index: TarIndex, below: Sequence[str], classes: Iterable[str]) 
         suffix = PurePosixPath(name).suffix.lower()
         if suffix == LABEL_SUFFIX and _lies_below(parts[:-1], wanted):
             labels[name[: -len(suffix)]] = number
-        elif suffix in SUFFIXES:
+        elif is_image(parts[-1] if parts else ""):
             if len(parts) > 1 and parts[-2] in known and parts[max(0, len(parts) - 2 - len(wanted)) : -2] == wanted:
                 members.append(Member(index, number, parts[-2], parts[-1]))
             if _lies_below(parts[:-1], wanted):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tta_core.data.class_folders import domain_folder, listed_names
-from tta_core.data.encoded import SUFFIXES, EncodedImages, ImageFiles, decoded
+from tta_core.data.encoded import EncodedImages, ImageFiles, decoded, is_image
 from tta_core.data.storage import check_folders, find_images
 from tta_core.data.verify_report import Checked
 from tta_core.errors import InputError
@@ -119,7 +119,7 @@ def _scan_class(folder: Path, name: str, scan: Scan) -> None:
     try:
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                if not entry.name.lower().endswith(SUFFIXES):
+                if not is_image(entry.name):
                     continue
                 try:
                     # Relative to the open folder: half the time of a path.

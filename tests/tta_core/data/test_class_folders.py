@@ -1,16 +1,18 @@
 """Image files in class folders: which images, in which order, cut how, and what is said when they are not there."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
 import torchvision.transforms.functional as reference
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torchvision.transforms import InterpolationMode
 
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN, IMAGENET_WNIDS
 from tta_core.data.class_folders import check_domain, load_domain
-from tta_core.data.encoded import cropped
+from tta_core.data.encoded import cropped, decoded
 from tta_core.errors import InputError
 
 
@@ -85,6 +87,23 @@ def test_grey_images_have_three_channels(photographs, tmp_path):
     assert np.abs(images[:1].astype(int) - 77).max() <= 1
 
 
+def test_grey_levels_of_sixteen_bits_become_eight(photographs, tmp_path):
+    levels = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(levels).save(tmp_path / "photos-c/fog/5/n01/image_0.JPEG", format="PNG")
+    images, _ = load(photographs)
+    assert (images[0:1][0] == (levels >> 8)[:, :, None]).all()
+
+
+def test_a_download_that_was_filled_up_with_zeros_is_damaged():
+    content = io.BytesIO()
+    Image.fromarray(load_sample_images().images[0]).save(content, format="JPEG")
+    whole = content.getvalue()
+    assert decoded(whole + b"what follows the end").size == (640, 427)
+    for share in (0.5, 0.75, 0.9):
+        with pytest.raises(ValueError, match="truncated"):
+            decoded(whole[: int(share * len(whole))].ljust(len(whole), b"\0"))
+
+
 @pytest.mark.parametrize("damage", ["cut short", "empty", "text", "gone"])
 def test_a_damaged_image_is_named_and_never_left_out(damage, photographs, tmp_path):
     images, _ = load(photographs)
@@ -113,7 +132,8 @@ def test_a_missing_image_is_counted_with_its_class(photographs, tmp_path):
 
 
 def test_other_files_are_no_images(photographs, tmp_path):
-    (tmp_path / "photos-c/fog/5/n02/Thumbs.db").write_bytes(b"")
+    for name in ("Thumbs.db", "._image_0.JPEG", ".image_9.jpg"):
+        (tmp_path / "photos-c/fog/5/n02" / name).write_bytes(b"")
     assert len(load(photographs)[0]) == 12
 
 

@@ -279,6 +279,18 @@ def test_a_damaged_image_is_named_in_any_form(form, real, tmp_path):
     assert found[[0, 2]].any(axis=(1, 2, 3)).all()
 
 
+def test_hidden_files_in_and_beside_archives_are_no_images(real, tmp_path):
+    expected = everything(real)[0]
+    (tmp_path / "real-c/fog/5/n01/._photo_00.JPEG").write_bytes(b"of macOS")
+    with tarfile.open(tmp_path / "real-c/fog/5.tar", "w") as archive:
+        archive.add(tmp_path / "real-c/fog/5", arcname="5")
+    shutil.rmtree(tmp_path / "real-c/fog/5")
+    assert (everything(real)[0] == expected).all()
+    (tmp_path / "real-c/fog/5").mkdir()
+    (tmp_path / "real-c/fog/5/._0.parquet").write_bytes(b"of macOS")
+    assert (everything(real)[0] == expected).all()
+
+
 def test_where_nothing_is_one_message_says_where_was_looked(real, tmp_path):
     shutil.rmtree(tmp_path / "real-c")
     with pytest.raises(InputError, match=r"fog/5 cannot be read .* no .*fog/5.tar, .parquet or .arrow, .*example.org"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.encoded import EncodedImages, first_names
-from tta_core.data.root import data_root, not_here
+from tta_core.data.root import data_root, not_here, own_folder
 from tta_core.data.storage import check_classes, find_images
 from tta_core.spec import BenchmarkSpec, Crop
 
@@ -20,7 +20,8 @@ def domain_folder(spec: BenchmarkSpec, root: Path, domain: str, severity: int) -
     """The folder of a domain below the data root."""
     if domain == CLEAN:
         return root / spec.clean_folder
-    return root / spec.folder / domain / str(severity) if spec.severities else root / spec.folder
+    folder = own_folder(spec, root)
+    return folder / domain / str(severity) if spec.severities else folder
 
 
 def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:

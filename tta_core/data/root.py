@@ -27,6 +27,23 @@ def data_root(spec: BenchmarkSpec) -> Path:
     return root
 
 
+def own_folder(spec: BenchmarkSpec, root: Path) -> Path:
+    """The folder of a benchmark's own images below the data root; or the data root itself where it is that folder.
+
+    That is told by what lies in it: domains, the folders of classes, or arrays.
+    """
+    if spec.storage == "severity-arrays":
+        inside = tuple(f"{name}.npy" for name in (*spec.domains, *spec.held_out_domains))
+    else:
+        inside = (*spec.domains, *spec.held_out_domains) if spec.severities else spec.class_names
+    parts = Path(spec.folder).parts
+    folder = root.joinpath(*parts)
+    if folder.exists():
+        return folder
+    nearer = (root.joinpath(*parts[start:]) for start in range(1, len(parts) + 1))
+    return next((each for each in nearer if any((each / name).exists() for name in inside)), folder)
+
+
 def not_here(spec: BenchmarkSpec, problem: str) -> InputError:
     """The error for files that are missing or are not what they should be, with where to get them."""
     return InputError(

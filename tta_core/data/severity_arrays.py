@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tta_core.data.benchmarks import CLEAN
-from tta_core.data.root import data_root, not_here
+from tta_core.data.root import data_root, not_here, own_folder
 from tta_core.spec import BenchmarkSpec
 
 
@@ -22,7 +22,7 @@ def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArra
     Raises:
         InputError: if a file is missing or is not what it should be.
     """
-    folder, count = data_root(spec) / spec.folder, spec.images_per_domain
+    folder, count = own_folder(spec, data_root(spec)), spec.images_per_domain
     total = count * len(spec.severities)
     first = 0 if domain == CLEAN else spec.severities.index(severity) * count
     images = _opened(spec, folder / f"{domain}.npy")
@@ -42,6 +42,14 @@ def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArra
     # The same images at all severities: the labels may be there once or be repeated.
     own = np.asarray(labels if len(labels) == count else labels[first : first + count], dtype=np.int64)
     _check_labels(spec, folder / "labels.npy", own)
+    counts = np.bincount(own, minlength=spec.num_classes)
+    if spec.images_per_class and (counts != spec.images_per_class).any():
+        number = int(np.argmax(counts != spec.images_per_class))
+        raise not_here(
+            spec,
+            f"{folder / 'labels.npy'} has {counts[number]} images of the class {number}, not {spec.images_per_class}: "
+            "are these the labels of another benchmark?",
+        )
     return images[first : first + count], own
 
 
@@ -51,7 +59,7 @@ def load_training(spec: BenchmarkSpec) -> tuple[NDArray[np.uint8], NDArray[np.in
     Raises:
         InputError: if a file is missing or is not what it should be.
     """
-    folder = data_root(spec) / spec.training_folder
+    folder = own_folder(spec, data_root(spec))
     images, labels = _opened(spec, folder / "train.npy"), _opened(spec, folder / "train_labels.npy")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
         raise not_here(

@@ -14,12 +14,16 @@ import numpy as np
 
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.class_folders import check_training
+from tta_core.data.encoded import first_names
 from tta_core.data.readers import check_domain
-from tta_core.data.root import data_root
+from tta_core.data.root import data_root, own_folder
 from tta_core.data.verify_folders import FolderCounts, scans
 from tta_core.data.verify_report import Checked, Report
 from tta_core.errors import InputError, unknown_name
 from tta_core.spec import BenchmarkSpec
+
+SHARED = ("labels", "list")
+"""What stands beside the domains in a report: files that all of them need."""
 
 
 def verify(
@@ -64,7 +68,7 @@ def verify(
         if tell is not None:
             tell(f"looked at {number + 1} of {len(wanted)} domains")
     folders.finish()
-    return Report(spec.name, str(root), decode, checked, _notes(spec, checked))
+    return Report(spec.name, str(root), decode, checked, _notes(spec, root, checked))
 
 
 def _wanted(
@@ -89,14 +93,15 @@ def _wanted(
     return wanted
 
 
-def _notes(spec: BenchmarkSpec, checked: Sequence[Checked]) -> list[str]:
+def _notes(spec: BenchmarkSpec, root: Path, checked: Sequence[Checked]) -> list[str]:
     """What a user should know beside what is wrong."""
     notes = []
-    asked = {one.severity for one in checked if one.required and one.severity is not None}
-    present = {one.severity for one in checked if one.required and one.present and one.severity is not None}
-    if present and present != asked:
-        options = " ".join(f"--severity {severity}" for severity in sorted(present))
-        notes.append(f"to look only at the severities that are here: {options}")
+    required = [one for one in checked if one.required and one.domain not in SHARED]
+    here = [one for one in required if one.present]
+    if here and len(here) < len(required):
+        notes.append(f"to look only at what is here: {_options(required, here)}")
+    if required and not here:
+        notes.append(f"nothing of it is here: {root} {_held(root)}")
     row = owner(spec, CLEAN)
     if row.storage == "class-folders" and row.training_folder:
         try:
@@ -111,11 +116,31 @@ def _notes(spec: BenchmarkSpec, checked: Sequence[Checked]) -> list[str]:
     return notes
 
 
+def _held(root: Path) -> str:
+    try:
+        names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return f"holds {first_names(names) or 'no files'}"
+
+
+def _options(required: Sequence[Checked], here: Sequence[Checked]) -> str:
+    """Options that leave out the domains and severities of which nothing is here."""
+    severities = sorted({one.severity for one in here if one.severity is not None})
+    domains = dict.fromkeys(one.domain for one in here)
+    options = [f"--severity {severity}" for severity in severities]
+    if {one.severity for one in required if one.severity is not None} == set(severities):
+        options = []
+    if len(domains) < len({one.domain for one in required}):
+        options = [*(f"--domain {name}" for name in domains), *options]
+    return " ".join(options)
+
+
 def _array_labels(row: BenchmarkSpec, root: Path, checked: Iterable[Checked]) -> list[Checked]:
     """What was found of the labels that all arrays of a row share; nothing if it was found before."""
     if any(one.domain == "labels" for one in checked):
         return []
-    file, count = root / row.folder / "labels.npy", row.images_per_domain
+    file, count = own_folder(row, root) / "labels.npy", row.images_per_domain
     one = Checked("labels", None, row.name, count, place=str(file), expected_classes=row.num_classes)
     labels = _opened(file, one)
     if labels is None:
@@ -142,7 +167,7 @@ def _array_labels(row: BenchmarkSpec, root: Path, checked: Iterable[Checked]) ->
 
 def _look_at_array(row: BenchmarkSpec, root: Path, one: Checked) -> None:
     """Counts the images of one severity in the array of a corruption."""
-    file = root / row.folder / f"{one.domain}.npy"
+    file = own_folder(row, root) / f"{one.domain}.npy"
     one.place = str(file)
     images = _opened(file, one)
     if images is None:

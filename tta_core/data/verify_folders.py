@@ -203,7 +203,7 @@ class FolderCounts:
             elif scan.present:
                 one.add("missing classes", list(classes), f"{told} Lay the images out as the layout says.")
             else:
-                one.add("missing folder", [scan.place], f"{told} Put the images there as the layout says.")
+                one.add("missing folder", [scan.place], "Put the images, or archives of them, as the layout says.")
         if scan.images is None:
             return
         if listed == {}:  # Nothing is known of the images that there should be.

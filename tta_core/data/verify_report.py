@@ -158,14 +158,15 @@ class Report:
         lines = [f"{self.benchmark} in {self.root}" if self.root else self.benchmark]
         for one in shown:
             classes = f"  {one.found_classes:,} of {one.expected_classes:,} classes" if one.expected_classes else ""
-            state = "ok" if one.ok else "WRONG"
+            state = "ok" if one.ok else "WRONG" if one.present else "MISSING"
             lines.append(f"  {one.name:<{width}}  {one.found:>7,} of {one.expected:,} images{classes}  {state}")
-            if not one.ok:
+            if not one.ok and one.present:
                 lines += [f"    {problem.text()}" for problem in one.problems]
                 counted = [
                     f"{name} {found} of {expected}" for name, (expected, found) in one.classes.items() if expected
                 ]
                 lines += [f"    images by class: {_first(counted)}"] if counted else []
+        lines += _together([one for one in shown if not (one.ok or one.present)])
         absent = [one for one in self.checked if not (one.required or one.present)]
         if absent:
             all_of, absent_of = (Counter(one.domain for one in each) for each in (self.checked, absent))
@@ -177,6 +178,15 @@ class Report:
         wrong = sum(not one.ok for one in self.checked)
         verdict = "complete" if self.complete else f"NOT complete, {wrong} of {len(self.checked)} domains are wrong"
         return "\n".join([*lines, *self.notes, f"{verdict}: {found:,} of {expected:,} images"])
+
+
+def _together(missing: Sequence[Checked]) -> list[str]:
+    """A line for each thing that several domains lack altogether."""
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for one in missing:
+        for problem in one.problems:
+            names.setdefault((problem.kind, problem.remedy), {}).update(dict.fromkeys(problem.first))
+    return [Problem(kind, len(first), tuple(first), remedy).text() for (kind, remedy), first in names.items()]
 
 
 def _first(names: Sequence[str]) -> str:

@@ -47,6 +47,14 @@ def test_a_wrong_array_is_refused(file, content, message, arrays, tmp_path):
         load_domain(arrays, "fog", 5)
 
 
+def test_labels_of_another_benchmark_are_refused(arrays, tmp_path):
+    counted = arrays.model_copy(update={"images_per_class": 2})
+    assert len(load_domain(counted, "fog", 5)[1]) == 6
+    np.save(tmp_path / "tiny10-c/labels.npy", np.array([0, 1, 1, 0, 1, 1]))
+    with pytest.raises(InputError, match=r"labels.npy has 4 images of the class 1, not 2"):
+        load_domain(counted, "fog", 5)
+
+
 def test_a_file_that_is_missing_or_damaged_is_named(arrays, tmp_path):
     file = tmp_path / "tiny10-c/fog.npy"
     file.write_bytes(file.read_bytes()[:1000])

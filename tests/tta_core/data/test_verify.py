@@ -90,11 +90,34 @@ def test_missing_folders_are_named_and_what_is_here_can_be_looked_at_alone(whole
             shutil.rmtree(tmp_path / whole.folder / domain / str(severity))
     report = verify(whole)
     assert problems(report)["snow@4", "missing folder"] == (1, [str(tmp_path / "photos-c/snow/4")])
-    assert "to look only at the severities that are here: --severity 5" in report.text()
+    assert "to look only at what is here: --severity 5" in report.text()
+    folder = tmp_path / "photos-c"
+    together = f"missing folder: 8 ({folder}/fog/1, {folder}/fog/2, {folder}/fog/3 and 5 more). Put the images"
+    assert together in report.text()
+    assert "snow@4        0 of 12 images  0 of 3 classes  MISSING" in report.text()
     assert command(whole.name).exit_code == 1
     alone = command(whole.name, "--severity", 5)
     assert alone.exit_code == 0
     assert "complete: 24 of 24 images" in alone.output
+
+
+def test_the_root_may_be_the_folder_of_the_benchmark_itself(whole, renditions, tmp_path, monkeypatch):
+    assert command(whole.name, "--root", tmp_path / "photos-c").exit_code == 0
+    # There is no photos-c in photos-c, and so no clean images for what needs them.
+    assert command(whole.name, "--root", tmp_path / "photos-c", "--domain", CLEAN).exit_code == 1
+    assert command(renditions.name, "--root", tmp_path / "renditions").exit_code == 0
+    done = command(whole.name, "--root", tmp_path / "photos-c/fog")
+    assert done.exit_code == 1
+    assert f"nothing of it is here: {tmp_path}/photos-c/fog holds 1, 2, 3 and 2 more" in done.output
+
+
+def test_domains_that_are_here_can_be_looked_at_alone(whole, tmp_path):
+    shutil.rmtree(tmp_path / "photos-c/fog")
+    assert "to look only at what is here: --domain snow\n" in verify(whole).text()
+    shutil.rmtree(tmp_path / "photos-c/snow/1")
+    told = "to look only at what is here: --domain snow --severity 2 --severity 3 --severity 4 --severity 5\n"
+    assert told in verify(whole).text()
+    assert command(whole.name, *told.partition(": ")[2].split()).exit_code == 0
 
 
 def test_surplus_images_are_named_and_other_files_are_not_counted(whole, fog):
@@ -278,6 +301,13 @@ def test_arrays_are_counted_by_severity(arrays, tmp_path):
     assert problems(verify(arrays))["fog@1", "corrupt"] == (1, [str(file)])
     file.unlink()
     assert problems(verify(arrays))["fog@3", "missing file"] == (1, [str(file)])
+
+
+def test_the_root_may_be_the_folder_of_the_arrays(arrays, tmp_path):
+    (tmp_path / "tiny10-c/fog.npy").unlink()
+    done = command(arrays.name, "--root", tmp_path / "tiny10-c")
+    assert "--domain snow" in done.output
+    assert command(arrays.name, "--root", tmp_path / "tiny10-c", "--domain", "snow").exit_code == 0
 
 
 def test_labels_of_arrays_are_looked_at_once(arrays, tmp_path, monkeypatch):

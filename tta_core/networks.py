@@ -2,113 +2,147 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
+import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import timm
-import torch
 from torch import Tensor, nn
 
 from tta_core.embedded.network import WEIGHTS_FOLDER, build_digits_network
 from tta_core.errors import InputError
+from tta_core.own_weights import OwnWeights, check_sha256, unreadable
 from tta_core.spec import BackboneSpec
-from tta_core.weights import EMBEDDED, FILE, local_weights, weights_missing
+from tta_core.weights import EMBEDDED, check_weights, weights_file, weights_missing
+from tta_core.weights_files import first_line, read_weights
 
-WRAPPERS = ("model", "state_dict")
-"""Keys under which training scripts put the weights of a network, beside other things."""
 
 NAMES_SHOWN = 3
 """How many of the keys that do not fit a message names."""
 
+TABLE = "the backbone table says"
 
-def load_backbone(spec: BackboneSpec) -> nn.Module:
+
+def load_backbone(spec: BackboneSpec, own: OwnWeights | None = None) -> nn.Module:
     """Builds the network of a backbone with its weights, in eval mode, in float32 on the CPU.
 
-    Raises:
-        InputError: if the weights are missing, are not the ones that the table names, or do not fit the network.
-    """
-    kind, _, name = spec.source.partition(":")
-    if kind == EMBEDDED:
-        file = WEIGHTS_FOLDER / spec.weights
-        return _filled(spec, build_digits_network(name), _shipped_weights(file, spec.sha256), file)
-    found = local_weights(spec)
-    if found is not None:
-        network = timm.create_model(name, pretrained=False, num_classes=spec.num_classes, **spec.options)
-        return _filled(spec, network, read_weights(found, spec.sha256), found)
-    if kind == FILE:
-        raise weights_missing(spec, "there is no such file")
-    return _from_hub(spec, name)
-
-
-def read_weights(file: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Reads the tensors of a network from a file, executing nothing that is in it.
-
-    What training scripts add is taken off: wrappers around the weights and the prefix `module.`.
-
     Args:
-        file: `.safetensors`, or anything that `torch.load(weights_only=True)` reads.
-        sha256: checksum that the file must have; None if any will do.
-
-    Returns:
-        Tensors by name on the CPU; floating-point ones as float32.
+        spec: the backbone's row.
+        own: weights that the user gives in place of the row's.
 
     Raises:
-        InputError: if the file cannot be read, is not the one of the checksum or holds something else.
+        InputError: if the weights are missing, are not the ones that the table or the user names, or do not fit.
     """
-    try:
-        _check_sha256(file, sha256)
-        if file.suffix == ".safetensors":
-            content = safetensors.torch.load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"the weights file {file} cannot be read ({_first_line(error)}): give a whole file; one that holds more "
-            "than tensors must be saved again with its tensors only"
-        ) from None
-    while isinstance(content, Mapping) and (wrapper := next((key for key in WRAPPERS if key in content), None)):
-        content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(
-            f"the weights file {file} holds no tensors by name, as `network.state_dict()` gives them: save those"
-        )
-    prefix = "module." if content and all(name.startswith("module.") for name in content) else ""
-    return {name.removeprefix(prefix): _float32(tensor) for name, tensor in content.items()}
+    if spec.text is not None:
+        from tta_core.zero_shot_head import zero_shot_network  # It reads weights with `read_weights`.
+
+        return zero_shot_network(spec, partial(load_backbone, own=own))
+    kind, _, name = spec.source.partition(":")
+    file = weights_file(spec, own)
+    if file is None:
+        if kind != EMBEDDED:
+            return _from_hub(spec, name)
+        shipped = WEIGHTS_FOLDER / spec.weights
+        return _filled(spec, build_digits_network(name), _shipped_weights(shipped, spec.sha256), shipped)
+    if own is None:
+        weights = read_weights(file, spec.sha256, stated_by=TABLE)
+    else:
+        weights = read_weights(file, own.sha256, own.key_map)
+    if kind == EMBEDDED:
+        network = build_digits_network(name)
+    else:
+        network = timm.create_model(name, pretrained=False, num_classes=spec.num_classes, **spec.options)
+    return _filled(spec, network, weights, file)
 
 
 def _filled(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
     """Puts weights into a network that wants exactly these."""
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    problems = {
-        "missing": [name for name in own if name not in given],
-        "not in the network": [name for name in given if name not in own],
-        "of another shape": [
-            f"{name} {given[name]}, not {own[name]}" for name in own if name in given and own[name] != given[name]
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{what}: {_first(names)}" for what, names in problems.items() if names)
+    fitting = weights if _fit(network, weights) else _translated(network, weights)
+    if not _fit(network, fitting):
         raise InputError(
-            f"the weights in {file} do not fit {spec.name} ({spec.num_classes} classes): {listed}. Give the file of "
-            "this very backbone"
+            f"the weights in {file} do not fit {spec.name} ({spec.num_classes} classes): "
+            f"{_misfit(spec, network, weights)}. Give the file of this very backbone"
         )
-    network.load_state_dict(dict(weights))
+    network.load_state_dict(dict(fitting))
     return network.eval()
+
+
+def _fit(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    own, given = _shapes(network.state_dict()), _shapes(weights)
+    # Old files lack the counters of BatchNorm, which predictions do not depend on; torch puts them in.
+    return given.items() <= own.items() and all(name.endswith(".num_batches_tracked") for name in own.keys() - given)
+
+
+def _translated(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Lets timm turn the names of the network's authors into its own, as it does for weights of the hub.
+
+    Values stay as they are: what timm would enlarge or shrink, such as position embeddings, is left to be refused.
+    """
+    own = _shapes(network.state_dict())
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if translate is None or any(own.get(name, shape) != shape for name, shape in _shapes(weights).items()):
+        return weights
+    try:
+        found: Mapping[str, Tensor] = translate(dict(weights), network)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return weights  # Not a file of those authors.
+    sizes = {tensor.numel() for tensor in weights.values()}
+    return found if all(tensor.numel() in sizes for tensor in found.values()) else weights
+
+
+def _misfit(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Why weights do not fit, for people: the likely cause first."""
+    own, given = _shapes(network.state_dict()), _shapes(weights)
+    missing = [name for name in own if name not in given]
+    other = [name for name in own if name in given and own[name] != given[name]]
+    causes = []
+    head = f"{_classifier(network)}.weight"
+    if head in other:
+        causes.append(f"they have {given[head][0]} classes, not {own[head][0]}")
+    elif head in missing and len(missing) <= 2:
+        causes.append("they have no classifier, as before fine-tuning")
+    if "pos_embed" in other:
+        causes.append(
+            f"their position embeddings are for other images ({given['pos_embed'][1]} tokens, not "
+            f"{own['pos_embed'][1]}), and are not interpolated"
+        )
+    if (prefix := _common_prefix(own, given)) is not None:
+        causes.append(f"their names begin with {prefix!r}: give key_map: {{{prefix!r}: ''}}")
+    problems = {
+        "missing": missing,
+        "not in the network": [name for name in given if name not in own],
+        "of another shape": [f"{name} {given[name]}, not {own[name]}" for name in other],
+    }
+    return "; ".join([*causes, *(f"{what}: {_first(names)}" for what, names in problems.items() if names)])
+
+
+def _classifier(network: nn.Module) -> str:
+    """Qualified name of the classifier."""
+    find = getattr(network, "get_classifier", None)
+    layer = find() if callable(find) else None
+    return next((name for name, module in network.named_modules() if module is layer), "")
+
+
+def _common_prefix(own: Mapping[str, object], given: Mapping[str, object]) -> str | None:
+    """What stands before all the network's names in a file; None if that is not all that is wrong."""
+    first = next(iter(own))
+    prefixes = [name.removesuffix(first) for name in given if name.endswith(f".{first}")]
+    return next((prefix for prefix in prefixes if all(prefix + name in given for name in own)), None)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _from_hub(spec: BackboneSpec, tag: str) -> nn.Module:
     """Lets timm find the weights in the hub's cache or download them."""
+    check_weights(spec)
     try:
         network = timm.create_model(tag, pretrained=True, **spec.options)
     # The hub's client lets errors of several libraries through, of some only by their common base.
     except Exception as error:
-        raise weights_missing(spec, f"timm got none from the hub ({_first_line(error)})") from error
+        raise weights_missing(spec, f"timm got none from the hub ({first_line(error)})") from error
     if network.num_classes != spec.num_classes:
         raise InputError(
             f"{tag} has {network.num_classes} classes, the backbone table says {spec.num_classes}: mend it"
@@ -119,36 +153,15 @@ def _from_hub(spec: BackboneSpec, tag: str) -> nn.Module:
 # A worker runs many cells; the shipped weights are small, so each file is read and checked once.
 @lru_cache(maxsize=4)
 def _shipped_weights(file: Path, sha256: str | None) -> dict[str, Tensor]:
-    try:
-        _check_sha256(file, sha256)
-        return {name: _float32(tensor) for name, tensor in safetensors.torch.load_file(file).items()}
-    except OSError as error:
-        raise InputError(
-            f"the weights file {file} cannot be read ({error.strerror}): install the package again, or make it with "
-            "python -m tta_core.embedded.train"
-        ) from None
-
-
-def _check_sha256(file: Path, expected: str | None) -> None:
-    if expected is None:
-        return
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != expected:
-        raise InputError(
-            f"the weights file {file.name} has sha256 {found[:12]}..., the backbone table says {expected[:12]}...: "
-            "restore the file, or put the new checksum into tta_core/backbones.py"
+    if not file.is_file():
+        raise unreadable(
+            file, "there is no such file: install the package again, or make it with python -m tta_core.embedded.train"
         )
-
-
-def _float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    if sha256 is not None:
+        check_sha256(file, sha256, stated_by=TABLE)
+    return read_weights(file)
 
 
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,7 @@ from tta_core.own_weights import OwnWeights, check_sha256, unreadable
 from tta_core.spec import BackboneSpec
 from tta_core.weights import EMBEDDED, check_weights, weights_file, weights_missing
 from tta_core.weights_files import first_line, read_weights
-
+from tta_core.zero_shot_head import zero_shot_network
 
 NAMES_SHOWN = 3
 """How many of the keys that do not fit a message names."""
@@ -35,8 +35,6 @@ def load_backbone(spec: BackboneSpec, own: OwnWeights | None = None) -> nn.Modul
         InputError: if the weights are missing, are not the ones that the table or the user names, or do not fit.
     """
     if spec.text is not None:
-        from tta_core.zero_shot_head import zero_shot_network  # It reads weights with `read_weights`.
-
         return zero_shot_network(spec, partial(load_backbone, own=own))
     kind, _, name = spec.source.partition(":")
     file = weights_file(spec, own)

@@ -17,6 +17,8 @@ SCHEMES = ("https", "http", "file")
 
 SHA256 = r"^[0-9a-f]{64}$"
 
+GIVEN = "the checksum given with it is"
+
 
 class OwnWeights(Frozen):
     """Weights that stand for those of a backbone's row.
@@ -134,7 +136,7 @@ def _sha256(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def check_sha256(file: Path, expected: str, *, stated_by: str = "the checksum given with it is") -> None:
+def check_sha256(file: Path, expected: str, *, stated_by: str = GIVEN) -> None:
     """Compares a file with a checksum.
 
     Raises:

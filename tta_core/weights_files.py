@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,17 +15,17 @@ import torch
 from torch import Tensor
 
 from tta_core.errors import InputError
-from tta_core.own_weights import check_sha256, file_sha256, unreadable
+from tta_core.own_weights import GIVEN, check_sha256, file_sha256, unreadable
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
 """Keys under which training scripts put the weights of a network, beside other things."""
 
-HARMLESS = [argparse.Namespace]
+HARMLESS: list[Any] = [argparse.Namespace]
 """What training scripts, such as that of MAE, store beside the weights: it holds values and does nothing."""
 
 
 def read_weights(
-    file: Path, sha256: str | None = None, key_map: Mapping[str, str | None] | None = None, *, stated_by: str = ""
+    file: Path, sha256: str | None = None, key_map: Mapping[str, str | None] | None = None, *, stated_by: str = GIVEN
 ) -> dict[str, Tensor]:
     """Reads the tensors of a network.
 
@@ -45,7 +46,7 @@ def read_weights(
     if sha256 is None:
         _look_at(file)
     else:
-        check_sha256(file, sha256, **({"stated_by": stated_by} if stated_by else {}))
+        check_sha256(file, sha256, stated_by=stated_by)
     content = _content(file)
     while isinstance(content, Mapping) and (wrapper := next((key for key in WRAPPERS if key in content), None)):
         content = content[wrapper]

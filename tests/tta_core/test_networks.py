@@ -198,7 +198,7 @@ def test_a_checksum_in_the_table_holds_for_files_of_the_user(small, row, folder)
 
 
 def test_missing_weights_are_named_with_where_to_put_them(row, folder, monkeypatch):
-    told = rf"Put small.tag.safetensors or small.tag.pth into a folder and let TTA_GRID_WEIGHTS name it \(now {folder}\), or "
+    told = rf"small.tag.safetensors or small.tag.pth into a folder and let TTA_GRID_WEIGHTS name it \(now {folder}\),"
     for look in (load_backbone, check_weights):
         with pytest.raises(InputError, match=told):
             look(row)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tta_core.spec import BackboneSpec, Interpolation, NetworkKind, Pretraining
+from typing import Any
+
+from tta_core.spec import BackboneSpec, Interpolation, NetworkKind, Pretraining, TextHeadSpec
 
 Channels = tuple[float, float, float]
 Normalisation = tuple[Channels, Channels]
@@ -35,6 +37,12 @@ own test transform. Where that table has another size than 224 pixels, a row nam
 CONVNEXT_CARD = "timm, model card of the ConvNeXt models (224 pixels)"
 RESNET_CARD = "timm, model card of the ResNet models (224 pixels)"
 MAE_README = "https://github.com/facebookresearch/mae (256 pixels bicubically, 224 cut out)"
+OPEN_CLIP_RESULTS = "open_clip, docs/openclip_results.csv"
+"""https://github.com/mlfoundations/open_clip at commit 0a1cc150: ImageNet's validation images, CLIP's own transform."""
+
+IMAGENET_TEXTS = "ba2475255f4b17a835a2322030aaa28749e1886e79dcdbdc2aeca9c6263ce7b4"
+"""SHA-256 of open_clip's names of the 1000 classes in the 80 templates of OpenAI."""
+
 EMBEDDED_TRAINING = "tta_core.embedded.train (899 test digits)"
 
 
@@ -104,6 +112,23 @@ def _unnormalised(tag: str, title: str) -> BackboneSpec:
     return _imagenet(
         f"{tag}-unnormalised", title, VIT_B_MS, source=f"timm:{tag}", weights=tag, normalisation=UNNORMALISED
     )
+
+
+def _zero_shot(tag: str, title: str, text: TextHeadSpec, **row: Any) -> BackboneSpec:
+    """A row for a CLIP image tower of timm, whose own classifier is the projection, under a text head."""
+    spec = _imagenet(
+        f"{tag}-zeroshot",
+        title,
+        VIT_B_MS,
+        pretraining="clip",
+        source=f"timm:{tag}",
+        weights=tag,
+        normalisation=CLIP,
+        crop_pct=1.0,
+        accuracy_source=OPEN_CLIP_RESULTS,
+        **row,
+    )
+    return spec.model_copy(update={"text": text})
 
 
 def _cifar(classes: int) -> BackboneSpec:
@@ -268,6 +293,30 @@ BACKBONES: dict[str, BackboneSpec] = {
             normalisation=CLIP,
             crop_pct=1.0,
             clean_accuracy=0.85466,
+        ),
+        _zero_shot(
+            "vit_base_patch16_clip_224.openai",
+            "ViT-B/16 of OpenAI's CLIP, zero-shot: logits are cosines with texts of the class names",
+            TextHeadSpec(
+                model="ViT-B-16-quickgelu",
+                weights="openai",
+                hub="timm/vit_base_patch16_clip_224.openai",
+                texts=IMAGENET_TEXTS,
+            ),
+            # The weights were trained with it, and timm's tag builds GELU.
+            options={"act_layer": "quick_gelu"},
+            clean_accuracy=0.6834,
+        ),
+        _zero_shot(
+            "vit_base_patch16_clip_224.laion2b",
+            "ViT-B/16 of OpenCLIP, pre-trained on LAION-2B, zero-shot",
+            TextHeadSpec(
+                model="ViT-B-16",
+                weights="laion2b_s34b_b88k",
+                hub="laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+                texts=IMAGENET_TEXTS,
+            ),
+            clean_accuracy=0.7023,
         ),
         _imagenet(
             "mae_finetuned_vit_base",

@@ -11,6 +11,7 @@ from tta_core.data.streams import visited_domains
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.weights import check_weights
+from tta_core.zero_shot import check_text_head
 
 
 def check_available(configs: Iterable[RunConfig]) -> None:
@@ -37,6 +38,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
             training[config.benchmark] = None
     for name in backbones:
         check_weights(backbone_spec(name))
+        check_text_head(backbone_spec(name))
     for benchmark, domain, severity in domains:
         check_domain(benchmark_spec(benchmark), domain, severity)
     for benchmark in training:

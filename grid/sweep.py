@@ -262,6 +262,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {override!r}: {first} has no named entries; set the whole of {first} instead")
         section[rest] = value
         return
+    if first == "weights" and rest:
+        base = values.get("base")
+        given = base.get("weights") if isinstance(base, dict) else None
+        key, value = first, (given if isinstance(given, dict) else {}) | {rest: value}
     groups = values.get("zip") or []
     sections = [values.get("base"), values.get("grid"), *([groups] if isinstance(groups, dict) else groups)]
     variants = values.get("variants")

@@ -16,6 +16,7 @@ from tta_core.data.cell_streams import (
     cell_order,
     check_samples,
     count_samples,
+    names_subset,
     resolve_files,
     resolve_settings,
 )
@@ -24,6 +25,7 @@ from tta_core.data.label_space import kept_classes
 from tta_core.data.streams import STREAM_SETTINGS, StreamOrder, visited_domains
 from tta_core.diagnostics.names import resolve_observers
 from tta_core.errors import InputError, unknown_name
+from tta_core.own_weights import OwnWeights, resolve_own_weights
 from tta_core.registry import backbone_spec, benchmark_spec, method_spec, stream_spec
 from tta_core.spec import (
     HELD_OUT_IMAGES,
@@ -50,6 +52,8 @@ class RunConfig(Frozen):
         preset: named settings to start from; after resolution only a label.
         settings: the method's settings; what is not given comes from the preset, then from the defaults.
         backbone: network and weights.
+        weights: weights of the user's own: backbone -> a file, or the fields of `tta_core.own_weights.OwnWeights`;
+            resolved to the entry of the cell's backbone with its checksum, None for the weights of the backbone's row.
         benchmark: where the images come from.
         domains: `reported`, `held-out`, one of the ten published random orders `order-0` to `order-9`, or a list of
             domain names; resolved to the list.
@@ -65,7 +69,8 @@ class RunConfig(Frozen):
         imbalance_ratio: how much more frequent the major class is than each other in `label_shift`; None in others.
         first_samples: only so many samples from the beginning of the stream; None for all.
         subset_file: text file that lists the images which streams may take, one a line: the number in the domain, or
-            `<class>/<file>`; None for all.
+            `<class>/<file>`; None for all. Of a list of names only its images must be there, and their numbers are
+            their places in it.
         subset_hash: hash of its content, found when it is read.
         order_file: file with the order of the stream, see `tta_core.data.order_files`; the stream is then `imported`.
         order_hash: hash of that order, found when it is read.
@@ -83,6 +88,7 @@ class RunConfig(Frozen):
     preset: str = "recommended"
     settings: dict[str, Any] = Field(default_factory=dict)
     backbone: str = "digits-vit-supervised"
+    weights: dict[str, OwnWeights] | None = None
     benchmark: str = "digits-c"
     domains: tuple[str, ...] = ()
     severity: int = 5
@@ -129,6 +135,8 @@ class RunConfig(Frozen):
         resolved["settings"] = spec.resolve(str(resolved.get("preset", "recommended")), dict(settings)).model_dump(
             mode="json"
         )
+        backbone = backbone_spec(str(resolved.get("backbone", cls.model_fields["backbone"].default)))
+        resolved["weights"] = resolve_own_weights(resolved.get("weights"), backbone, BACKBONES)
         benchmark = benchmark_spec(str(resolved.get("benchmark", cls.model_fields["benchmark"].default)))
         domains = resolved.get("domains") or "reported"
         resolved["domains"] = _resolve_domains(domains, benchmark, at_severities=bool(resolved.get("order_file")))
@@ -184,6 +192,16 @@ class RunConfig(Frozen):
         return self
 
     @property
+    def own_weights(self) -> OwnWeights | None:
+        """The user's own weights for the backbone; None if those of its row are meant."""
+        return (self.weights or {}).get(self.backbone)
+
+    def weights_tag(self) -> str:
+        """Short text that names the weights of the network: of the user's own by their content."""
+        own = self.own_weights
+        return backbone_spec(self.backbone).weights_tag(own.tag() if own else "")
+
+    @property
     def num_samples(self) -> int:
         """Samples in the stream; of a label shift over domains that lack classes, the most that there may be."""
         return count_samples(self)
@@ -220,12 +238,12 @@ class RunConfig(Frozen):
         The preset's name is left out (its settings are in), and so are the device and the number of workers: they are
         where a cell runs, not what it runs. Of files the content counts, not the path.
         """
-        unused = {"preset", *FILES} | (set() if self.diagnostics else {"diagnostics_every"})
+        unused = {"preset", "weights", *FILES} | (set() if self.diagnostics else {"diagnostics_every"})
         unused |= {name for name in OPTIONAL if getattr(self, name) is None}
         identity = self.model_dump(mode="json", exclude=unused) | {
             "method_version": method_spec(self.method).version,
             "benchmark_version": benchmark_spec(self.benchmark).version,
-            "weights": backbone_spec(self.backbone).weights_tag(),
+            "weights": self.weights_tag(),
         }
         benchmark = benchmark_spec(self.benchmark)
         if any(name in benchmark.parts for name in self.domains):
@@ -246,7 +264,7 @@ class RunConfig(Frozen):
         stream, reset = stream_spec(self.stream), stream_spec(self.stream).reset
         if self.order_file is not None and reference is not None:
             reset = "domain" if reference.reset_at_segments else "never"
-        return {
+        values: dict[str, Any] = {
             "benchmark": benchmark_tag(benchmark, self.domains),
             "data_seed": self.data_seed,
             "domains": list(reference.domains if reference else visited_domains(self.stream, self.domains)),
@@ -256,13 +274,17 @@ class RunConfig(Frozen):
             "stream_order_at_seed_0": reference.order_hash() if reference else "unknown",
             "batch_size": self.batch_size,
             "reset": reset,
-            "weights": backbone.weights_tag(),
+            "weights": self.weights_tag(),
             "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
             "crop": self.crop if self.crop == "none" else f"{self.crop} {backbone.image_size}",
             "label_space": self.label_space,
             "precision": self.precision,
             "scored_logits": method_spec(self.method).scores_of(self.method_settings()),
         } | {name: getattr(self, name) for name in stream.settings}
+        if reference is not None and names_subset(self) is not None:
+            # The images of such a list are numbered from 0, whichever they are.
+            values["subset"] = self.subset_hash
+        return values
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of a hash of `protocol()`.

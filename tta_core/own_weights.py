@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,7 +46,7 @@ class OwnWeights(Frozen):
     @classmethod
     def _resolve(cls, values: Any) -> Any:
         """Makes the path absolute, and finds the checksum of a file."""
-        if not isinstance(values, Mapping):
+        if not isinstance(values, Mapping) or not values.keys() <= cls.model_fields.keys():
             return values
         found = dict(values)
         file, url = found.get("file"), found.get("url")
@@ -53,9 +54,11 @@ class OwnWeights(Frozen):
             raise InputError("give either file or url, the one place that the weights come from")
         if url is not None and str(url).partition("://")[0] not in SCHEMES:
             raise InputError(f"url = {url!r} is no address: allowed are {', '.join(f'{name}://' for name in SCHEMES)}")
+        if url is not None and "@" in urlsplit(str(url)).netloc:
+            raise InputError("url holds a user or password, and would be kept with the results: give one without")
         if url is not None and found.get("sha256") is None:
             raise InputError(
-                f"url = {url!r} has no checksum, and what was downloaded could be anything: give sha256 too, as "
+                f"url = {url!r} has no checksum, and what is downloaded could be anything: give sha256 too, as "
                 "`sha256sum FILE` prints it"
             )
         if file is not None:

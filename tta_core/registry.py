@@ -14,7 +14,7 @@ import tta_core.methods
 from tta_core.backbones import BACKBONES
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.streams import STREAMS
-from tta_core.errors import unknown_name
+from tta_core.errors import InputError, unknown_name
 from tta_core.spec import BackboneSpec, BenchmarkSpec, MethodSpec, StreamSpec
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ def method_class(name: str) -> type[Method[Any]]:
 
 def backbone_spec(name: str) -> BackboneSpec:
     """Returns the description of a backbone, or raises `InputError` with the closest match."""
+    tags = sorted(
+        row.name for row in BACKBONES.values() if row.source == f"timm:{row.name}" and row.name.startswith(f"{name}.")
+    )
+    if tags:
+        raise InputError(
+            f"backbone {name!r} names an architecture, whose weights differ from tag to tag: give one with its tag. "
+            f"Allowed: {', '.join(tags)}. See them with: tta-grid list backbones"
+        )
     return _row("backbone", BACKBONES, name)
 
 

@@ -181,7 +181,8 @@ def run(
 
 def _source_network(config: RunConfig, target: torch.device) -> nn.Module:
     """The network before any method changes it, with the logits of the cell's label space."""
-    return keep_classes(load_backbone(backbone_spec(config.backbone)), config.classes).to(target).requires_grad_(False)
+    network = load_backbone(backbone_spec(config.backbone), config.own_weights)
+    return keep_classes(network, config.classes).to(target).requires_grad_(False)
 
 
 def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tuple[Method[Any], str]:

@@ -242,9 +242,10 @@ class BackboneSpec(Frozen):
     kinds: tuple[NetworkKind, ...] = ()
     forward_ms: float
 
-    def weights_tag(self) -> str:
-        """Short text that names these very weights."""
-        tag = f"{self.name}@{self.sha256[:12]}" if self.sha256 else self.weights
+    def weights_tag(self, content: str = "") -> str:
+        """Short text that names these very weights, or those of the user with this content."""
+        content = content or (self.sha256 or "")[:12]
+        tag = f"{self.name}@{content}" if content else self.weights
         return f"{tag} + {self.text.tag()}" if self.text else tag
 
 

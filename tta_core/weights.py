@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tta_core.downloads import downloaded, downloaded_file, hub_is_offline, offline_problem
+from tta_core.downloads import downloaded, downloaded_file, hub_is_offline, offline_problem, shown
 from tta_core.errors import InputError
 from tta_core.own_weights import OwnWeights, check_sha256
 from tta_core.spec import BackboneSpec
@@ -77,7 +77,11 @@ def weights_origin(spec: BackboneSpec, own: OwnWeights | None = None) -> str:
     kind, _, name = spec.source.partition(":")
     if own is not None:
         here = own.file or downloaded_file(str(own.url), own.sha256)
-        return f"{here} (sha256 {own.sha256[:12]})" if here else f"download of {own.url} (sha256 {own.sha256[:12]})"
+        return (
+            f"{here} (sha256 {own.sha256[:12]})"
+            if here
+            else f"download of {shown(str(own.url))} (sha256 {own.sha256[:12]})"
+        )
     if kind == EMBEDDED:
         return "shipped with tta-grid"
     if (found := local_weights(spec)) is not None:

@@ -20,11 +20,11 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     Raises:
         InputError: for the first that is missing, with where to get it and where to put it.
     """
-    backbones: dict[str, None] = {}
+    weights: dict[tuple[str, str], RunConfig] = {}
     domains: dict[tuple[str, str, int], None] = {}
     training: dict[str, None] = {}
     for config in configs:
-        backbones[config.backbone] = None
+        weights[config.backbone, config.weights_tag()] = config
         needs = config.needs()
         needs_clean = SOURCE_IMAGES in needs or "forgetting" in config.diagnostics
         clean = (CLEAN,) if needs_clean else ()
@@ -36,9 +36,10 @@ def check_available(configs: Iterable[RunConfig]) -> None:
                 domains[config.benchmark, name, max(owner(row, name).severities)] = None
         if LABELLED_SOURCE_IMAGES in needs:
             training[config.benchmark] = None
-    for name in backbones:
-        check_weights(backbone_spec(name))
-        check_text_head(backbone_spec(name))
+    for config in weights.values():
+        backbone = backbone_spec(config.backbone)
+        check_weights(backbone, config.own_weights)
+        check_text_head(backbone)
     for benchmark, domain, severity in domains:
         check_domain(benchmark_spec(benchmark), domain, severity)
     for benchmark in training:

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import logging
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,12 +114,23 @@ def _write(file: BinaryIO, url: str, sha256: str) -> None:
 
 
 def _blocks(url: str) -> Iterator[bytes]:
+    """What an address holds, block by block.
+
+    Raises:
+        InputError: if it cannot be had, or breaks off.
+    """
+    done = 0
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            total = int(answer.headers.get("Content-Length") or 0)
             while block := answer.read(BLOCK_BYTES):
+                done += len(block)
                 yield block
     except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
         raise InputError(
-            f"{shown(url)} cannot be downloaded ({getattr(error, 'reason', None) or error}): look at the address and "
-            "the network, or give the weights as file"
+            f"{shown(url)} cannot be downloaded ({reason}): look at the address and the network, or give the weights "
+            "as file"
         ) from None
+    if done < total:
+        raise InputError(f"{shown(url)} broke off after {done} of {total} bytes: run again")

@@ -254,3 +254,21 @@ def test_every_experiment_of_the_papers_ships_for_both_protocols():
     for row in shipped_sweeps():
         if row["name"] != "quickstart":
             assert row["protocols"] == ["embedded", "published"]
+
+
+def test_weights_are_given_by_backbone(sweep_file, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.pth").write_text(name)
+    text = SMALL.replace("base: {", f"base: {{weights: {{digits-vit-mae: {tmp_path}/one.pth}}, ")
+    file = sweep_file(text.replace("grid:", "grid:\n  backbone: [digits-vit-supervised, digits-vit-mae]"))
+    given = ["method=source", "seeds=[0]"]
+    plain, own = cells(file, *given)
+    assert (plain.weights, own.own_weights.file) == (None, f"{tmp_path}/one.pth")
+    _, changed = cells(file, *given, f"weights.digits-vit-mae={tmp_path}/other.pth")
+    assert changed.own_weights.file == f"{tmp_path}/other.pth"
+    more, same = cells(file, *given, f"weights.digits-vit-supervised={tmp_path}/other.pth")
+    assert (more.own_weights.file, same) == (f"{tmp_path}/other.pth", own)
+    axis = cells(file, *given, f"weights=[null, {{digits-vit-mae: {tmp_path}/one.pth}}]")
+    assert [cell.own_weights is not None for cell in axis] == [False, False, True]
+    with pytest.raises(InputError, match=r"say for which backbone: weights: {digits-vit-supervised: a.pth}"):
+        cells(file, "weights=a.pth")

@@ -145,6 +145,10 @@ def test_orders_of_other_seeds_can_be_asked_for():
         ({"sevrity": 3}, "unknown key 'sevrity', did you mean 'severity'"),
         ({"severity": 6}, r"severity 6 is not one of \[1, 2, 3, 4, 5\]"),
         ({"backbone": "digits-vit"}, "unknown backbone 'digits-vit'.*Did you mean 'digits-vit-mae'"),
+        (
+            {"backbone": "resnet50", "benchmark": "imagenet-c"},
+            "backbone 'resnet50' names an architecture, .* tag. Allowed: resnet50.a1_in1k, resnet50.tv_in1k. See",
+        ),
         ({"benchmark": "digit-c"}, "unknown benchmark 'digit-c'. Did you mean 'digits-c'"),
         ({"stream": "mixd"}, "unknown stream 'mixd'. Did you mean 'mixed'"),
         ({"samples_per_domain": 900}, "each domain of digits-c has 899 images"),

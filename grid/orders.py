@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from grid.sweep import Sweep, apply_override, check_cell_key, read_sweep
 from tta_core.backbones import BACKBONES
 from tta_core.config import OPTIONAL, RunConfig
 from tta_core.data.benchmarks import benchmark_tag
+from tta_core.data.cell_streams import names_subset
+from tta_core.data.labels import domain_names
 from tta_core.data.order_files import write_order
 from tta_core.data.streams import StreamOrder
 from tta_core.errors import InputError
@@ -37,6 +40,7 @@ def export_order(sweep: str | None, overrides: Sequence[str], output: Path) -> d
     """
     cells = list(expand(_alone(overrides) if sweep is None else read_sweep(sweep, overrides)).cells.values())
     config, order = _one_order(cells)
+    order = _in_whole_domains(config, order)
     spec, settings = benchmark_spec(config.benchmark), stream_spec(config.stream).settings
     about = {
         "benchmark": benchmark_tag(spec, config.domains),
@@ -54,6 +58,29 @@ def export_order(sweep: str | None, overrides: Sequence[str], output: Path) -> d
         "segments": len(order.segments),
         "reset": "before each segment" if order.reset_at_segments else "never",
     } | about
+
+
+def _in_whole_domains(config: RunConfig, order: StreamOrder) -> StreamOrder:
+    """The same images, where a list of names chose them, by their numbers in the whole domains.
+
+    Raises:
+        InputError: if these are not here: without them a number says nothing.
+    """
+    subset = names_subset(config)
+    if subset is None:
+        return order
+    spec, index = benchmark_spec(config.benchmark), order.index.copy()
+    for number, name in enumerate(order.domains):
+        try:
+            names = domain_names(spec, name, config.severity, whole=True)
+        except InputError as error:
+            raise InputError(
+                f"an order numbers the images of whole domains, and {name} is not here whole: give cells the list "
+                f"itself, subset_file = {subset.path}, instead of an order. {error}"
+            ) from None
+        here = order.domain == number
+        index[here] = subset.places(name, names)[index[here]]
+    return replace(order, index=index)
 
 
 def export_text(written: dict[str, Any]) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 
 from tta_core.config import RunConfig
 from tta_core.data.benchmarks import CLEAN, owner
+from tta_core.data.cell_streams import names_subset
+from tta_core.data.labels import domain_names, named_labels
 from tta_core.data.readers import check_domain, check_training
 from tta_core.data.streams import visited_domains
+from tta_core.data.subsets import Subset
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.weights import check_weights
@@ -22,13 +25,18 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     """
     weights: dict[tuple[str, str], RunConfig] = {}
     domains: dict[tuple[str, str, int], None] = {}
+    subsets: dict[tuple[str, str, int, Subset], None] = {}
     training: dict[str, None] = {}
     for config in configs:
         weights[config.backbone, config.weights_tag()] = config
         needs = config.needs()
         needs_clean = SOURCE_IMAGES in needs or "forgetting" in config.diagnostics
         clean = (CLEAN,) if needs_clean else ()
-        for name in (*visited_domains(config.stream, config.domains), *clean):
+        visited, names = visited_domains(config.stream, config.domains), names_subset(config)
+        if names is not None:
+            subsets |= {(config.benchmark, name, config.severity, names): None for name in visited}
+            visited = ()
+        for name in (*visited, *clean):
             domains[config.benchmark, name, config.severity] = None
         if HELD_OUT_IMAGES in needs:
             row = benchmark_spec(config.benchmark)
@@ -42,5 +50,9 @@ def check_available(configs: Iterable[RunConfig]) -> None:
         check_text_head(backbone)
     for benchmark, domain, severity in domains:
         check_domain(benchmark_spec(benchmark), domain, severity)
+    for benchmark, domain, severity, names in subsets:
+        spec = benchmark_spec(benchmark)
+        named_labels(spec, domain, names)
+        names.places(domain, domain_names(spec, domain, severity))
     for benchmark in training:
         check_training(benchmark_spec(benchmark))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.label_orders import STEPS_PER_CLASS, label_shift_length
@@ -110,6 +111,12 @@ def _check_range(order: StreamOrder, benchmark: BenchmarkSpec, path: Path) -> No
                 f"order_file = {path} has the image {most} of {name}, but that has {images} in {benchmark.name}, "
                 "counted from 0: choose the benchmark that the order was made for"
             )
+
+
+def names_subset(config: RunConfig) -> Subset | None:
+    """The names of the images that a cell may use; None if it may use all, or those of some numbers."""
+    subset = read_subset(Path(config.subset_file)) if config.subset_file else None
+    return subset if subset is not None and not subset.numbers else None
 
 
 def _check_hash(values: dict[str, Any], field: str, content: str) -> None:
@@ -240,7 +247,7 @@ def cell_order(config: RunConfig, seed: int) -> StreamOrder:
 
 def _made(config: RunConfig, seed: int) -> StreamOrder:
     # Imported here: readers bring packages that planning does without.
-    from tta_core.data.labels import domain_labels, domain_names
+    from tta_core.data.labels import domain_labels, named_labels
 
     benchmark = benchmark_spec(config.benchmark)
     images: dict[str, Any] = {name: benchmark.count(name) for name in config.domains}
@@ -248,17 +255,17 @@ def _made(config: RunConfig, seed: int) -> StreamOrder:
         subset = read_subset(Path(config.subset_file))
         _check_hash(config.model_dump(include=set(FILES) | set(FILES.values())), "subset_file", subset.content_hash())
         for name in config.domains:
-            names = () if subset.numbers else domain_names(benchmark, name, config.severity)
-            images[name] = subset.indices(name, images[name], names)
-    size = backbone_spec(config.backbone).image_size
-    read = partial(
+            images[name] = subset.indices(name, images[name])
+    read: Callable[[str], NDArray[np.int64]] = partial(
         domain_labels,
         benchmark,
         severity=config.severity,
         data_seed=config.data_seed,
         crop=config.crop,
-        image_size=size,
+        image_size=backbone_spec(config.backbone).image_size,
     )
+    if (names := names_subset(config)) is not None:
+        read = {name: named_labels(benchmark, name, names) for name in config.domains}.__getitem__
     settings = {name: getattr(config, name) for name in STREAM_SETTINGS if getattr(config, name) is not None}
     try:
         return stream_order(

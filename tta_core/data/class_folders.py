@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.encoded import EncodedImages, first_names
 from tta_core.data.root import data_root, not_here, own_folder
-from tta_core.data.storage import check_classes, find_images
+from tta_core.data.storage import IN_PART, check_any, check_classes, find_images
 from tta_core.spec import BenchmarkSpec, Crop
 
 
@@ -25,7 +25,7 @@ def domain_folder(spec: BenchmarkSpec, root: Path, domain: str, severity: int) -
 
 
 def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
-    """Looks for the classes of a domain, not at their images.
+    """Looks for the classes of a domain, not at their images. Where a list names these, any class will do.
 
     Returns:
         The domain's folder.
@@ -35,9 +35,11 @@ def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
     """
     root = data_root(spec)
     folder = domain_folder(spec, root, domain, severity)
-    check_classes(spec, root, folder)
     if spec.image_list:
         listed_names(spec, root / spec.image_list)
+        check_any(spec, root, folder)
+    else:
+        check_classes(spec, root, folder)
     return folder
 
 
@@ -70,11 +72,19 @@ def load_training(spec: BenchmarkSpec, size: int) -> tuple[EncodedImages, NDArra
 
 
 def load_domain(
-    spec: BenchmarkSpec, domain: str, severity: int, crop: Crop, size: int
+    spec: BenchmarkSpec, domain: str, severity: int, crop: Crop, size: int, *, whole: bool = True
 ) -> tuple[EncodedImages, NDArray[np.int64]]:
     """Lists the images of a domain; none is decoded yet.
 
     Clean photographs have any size, so they are resized whatever `crop` says.
+
+    Args:
+        spec: the benchmark.
+        domain: the domain.
+        severity: its severity.
+        crop: how images are brought to `size`.
+        size: pixels.
+        whole: whether all images must be there, or just any.
 
     Returns:
         The images, and the labels `(images,)`.
@@ -82,7 +92,7 @@ def load_domain(
     Raises:
         InputError: if files are missing or there are more than there should be.
     """
-    folder = check_domain(spec, domain, severity)
+    folder = check_domain(spec, domain, severity) if whole else domain_folder(spec, data_root(spec), domain, severity)
     images = find_images(spec, data_root(spec), folder, "resize-center" if domain == CLEAN else crop, size)
     if spec.image_list:
         places = {name: number for number, name in enumerate(images.names)}
@@ -92,7 +102,7 @@ def load_domain(
             where = f"the folder {folder}" if images.kind == "folders" else str(images.folder)
             raise not_here(spec, f"{where} lacks {len(missing)} listed images: {first_names(missing)}")
         images = images.chosen([places[name] for name in names])
-    else:
+    elif whole:
         _check_count(spec, images, spec.count(domain))
     return images, image_labels(spec, images.names)
 
@@ -107,9 +117,12 @@ def _check_count(spec: BenchmarkSpec, images: EncodedImages, count: int) -> None
     """Raises `InputError` if there are not as many images as the table says."""
     if len(images) != count:
         counts = Counter(name.partition("/")[0] for name in images.names)
-        fewest = min(spec.class_names, key=lambda name: counts[name])
+        word, choose = ("fewest", min) if len(images) < count else ("most", max)
+        name = choose(spec.class_names, key=lambda name: counts[name])
         where = f"the folder {images.folder}" if images.kind == "folders" else str(images.folder)
-        raise not_here(spec, f"{where} has {len(images)} images, not {count}; fewest in {fewest}: {counts[fewest]}")
+        raise not_here(
+            spec, f"{where} has {len(images)} images, not {count}; {word} in {name}: {counts[name]} ({IN_PART})"
+        )
 
 
 def listed_names(spec: BenchmarkSpec, file: Path) -> list[str]:

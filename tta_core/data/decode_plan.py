@@ -26,10 +26,12 @@ class DecodePlan:
     Attributes:
         domains: all that were asked for.
         missing: those that are not in the cache.
+        incomplete: of domains that have not as many images as they should, how many there are, for people.
     """
 
     domains: tuple[DecodedDomain, ...]
     missing: tuple[DecodedDomain, ...]
+    incomplete: tuple[str, ...] = ()
 
     @property
     def needed(self) -> int:
@@ -44,6 +46,8 @@ class DecodePlan:
         size = self.domains[0].images.size
         return "\n".join(
             [
+                *self.incomplete,
+                *(["tta-grid data verify says what is missing"] if self.incomplete else []),
                 f"{len(self.domains)} domains, {images:,} images of {size}x{size} pixels, {gib(total)} decoded",
                 f"{len(self.domains) - len(self.missing)} are there, {len(self.missing)} to decode: {gib(self.needed)}",
                 f"{folder}: {gib(free_bytes(folder))} free",
@@ -97,6 +101,8 @@ def make_plan(
     if image_size < 1:
         raise InputError(f"image size {image_size} is not allowed: give a number of pixels, such as 224")
     found: dict[str, DecodedDomain] = {}
+    expected: dict[str, int] = {}
+    lacking: dict[str, InputError] = {}
     for name in _resolved(spec, domains or ("reported",)):
         row = owner(spec, CLEAN if name == TRAINING else name)
         if row.storage != "class-folders":
@@ -112,11 +118,24 @@ def make_plan(
             if own_severity(row, name, severity) and severity not in row.severities:
                 raise InputError(f"severity {severity} is not one of {list(row.severities)} ({row.name})")
             own_crop = crop if crop in row.crops and crop is not None else row.crops[0]
-            images, _ = class_folders.load_domain(row, name, severity, own_crop, image_size)
+            try:
+                images, _ = class_folders.load_domain(row, name, severity, own_crop, image_size, whole=False)
+            except InputError as error:
+                lacking[name] = error
+                continue
             each = decoded_domain(row, name, own_severity(row, name, severity), images)
             found[each.path.name] = each
+            expected[each.path.name] = row.count(name)
     made = tuple(found.values())
-    return DecodePlan(made, tuple(each for each in made if each.opened() is None))
+    if lacking:
+        here = [name for name in _resolved(spec, domains or ("reported",)) if name not in lacking]
+        told = f"no images of {first_names(list(lacking))}: {next(iter(lacking.values()))}"
+        raise InputError(f"{told}. Of these only are some here: --domains {','.join(here)}" if here else told)
+    partial = tuple(each for key, each in found.items() if len(each.images) != expected.get(key, len(each.images)))
+    notes = tuple(
+        f"{each.name}: {len(each.images):,} of {expected[each.path.name]:,} images are here" for each in partial
+    )
+    return DecodePlan(made, tuple(each for each in made if each.opened() is None), notes)
 
 
 def damaged_text(damaged: dict[str, list[str]]) -> str:

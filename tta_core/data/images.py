@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tta_core.data.readers import Images, read_domain, read_images
+from tta_core.data.cell_streams import names_subset
+from tta_core.data.domains import split_severity
+from tta_core.data.readers import Images, chosen_by_name, read_domain, read_images
 from tta_core.data.streams import StreamOrder
 from tta_core.registry import backbone_spec, benchmark_spec
 
@@ -45,21 +47,25 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
     """
     size = backbone_spec(config.backbone).image_size
     spec = benchmark_spec(config.benchmark)
-    return [
-        DomainImages(
-            *read_domain(
-                spec,
-                name,
-                config.severity,
-                data_seed=config.data_seed,
-                crop=config.crop,
-                image_size=size,
-                label_space=config.label_space,
-                build=True,
-            )
+    subset = names_subset(config)
+    found = []
+    for name in names:
+        listed = subset if split_severity(name, config.severity)[0] in config.domains else None
+        images, labels = read_domain(
+            spec,
+            name,
+            config.severity,
+            data_seed=config.data_seed,
+            crop=config.crop,
+            image_size=size,
+            label_space=config.label_space,
+            whole=listed is None,
+            build=True,
         )
-        for name in names
-    ]
+        found.append(
+            DomainImages(*((images, labels) if listed is None else chosen_by_name(listed, name, images, labels)))
+        )
+    return found
 
 
 @dataclass(frozen=True)

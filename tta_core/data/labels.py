@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from tta_core.data import class_folders
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import split_severity
+from tta_core.data.encoded import first_names
 from tta_core.data.readers import read_domain
+from tta_core.data.subsets import Subset
 from tta_core.errors import InputError
 from tta_core.spec import BenchmarkSpec, Crop
 
@@ -38,16 +40,36 @@ def domain_labels(
     return read_domain(spec, known, severity, data_seed=data_seed, crop=crop, image_size=image_size)[1]
 
 
-def domain_names(spec: BenchmarkSpec, name: str, severity: int) -> Sequence[str]:
-    """`<class>/<file>` of each image of a domain.
+def named_labels(spec: BenchmarkSpec, name: str, subset: Subset) -> NDArray[np.int64]:
+    """Labels `(images,)` of a list of names.
 
     Raises:
-        InputError: if its images have numbers only, or files are missing.
+        InputError: if the images of the domain have numbers only, or a class in the list is none of its classes.
+    """
+    row = owner(spec, split_severity(name, 0)[0])
+    if row.storage != "class-folders":
+        raise InputError(f"the images of {spec.name} have no names: give their numbers in {name}, from 0")
+    known = set(row.class_names)
+    if wrong := [entry for entry in subset.entries if entry.partition("/")[0] not in known]:
+        raise InputError(
+            f"{subset.path} lists images of no class that {name} has: {first_names(wrong)}; a name is <class>/<file>, "
+            f"such as {row.class_names[0]}/..."
+        )
+    return class_folders.image_labels(row, subset.entries)
+
+
+def domain_names(spec: BenchmarkSpec, name: str, severity: int, *, whole: bool = False) -> Sequence[str]:
+    """`<class>/<file>` of each image of a domain in class folders.
+
+    Args:
+        spec: the benchmark.
+        name: the domain.
+        severity: strength of a domain that has none of its own.
+        whole: whether all must be there.
+
+    Raises:
+        InputError: if files are missing.
     """
     domain, severity = split_severity(name, severity)
     row = owner(spec, domain)
-    if row.storage not in FILES:
-        domain, row = CLEAN, owner(spec, CLEAN)
-    if row.storage != "class-folders":
-        raise InputError(f"the images of {spec.name} have no names: give their numbers in {name}, from 0")
-    return class_folders.load_domain(row, domain, severity, row.crops[0], 1)[0].names
+    return class_folders.load_domain(row, domain, severity, row.crops[0], 1, whole=whole)[0].names

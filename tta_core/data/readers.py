@@ -12,6 +12,7 @@ from tta_core.data.digits import load_digits
 from tta_core.data.domains import split_severity
 from tta_core.data.encoded import EncodedImages
 from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classes
+from tta_core.data.subsets import Subset
 from tta_core.spec import BenchmarkSpec, Crop, LabelSpace
 
 WholeImages = NDArray[np.uint8] | EncodedImages | DecodedImages
@@ -35,6 +36,7 @@ def read_domain(
     crop: Crop,
     image_size: int,
     label_space: LabelSpace = "full",
+    whole: bool = True,
     build: bool = False,
 ) -> tuple[Images, NDArray[np.int64]]:
     """Opens one domain.
@@ -47,6 +49,7 @@ def read_domain(
         crop: how an image file is brought to the network's size; a domain whose row lacks it has that row's default.
         image_size: that size.
         label_space: if `masked`, images of other classes than the benchmark's are left out, as of `clean`.
+        whole: whether all images must be there; else as many image files as there are.
         build: whether to decode image files into the cache if `TTA_GRID_DECODE_CACHE` says so, see
             `tta_core.data.decoded`. What is there already is used anyway.
 
@@ -61,16 +64,23 @@ def read_domain(
     return _labelled_in(
         spec,
         label_space,
-        *_read(row, domain, severity, data_seed, crop if crop in row.crops else row.crops[0], image_size, build),
+        *_read(row, domain, severity, data_seed, crop if crop in row.crops else row.crops[0], image_size, whole, build),
     )
 
 
 def _read(
-    spec: BenchmarkSpec, domain: str, severity: int, data_seed: int, crop: Crop, image_size: int, build: bool
+    spec: BenchmarkSpec,
+    domain: str,
+    severity: int,
+    data_seed: int,
+    crop: Crop,
+    image_size: int,
+    whole: bool,
+    build: bool,
 ) -> tuple[WholeImages, NDArray[np.int64]]:
     """Opens a domain of the row that it is read by."""
     if spec.storage == "class-folders":
-        images, labels = class_folders.load_domain(spec, domain, severity, crop, image_size)
+        images, labels = class_folders.load_domain(spec, domain, severity, crop, image_size, whole=whole)
         return decoded_if_there(spec, domain, own_severity(spec, domain, severity), images, build=build), labels
     if spec.storage == "severity-arrays":
         return severity_arrays.load_domain(spec, domain, severity)
@@ -141,6 +151,21 @@ def read_images(images: Images, numbers: NDArray[np.int64]) -> tuple[NDArray[np.
         return np.asarray(whole[numbers]), {}
     found, damaged = whole.read(numbers)
     return found, {place: (whole.place(int(numbers[place])), reason) for place, reason in damaged.items()}
+
+
+def chosen_by_name(
+    subset: Subset, domain: str, images: Images, labels: NDArray[np.int64]
+) -> tuple[Images, NDArray[np.int64]]:
+    """The images that a list names, in its order, and their labels.
+
+    Raises:
+        InputError: if the domain lacks some.
+    """
+    whole = images.images if isinstance(images, ChosenImages) else images
+    assert isinstance(whole, EncodedImages | DecodedImages), "images without names"
+    names = whole.names if whole is images else [whole.names[number] for number in images.numbers]
+    places = subset.places(domain, names)
+    return ChosenImages(whole, places if whole is images else images.numbers[places]), labels[places]
 
 
 def check_training(spec: BenchmarkSpec) -> None:

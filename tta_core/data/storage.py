@@ -25,6 +25,9 @@ from tta_core.data.root import not_here
 from tta_core.data.tar_images import TarImages, find_members, tar_index
 from tta_core.spec import BenchmarkSpec, Crop
 
+IN_PART = "to use only a part, name its images in subset_file, a line <class>/<file> for each"
+"""What someone may do who has only some of the images."""
+
 TABLES = (".parquet", ".arrow")
 TAR = ".tar"
 
@@ -85,7 +88,18 @@ def check_classes(spec: BenchmarkSpec, root: Path, folder: Path) -> None:
     if missing:
         present = spec.num_classes - len(missing)
         word = "class folders" if where.startswith("the folder") else "classes"
-        raise not_here(spec, f"{where} has {present} of {spec.num_classes} {word}, without {first_names(missing)}")
+        told = f"{where} has {present} of {spec.num_classes} {word}, without {first_names(missing)}"
+        raise not_here(spec, f"{told} ({IN_PART})")
+
+
+def check_any(spec: BenchmarkSpec, root: Path, folder: Path) -> None:
+    """Looks whether images of any class are there.
+
+    Raises:
+        InputError: if not.
+    """
+    if check_folders(spec, folder) is not None:
+        find_images(spec, root, folder)
 
 
 def _archives_above(root: Path, folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:

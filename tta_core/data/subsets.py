@@ -37,22 +37,36 @@ class Subset:
         """Sixteen hexadecimal digits that differ as soon as the images or their order do."""
         return hashlib.sha256("\n".join(self.entries).encode()).hexdigest()[:16]
 
-    def indices(self, domain: str, images: int, names: Sequence[str]) -> NDArray[np.int64]:
-        """Numbers of the images in a domain, in the order of the file.
+    def indices(self, domain: str, images: int) -> NDArray[np.int64]:
+        """Numbers of the images by which a stream means them, in the order of the file.
+
+        Of a file with numbers these are the numbers. A file with names is a domain of its own, so that it is the same
+        whatever else a folder holds: its images are numbered from 0.
 
         Args:
             domain: the domain's name.
             images: images that it has.
-            names: their names; empty where the file has numbers.
+
+        Raises:
+            InputError: if the domain has fewer images than a number says.
+        """
+        if not self.numbers:
+            return np.arange(len(self), dtype=np.int64)
+        found = np.array(self.entries, dtype=np.int64)
+        if found.max() >= images:
+            raise InputError(f"{self.path} lists image {found.max()}, but {domain} has {images} images, from 0")
+        return found
+
+    def places(self, domain: str, names: Sequence[str]) -> NDArray[np.int64]:
+        """Where the images of a file with names are, in the order of the file.
+
+        Args:
+            domain: the domain's name.
+            names: names of its images.
 
         Raises:
             InputError: if the domain lacks some.
         """
-        if self.numbers:
-            found = np.array(self.entries, dtype=np.int64)
-            if found.max() >= images:
-                raise InputError(f"{self.path} lists image {found.max()}, but {domain} has {images} images, from 0")
-            return found
         places = {name: number for number, name in enumerate(names)}
         missing = [name for name in self.entries if name not in places]
         if missing:

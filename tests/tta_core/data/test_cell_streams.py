@@ -1,13 +1,16 @@
 """Streams of cells: settings, subsets, order files, domains of different sizes."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 
 import tta_core
+from grid.orders import export_order
 from tta_core.config import RunConfig
+from tta_core.data.available import check_available
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.labels import domain_labels
 from tta_core.data.order_files import write_order
@@ -185,11 +188,64 @@ def test_a_subset_by_name(photographs, colour_vit, tmp_path):
     values = {"benchmark": photographs.name, "backbone": colour_vit.name, "stream": "continual"}
     made = config(subset_file=own_file(tmp_path, names, "names.txt"), **values)
     order = made.order()
-    assert (order.segments, set(order.index.tolist())) == ((0, 2), {7, 0})
-    assert tta_core.run(made).samples["label"].tolist() == (order.index // 4).tolist()
-    wrong = config(subset_file=own_file(tmp_path, "n02/image_9.JPEG\n", "wrong.txt"), **values)
-    with pytest.raises(InputError, match=r"lists images that fog lacks: n02/image_9.JPEG; .* such as n01/image_0.JPEG"):
-        wrong.order()
+    assert (order.segments, set(order.index.tolist())) == ((0, 2), {0, 1})
+    run = tta_core.run(made)
+    assert run.samples["label"].tolist() == (1 - order.index).tolist()
+    # The same list in other words is another domain; nothing but the listed images need be there.
+    assert config(subset_file=own_file(tmp_path, "n02/image_3.JPEG\nn01/image_1.JPEG\n"), **values).fingerprint() != (
+        made.fingerprint()
+    )
+    for domain in ("fog", "snow"):
+        shutil.rmtree(tmp_path / f"photos-c/{domain}/5/n03")
+        (tmp_path / f"photos-c/{domain}/5/n01/image_2.JPEG").unlink()
+    check_available([made])
+    again = tta_core.run(made)
+    assert again.stream_order == run.stream_order
+    assert (again.samples["confidence"] == run.samples["confidence"]).all()
+
+
+@pytest.mark.parametrize("stream", ["gradual", "correlated", "mixed-correlated", "label_shift", "recurring", "mixed"])
+def test_a_subset_by_name_is_read_in_every_stream(stream, photographs, colour_vit, tmp_path):
+    shutil.rmtree(tmp_path / "photos-c/fog/5/n03")
+    listed = ["n02/image_3.JPEG", "n01/image_0.JPEG", "n02/image_0.JPEG"]
+    values = {"benchmark": photographs.name, "backbone": colour_vit.name, "stream": stream, "rounds": 3}
+    path = own_file(tmp_path, "\n".join(listed), "names.txt")
+    if stream != "recurring":
+        del values["rounds"]
+    samples = tta_core.run(config(subset_file=path, domains=["fog"], **values)).samples
+    expected = [(1, 0, 1)[number] for number in samples["index"]]
+    assert set(samples["index"].tolist()) == {0, 1, 2}
+    assert samples["label"].tolist() == expected
+
+
+def test_the_order_of_a_subset_by_name_numbers_the_whole_domain(photographs, colour_vit, tmp_path):
+    values = {"benchmark": photographs.name, "backbone": colour_vit.name, "stream": "single"}
+    path = own_file(tmp_path, "n02/image_3.JPEG\nn01/image_0.JPEG\n", "names.txt")
+    made = config(subset_file=path, **values)
+    overrides = [f"{key}={value}" for key, value in values.items()] + [f"subset_file={path}"]
+    export_order(None, overrides, tmp_path / "order.csv")
+    del values["stream"]
+    replayed = config(order_file=str(tmp_path / "order.csv"), **values)
+    assert set(replayed.order().index.tolist()) == {7, 0}
+    for column in ("label", "confidence"):
+        assert (tta_core.run(replayed).samples[column] == tta_core.run(made).samples[column]).all()
+    shutil.rmtree(tmp_path / "photos-c/snow/5/n03")
+    with pytest.raises(InputError, match=r"snow is not here whole: give cells the list itself, subset_file = .* n03"):
+        export_order(None, overrides, tmp_path / "order.csv")
+
+
+def test_what_a_subset_by_name_lacks_is_said_before_anything_runs(photographs, colour_vit, tmp_path):
+    values = {"benchmark": photographs.name, "backbone": colour_vit.name, "stream": "gradual"}
+    made = config(subset_file=own_file(tmp_path, "n02/image_3.JPEG", "names.txt"), **values)
+    check_available([made])
+    (tmp_path / "photos-c/snow/2/n02/image_3.JPEG").unlink()
+    with pytest.raises(InputError, match=r"lists images that snow@2 lacks: n02/image_3.JPEG; .* as n01/image_0.JPEG"):
+        check_available([made])
+    foreign = config(subset_file=own_file(tmp_path, "n09/image_3.JPEG", "foreign.txt"), **values)
+    with pytest.raises(InputError, match=r"lists images of no class that fog@1 has: n09/image_3.JPEG; .* n01/..."):
+        check_available([foreign])
+    with pytest.raises(InputError, match="the images of digits-c have no names"):
+        check_available([config(subset_file=own_file(tmp_path, "n01/a.png", "names.txt"))])
 
 
 def test_a_subset_keeps_its_order_where_the_benchmark_has_one(arrays, tmp_path, monkeypatch):

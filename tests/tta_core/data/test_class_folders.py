@@ -120,7 +120,9 @@ def test_a_damaged_image_is_named_and_never_left_out(damage, photographs, tmp_pa
 def test_missing_classes_are_counted_and_named(photographs, tmp_path):
     for name in ("n01", "n03"):
         shutil.rmtree(tmp_path / "photos-c/fog/5" / name)
-    with pytest.raises(InputError, match=r"photos-c/fog/5 has 1 of 3 class folders, without n01, n03\. .*example.org"):
+    with pytest.raises(
+        InputError, match=r"photos-c/fog/5 has 1 of 3 class folders, without n01, n03 .*subset_file.*example.org"
+    ):
         check_domain(photographs, "fog", 5)
 
 

@@ -32,6 +32,7 @@ from tta_core.spec import (
     NETWORK_KINDS,
     BenchmarkSpec,
     Crop,
+    CropName,
     Frozen,
     LabelSpace,
     validated,
@@ -94,7 +95,7 @@ class RunConfig(Frozen):
     severity: int = 5
     samples_per_domain: int = Field(default=0, ge=1)
     data_seed: int = Field(default=0, ge=0)
-    crop: Crop = "none"
+    crop: CropName = "none"
     stream: str = "mixed"
     rounds: int = Field(default=1, ge=1)
     dirichlet_alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -166,6 +167,9 @@ class RunConfig(Frozen):
             )
         if self.crop not in benchmark.crops:
             raise unknown_name(f"crop of {self.benchmark}", self.crop, benchmark.crops)
+        if self.crop == "backbone" and backbone_spec(self.backbone).own_crop() is None:
+            others = " or ".join(name for name in benchmark.crops if name != "backbone")
+            raise InputError(f"crop = 'backbone', but {self.backbone} has no crop of its own: give crop: {others}")
         _check_label_space(self, benchmark)
         if HELD_OUT_IMAGES in self.needs() and not benchmark.held_out_domains:
             raise InputError(
@@ -195,6 +199,12 @@ class RunConfig(Frozen):
     def own_weights(self) -> OwnWeights | None:
         """The user's own weights for the backbone; None if those of its row are meant."""
         return (self.weights or {}).get(self.backbone)
+
+    @property
+    def cut(self) -> Crop:
+        """How images are cut, as readers take it: `crop`, or the backbone's own if that says so."""
+        own = backbone_spec(self.backbone).own_crop() if self.crop == "backbone" else None
+        return own or self.crop
 
     def weights_tag(self) -> str:
         """Short text that names the weights of the network: of the user's own by their content."""
@@ -245,6 +255,8 @@ class RunConfig(Frozen):
             "benchmark_version": benchmark_spec(self.benchmark).version,
             "weights": self.weights_tag(),
         }
+        if self.crop == "backbone":
+            identity |= {"crop": str(self.cut)}
         benchmark = benchmark_spec(self.benchmark)
         if any(name in benchmark.parts for name in self.domains):
             identity |= {"images": benchmark_tag(benchmark, self.domains)}
@@ -276,7 +288,7 @@ class RunConfig(Frozen):
             "reset": reset,
             "weights": self.weights_tag(),
             "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
-            "crop": self.crop if self.crop == "none" else f"{self.crop} {backbone.image_size}",
+            "crop": self.crop if self.crop == "none" else f"{self.cut} {backbone.image_size}",
             "label_space": self.label_space,
             "precision": self.precision,
             "scored_logits": method_spec(self.method).scores_of(self.method_settings()),

@@ -45,7 +45,7 @@ def artefact_key(config: RunConfig, network: nn.Module, device: torch.device) ->
         "weights": weights_digest(network),
         "benchmark": benchmark_tag(benchmark, (CLEAN, *benchmark.held_out_domains)),
         "data_seed": config.data_seed,
-        "crop": config.crop,
+        "crop": str(config.cut),
         "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
         "device": device.type,
     }

@@ -6,6 +6,7 @@ cell runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -48,13 +49,14 @@ NETWORK_KINDS: Mapping[NetworkKind, str] = MappingProxyType(
 
 Pretraining = Literal["supervised", "mae", "clip", "text-prototype"]
 
-Crop = Literal["none", "center", "resize-center", "upsample"]
+CropName = Literal["none", "center", "resize-center", "upsample", "backbone"]
 """How an image is brought to the size that the network wants:
 
 - `none`: it has that size.
 - `center`: its middle is cut out; for files that have that size already.
 - `resize-center`: its short side is first made 8/7 as long as that size (256 for 224), bilinearly.
 - `upsample`: it is enlarged bilinearly as a tensor in [0, 1], corners not aligned.
+- `backbone`: as the authors of the weights do it, see `BackboneSpec.own_crop`.
 """
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -71,6 +73,26 @@ class Frozen(BaseModel):
     """A data model that cannot be changed and refuses fields that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OwnCrop(Frozen):
+    """What `crop: backbone` is for one backbone: the short side is resized, then the middle is cut out.
+
+    Attributes:
+        short: pixels of the short side after resizing.
+        interpolation: how it is resized.
+    """
+
+    short: int
+    interpolation: Interpolation
+
+    def __str__(self) -> str:
+        """Names the crop; of one image size equal texts are equal crops."""
+        return f"backbone-{self.short}-{self.interpolation}"
+
+
+Crop = CropName | OwnCrop
+"""A crop as readers of images take it; `backbone` is an `OwnCrop` there."""
 
 
 class SearchRange(Frozen):
@@ -242,6 +264,12 @@ class BackboneSpec(Frozen):
     kinds: tuple[NetworkKind, ...] = ()
     forward_ms: float
 
+    def own_crop(self) -> OwnCrop | None:
+        """The transform of the weights' authors, as timm makes it of a tag's data config; None if there is none."""
+        if self.crop_pct is None:
+            return None
+        return OwnCrop(short=math.floor(self.image_size / self.crop_pct), interpolation=self.interpolation)
+
     def weights_tag(self, content: str = "") -> str:
         """Short text that names these very weights, or those of the user with this content."""
         content = content or (self.sha256 or "")[:12]
@@ -276,6 +304,8 @@ class BenchmarkSpec(Frozen):
         clean_folder: likewise, of the uncorrupted test images, if they lie elsewhere.
         training_folder: likewise, of the images that the backbones were trained on, for methods that need these.
         image_list: likewise, the file that lists the images to use; empty if all are used.
+        generated_from: the benchmark whose clean images its own are made from here, by `tta-grid data corrupt`; empty
+            if they are downloaded.
         files: the files that the data root must hold, for people.
         source: where to get them.
         size: how much there is to get.
@@ -298,13 +328,14 @@ class BenchmarkSpec(Frozen):
     label_spaces: tuple[LabelSpace, ...] = ("full",)
     severities: tuple[int, ...]
     shuffled: bool = True
-    crops: tuple[Crop, ...] = ("none",)
+    crops: tuple[CropName, ...] = ("none",)
     parts: dict[str, str] = Field(default_factory=dict)
     storage: Literal["embedded", "class-folders", "severity-arrays", "composition"] = "embedded"
     folder: str = ""
     clean_folder: str = ""
     training_folder: str = ""
     image_list: str = ""
+    generated_from: str = ""
     files: str = "none: made here"
     source: str
     size: str = "see source"
@@ -314,6 +345,11 @@ class BenchmarkSpec(Frozen):
     def count(self, domain: str) -> int:
         """Number of images in a domain."""
         return self.counts.get(domain, self.images_per_domain)
+
+    def crop(self, wanted: Crop | None) -> Crop:
+        """How the images are cut where `wanted` is asked for: that, or the default if they are never cut so."""
+        name = "backbone" if isinstance(wanted, OwnCrop) else wanted
+        return wanted if wanted is not None and name in self.crops else self.crops[0]
 
 
 class StreamSpec(Frozen):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
-from tta_core.spec import BenchmarkSpec, Crop, LabelSpace
+from tta_core.spec import BenchmarkSpec, CropName, LabelSpace
 
 CLEAN = "clean"
 """The domain of uncorrupted test images; every benchmark has it, no table reports it."""
@@ -43,7 +43,7 @@ def _imagenet_c(name: str, title: str, files: str, **changes: object) -> Benchma
         classes="imagenet-1k",
         class_names=IMAGENET_WNIDS,
         severities=(1, 2, 3, 4, 5),
-        crops=("center", "resize-center"),
+        crops=("center", "resize-center", "backbone"),
         storage="class-folders",
         folder="imagenet-c",
         clean_folder="imagenet/val",
@@ -91,7 +91,7 @@ def _photographs(
         class_numbers=classes,
         label_spaces=spaces,
         severities=(),
-        crops=("resize-center",),
+        crops=("resize-center", "backbone"),
         parts=parts,
         storage="class-folders",
         folder=folder or name,
@@ -116,7 +116,7 @@ def _composition(
     """
     owners = {domain: row for row in parts for domain in (row.held_out_domains if held_out else row.domains)}
     tuning = {} if held_out else dict.fromkeys(parts[0].held_out_domains, parts[0])
-    crops: dict[Crop, None] = dict.fromkeys(crop for row in parts for crop in row.crops)
+    crops: dict[CropName, None] = dict.fromkeys(crop for row in parts for crop in row.crops)
     return BenchmarkSpec(
         name=name,
         title=title,
@@ -139,9 +139,12 @@ def _composition(
     )
 
 
-def _cifar_c(name: str, classes: int, record: int) -> BenchmarkSpec:
-    """A row for CIFAR-10-C or CIFAR-100-C."""
-    return BenchmarkSpec(
+def _cifar_c(name: str, classes: int, record: int) -> tuple[BenchmarkSpec, BenchmarkSpec]:
+    """A row for CIFAR-10-C or CIFAR-100-C, and one for the same made here."""
+    training = (
+        f"for methods that need training images {name}/train.npy and {name}/train_labels.npy"
+    )
+    published = BenchmarkSpec(
         name=name,
         title=f"test images of CIFAR-{classes}, 32x32, corrupted, in file order",
         version=1,
@@ -157,12 +160,21 @@ def _cifar_c(name: str, classes: int, record: int) -> BenchmarkSpec:
         storage="severity-arrays",
         folder=name,
         training_folder=name,
-        files=f"{name}/<corruption>.npy and {name}/labels.npy; for clean images {name}/clean.npy; for methods that "
-        f"need training images {name}/train.npy and {name}/train_labels.npy",
+        files=f"{name}/<corruption>.npy and {name}/labels.npy; for clean images {name}/clean.npy; {training}",
         source=f"https://zenodo.org/records/{record}",
         size="2.9 GB: 19 arrays of 50,000 images",
         licence="CC BY 4.0",
     )
+    changes = {
+        "name": f"{name}-gen",
+        "title": f"{name} made here: the same corruptions, other random choices, made frost; never compare the two",
+        "folder": f"{name}-gen",
+        "generated_from": name,
+        "files": f"{name}-gen/*.npy as `tta-grid data corrupt {name}-gen` makes them; {training}",
+        "source": f"{name}/clean.npy, by tta-grid data corrupt",
+        "size": "none: made here, 2.9 GB",
+    }
+    return published, published.model_copy(update=changes)
 
 
 IMAGENET_C = _imagenet_c(
@@ -183,7 +195,7 @@ IMAGENET = BenchmarkSpec(
     classes="imagenet-1k",
     class_names=IMAGENET_WNIDS,
     severities=(),
-    crops=("resize-center",),
+    crops=("resize-center", "backbone"),
     parts=dict.fromkeys(HELD_OUT_CORRUPTIONS, "imagenet-c"),
     storage="class-folders",
     folder="imagenet/val",
@@ -266,8 +278,18 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             "each image (RobustBench publishes the usual list)",
             images_per_domain=5_000,
             shuffled=False,
-            crops=("resize-center", "center"),
+            crops=("resize-center", "center", "backbone"),
             image_list="imagenet-c-5k.txt",
+        ),
+        _imagenet_c(
+            "imagenet-c-gen",
+            "imagenet-c made here: the same corruptions, other random choices, made frost; never compare the two",
+            "imagenet-c-gen/<corruption>/<severity>/<wnid>/*.JPEG as `tta-grid data corrupt imagenet-c-gen` makes them",
+            folder="imagenet-c-gen",
+            generated_from="imagenet-c",
+            source="imagenet/val, by tta-grid data corrupt",
+            size="none: made here, about 150 GB with all severities",
+            licence=IMAGENET_LICENCE,
         ),
         IMAGENET,
         IMAGENET_R,
@@ -303,8 +325,8 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             (IMAGENET_C,),
             held_out=True,
         ),
-        _cifar_c("cifar10-c", 10, record=2535967),
-        _cifar_c("cifar100-c", 100, record=3555552),
+        *_cifar_c("cifar10-c", 10, record=2535967),
+        *_cifar_c("cifar100-c", 100, record=3555552),
     )
 }
 

@@ -261,7 +261,7 @@ def _made(config: RunConfig, seed: int) -> StreamOrder:
         benchmark,
         severity=config.severity,
         data_seed=config.data_seed,
-        crop=config.crop,
+        crop=config.cut,
         image_size=backbone_spec(config.backbone).image_size,
     )
     if (names := names_subset(config)) is not None:

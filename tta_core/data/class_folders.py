@@ -13,7 +13,7 @@ from tta_core.data.benchmarks import CLEAN
 from tta_core.data.encoded import EncodedImages, first_names
 from tta_core.data.root import data_root, not_here, own_folder
 from tta_core.data.storage import IN_PART, check_any, check_classes, find_images
-from tta_core.spec import BenchmarkSpec, Crop
+from tta_core.spec import BenchmarkSpec, Crop, OwnCrop
 
 
 def domain_folder(spec: BenchmarkSpec, root: Path, domain: str, severity: int) -> Path:
@@ -55,8 +55,10 @@ def check_training(spec: BenchmarkSpec) -> Path:
     return folder
 
 
-def load_training(spec: BenchmarkSpec, size: int) -> tuple[EncodedImages, NDArray[np.int64]]:
+def load_training(spec: BenchmarkSpec, crop: Crop, size: int) -> tuple[EncodedImages, NDArray[np.int64]]:
     """Lists the training images, as many as there are; none is decoded yet.
+
+    They are photographs, cut as clean ones are, see `load_domain`.
 
     Returns:
         The images, resized and cropped to `size`, and the labels `(images,)`.
@@ -65,7 +67,7 @@ def load_training(spec: BenchmarkSpec, size: int) -> tuple[EncodedImages, NDArra
         InputError: if a class or all images are missing.
     """
     folder = check_training(spec)
-    images = find_images(spec, data_root(spec), folder, "resize-center", size)
+    images = find_images(spec, data_root(spec), folder, _photograph_crop(crop), size)
     if not len(images):
         raise not_here(spec, f"the folder {folder} has no images")
     return images, image_labels(spec, images.names)
@@ -76,7 +78,7 @@ def load_domain(
 ) -> tuple[EncodedImages, NDArray[np.int64]]:
     """Lists the images of a domain; none is decoded yet.
 
-    Clean photographs have any size, so they are resized whatever `crop` says.
+    Clean photographs have any size, so they are resized whatever `crop` says: to 8/7, or as a backbone wants it.
 
     Args:
         spec: the benchmark.
@@ -93,7 +95,7 @@ def load_domain(
         InputError: if files are missing or there are more than there should be.
     """
     folder = check_domain(spec, domain, severity) if whole else domain_folder(spec, data_root(spec), domain, severity)
-    images = find_images(spec, data_root(spec), folder, "resize-center" if domain == CLEAN else crop, size)
+    images = find_images(spec, data_root(spec), folder, _photograph_crop(crop) if domain == CLEAN else crop, size)
     if spec.image_list:
         places = {name: number for number, name in enumerate(images.names)}
         names = listed_names(spec, data_root(spec) / spec.image_list)
@@ -105,6 +107,10 @@ def load_domain(
     elif whole:
         _check_count(spec, images, spec.count(domain))
     return images, image_labels(spec, images.names)
+
+
+def _photograph_crop(crop: Crop) -> Crop:
+    return crop if isinstance(crop, OwnCrop) else "resize-center"
 
 
 def image_labels(spec: BenchmarkSpec, names: Sequence[str]) -> NDArray[np.int64]:

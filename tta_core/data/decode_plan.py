@@ -96,7 +96,7 @@ def make_plan(
     Raises:
         InputError: if a name is unknown, images are missing, or there is nothing to decode.
     """
-    if crop is not None and crop not in spec.crops:
+    if crop is not None and spec.crop(crop) != crop:
         raise unknown_name(f"crop of {spec.name}", crop, spec.crops)
     if image_size < 1:
         raise InputError(f"image size {image_size} is not allowed: give a number of pixels, such as 224")
@@ -111,13 +111,13 @@ def make_plan(
                 "arrays already"
             )
         if name == TRAINING:
-            each = decoded_domain(row, TRAINING, 0, class_folders.load_training(row, image_size)[0])
+            each = decoded_domain(row, TRAINING, 0, class_folders.load_training(row, crop or "none", image_size)[0])
             found[each.path.name] = each
             continue
         for severity in severities:
             if own_severity(row, name, severity) and severity not in row.severities:
                 raise InputError(f"severity {severity} is not one of {list(row.severities)} ({row.name})")
-            own_crop = crop if crop in row.crops and crop is not None else row.crops[0]
+            own_crop = row.crop(crop)
             try:
                 images, _ = class_folders.load_domain(row, name, severity, own_crop, image_size, whole=False)
             except InputError as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tta_core.errors import InputError
-from tta_core.spec import Crop
+from tta_core.spec import Crop, OwnCrop
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -173,12 +173,14 @@ def cropped(image: Image.Image, crop: Crop, size: int, place: object) -> Image.I
     Raises:
         InputError: if it is too small for a crop without resizing.
     """
+    assert crop != "backbone", "readers take the crop of one backbone"
     width, height = image.size
-    if crop == "resize-center":
-        short = round(size * 256 / 224)
+    if crop == "resize-center" or isinstance(crop, OwnCrop):
+        short = crop.short if isinstance(crop, OwnCrop) else round(size * 256 / 224)
+        bicubic = isinstance(crop, OwnCrop) and crop.interpolation == "bicubic"
         # The long side is rounded down.
         width, height = (short, short * height // width) if width <= height else (short * width // height, short)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR)
     if min(width, height) < size:
         raise InputError(
             f"the image {place} has {width}x{height} pixels, too few to cut {size}x{size} out: give crop: resize-center"

@@ -56,7 +56,7 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
             name,
             config.severity,
             data_seed=config.data_seed,
-            crop=config.crop,
+            crop=config.cut,
             image_size=size,
             label_space=config.label_space,
             whole=listed is None,

@@ -64,7 +64,7 @@ def read_domain(
     return _labelled_in(
         spec,
         label_space,
-        *_read(row, domain, severity, data_seed, crop if crop in row.crops else row.crops[0], image_size, whole, build),
+        *_read(row, domain, severity, data_seed, row.crop(crop), image_size, whole, build),
     )
 
 
@@ -106,17 +106,17 @@ def check_domain(spec: BenchmarkSpec, name: str, severity: int) -> None:
         severity_arrays.load_domain(spec, domain, severity)
 
 
-def read_source(spec: BenchmarkSpec, *, image_size: int, label_space: LabelSpace = "full") -> Images:
+def read_source(
+    spec: BenchmarkSpec, *, image_size: int, crop: Crop = "none", label_space: LabelSpace = "full"
+) -> Images:
     """Clean images that the benchmark's backbones were trained on, or else their clean test images."""
     if spec.storage == "embedded":
         return read_training(spec, image_size=image_size, label_space=label_space)[0]
-    return read_domain(spec, CLEAN, 0, data_seed=0, crop=spec.crops[0], image_size=image_size, label_space=label_space)[
-        0
-    ]
+    return read_domain(spec, CLEAN, 0, data_seed=0, crop=crop, image_size=image_size, label_space=label_space)[0]
 
 
 def read_training(
-    spec: BenchmarkSpec, *, image_size: int, label_space: LabelSpace = "full"
+    spec: BenchmarkSpec, *, image_size: int, crop: Crop = "none", label_space: LabelSpace = "full"
 ) -> tuple[Images, NDArray[np.int64]]:
     """The images that the benchmark's backbones were trained on, and their labels `(images,)`.
 
@@ -125,7 +125,7 @@ def read_training(
     """
     row = owner(spec, CLEAN)
     if row.storage == "class-folders":
-        images, labels = class_folders.load_training(row, image_size)
+        images, labels = class_folders.load_training(row, crop, image_size)
         return _labelled_in(spec, label_space, decoded_if_there(row, TRAINING, 0, images, build=False), labels)
     if row.storage == "severity-arrays":
         return _labelled_in(spec, label_space, *severity_arrays.load_training(row))

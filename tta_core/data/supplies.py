@@ -34,7 +34,7 @@ class SourceImages:
     def __iter__(self) -> Iterator[Tensor]:
         """Yields `(batch, channels, height, width)`."""
         spec, space = benchmark_spec(self.config.benchmark), self.config.label_space
-        images = read_source(spec, image_size=_image_size(self.config), label_space=space)
+        images = read_source(spec, image_size=_image_size(self.config), crop=self.config.cut, label_space=space)
         order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
         for start in range(0, len(order), SUPPLY_BATCH):
             yield self.normalise(images[np.sort(order[start : start + SUPPLY_BATCH])])
@@ -50,7 +50,7 @@ class LabelledSource:
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
         spec, space = benchmark_spec(self.config.benchmark), self.config.label_space
-        found = read_training(spec, image_size=_image_size(self.config), label_space=space)
+        found = read_training(spec, image_size=_image_size(self.config), crop=self.config.cut, label_space=space)
         yield from _mixed([found], self.normalise)
 
 
@@ -73,7 +73,7 @@ class HeldOutImages:
                 name,
                 max(owner(spec, name).severities),
                 data_seed=config.data_seed,
-                crop=config.crop,
+                crop=config.cut,
                 image_size=_image_size(config),
                 label_space=config.label_space,
             )

@@ -92,7 +92,7 @@ def test_compositions_name_their_parts_in_the_published_order():
 
 def test_each_part_has_its_own_crop():
     assert BENCHMARKS["potpourri"].crops[0] == BENCHMARKS["imagenet-c"].crops[0] == "center"
-    assert {BENCHMARKS[name].crops for name in SUPPLEMENT} == {("resize-center",)}
+    assert {BENCHMARKS[name].crops for name in SUPPLEMENT} == {("resize-center", "backbone")}
     assert BENCHMARKS["imagenet-c-5k"].crops[0] == "resize-center"
 
 

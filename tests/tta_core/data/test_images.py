@@ -6,9 +6,15 @@ import torch
 from torch.nn.functional import interpolate
 
 import tta_core
+from tta_core.backbones import BACKBONES
 from tta_core.config import RunConfig
+from tta_core.data.benchmarks import CLEAN
+from tta_core.data.encoded import cropped
 from tta_core.data.images import Normalise, gather, load_domains
 from tta_core.errors import InputError
+from tta_core.spec import OwnCrop
+
+OWN_CROPS = [name for name, row in BACKBONES.items() if row.source == f"timm:{name}"]
 
 CPU = torch.device("cpu")
 
@@ -52,6 +58,45 @@ def test_small_images_are_enlarged_in_zero_to_one_before_they_are_normalised(arr
     pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 255
     expected = (interpolate(pixels, size=(32, 32), mode="bilinear", align_corners=False) - mean) / std
     torch.testing.assert_close(Normalise.of(made, CPU)(np.array(images)), expected)
+
+
+@pytest.mark.parametrize("name", OWN_CROPS)
+@pytest.mark.parametrize("size", [(500, 375), (213, 301), (224, 224), (248, 1001)])
+def test_a_backbones_own_crop_is_the_transform_that_timm_makes_of_its_tag(name, size):
+    import timm
+    from PIL import Image
+
+    row = BACKBONES[name]
+    known = timm.get_pretrained_cfg(row.source.removeprefix("timm:"))
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=known.to_dict()))
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize(size)
+    cut = np.array(cropped(image, row.own_crop(), row.image_size, "here"))
+    normalise = Normalise(row.mean, row.std, CPU)
+    torch.testing.assert_close(normalise(cut[None])[0], transform(image), rtol=0, atol=0)
+
+
+def test_a_backbones_own_crop_is_used_for_all_images_and_counts(photographs, colour_vit, monkeypatch):
+    own = OwnCrop(short=35, interpolation="bilinear")
+    changed = colour_vit.model_copy(update={"crop_pct": 0.9, "interpolation": "bilinear"})
+    monkeypatch.setitem(BACKBONES, colour_vit.name, changed)
+    made, plain = (config(benchmark="photos-c", crop=crop) for crop in ("backbone", "center"))
+    assert made.cut == own
+    assert made.protocol()["crop"] == "backbone-35-bilinear 32"
+    assert [domain.images.crop for domain in load_domains(made, ["fog", CLEAN])] == [own, own]
+    assert [domain.images.crop for domain in load_domains(plain, ["fog", CLEAN])] == ["center", "resize-center"]
+    ids = {made.cell_id(), plain.cell_id()}
+    prints = {made.fingerprint(), plain.fingerprint()}
+    monkeypatch.setitem(BACKBONES, colour_vit.name, changed.model_copy(update={"interpolation": "bicubic"}))
+    made = config(benchmark="photos-c", crop="backbone")
+    assert len(ids | {made.cell_id()}) == len(prints | {made.fingerprint()}) == 3
+    assert tta_core.run(made, device="cpu").n_samples == 24
+
+
+def test_a_backbone_without_a_crop_of_its_own_says_so(photographs, colour_vit, monkeypatch):
+    monkeypatch.setitem(BACKBONES, colour_vit.name, colour_vit.model_copy(update={"crop_pct": None}))
+    with pytest.raises(InputError, match="colour-vit has no crop of its own: give crop: center or resize-center"):
+        config(benchmark="photos-c", crop="backbone")
 
 
 def test_other_images_keep_their_size():

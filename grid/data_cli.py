@@ -108,7 +108,8 @@ def verify_files(
 @click.option("--severity", "severities", multiple=True, type=int, help="Severity; repeatable. [default: 5]")
 @click.option("--domains", metavar="NAMES", help="By commas: domains, clean, training, reported, held-out. [reported]")
 @click.option("--crop", metavar="NAME", help="How images are cut: as the cells have it. [default: the benchmark's]")
-@click.option("--image-size", type=int, default=224, show_default=True, help="Pixels: those of the backbone.")
+@click.option("--backbone", metavar="NAME", help="Cut for it: to its size, with --crop backbone by its crop.")
+@click.option("--image-size", type=int, help="Pixels. [default: 224, or those of --backbone]")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that decode. [default: all cores]")
 @click.option("--plan", "only_plan", is_flag=True, help="Only say how large it would be.")
 def cache_images(
@@ -117,7 +118,8 @@ def cache_images(
     severities: tuple[int, ...],
     domains: str | None,
     crop: str | None,
-    image_size: int,
+    backbone: str | None,
+    image_size: int | None,
     workers: int | None,
     only_plan: bool,
 ) -> None:
@@ -126,6 +128,7 @@ def cache_images(
     \b
     tta-grid data cache imagenet-c --severity 5
     tta-grid data cache imagenet-c --domains clean,held-out --crop resize-center --plan
+    tta-grid data cache imagenet-c --crop backbone --backbone resnet50_gn.a1h_in1k
 
     It may be interrupted, and goes on where it was. TTA_GRID_CACHE names the folder; with TTA_GRID_DECODE_CACHE=1
     trials build what they find missing.
@@ -135,7 +138,7 @@ def cache_images(
     import os
     import sys
 
-    from tta_core.data.decode_plan import damaged_text, make_plan
+    from tta_core.data.decode_plan import crop_and_size, damaged_text, make_plan
     from tta_core.data.decoded import usable_cores
     from tta_core.data.root import VARIABLE
     from tta_core.registry import benchmark_spec
@@ -152,12 +155,13 @@ def cache_images(
         elif done == total:
             click.echo(line, err=True)
 
+    cut, pixels = crop_and_size(crop, backbone, image_size)
     plan = make_plan(
         benchmark_spec(benchmark),
         severities=severities or (5,),
         domains=[name.strip() for name in domains.split(",")] if domains else (),
-        crop=crop,  # type: ignore[arg-type]
-        image_size=image_size,
+        crop=cut,
+        image_size=pixels,
     )
     click.echo(plan.as_text())
     if only_plan:

@@ -12,6 +12,7 @@ from tta_core.data.domains import ORDERS
 from tta_core.data.encoded import first_names
 from tta_core.data.readers import TRAINING, own_severity
 from tta_core.errors import InputError, unknown_name
+from tta_core.registry import backbone_spec
 from tta_core.spec import BenchmarkSpec, Crop
 
 SETS = ("reported", "held-out")
@@ -136,6 +137,30 @@ def make_plan(
         f"{each.name}: {len(each.images):,} of {expected[each.path.name]:,} images are here" for each in partial
     )
     return DecodePlan(made, tuple(each for each in made if each.opened() is None), notes)
+
+
+def crop_and_size(crop: str | None, backbone: str | None, image_size: int | None) -> tuple[Crop | None, int]:
+    """How images are to be cut, from what the command line says.
+
+    Args:
+        crop: name of a crop; None for the benchmark's default.
+        backbone: the backbone that they are cut for.
+        image_size: pixels; None for those of the backbone, or 224.
+
+    Raises:
+        InputError: if the crop is that of a backbone, and none is given or it has none of its own.
+    """
+    row = None if backbone is None else backbone_spec(backbone)
+    size = image_size if image_size is not None else 224 if row is None else row.image_size
+    if crop != "backbone":
+        return crop, size  # type: ignore[return-value]  # Other names are looked at where the benchmark is known.
+    own = None if row is None else row.own_crop()
+    if row is None or own is None:
+        told = "give --backbone NAME too" if row is None else f"{row.name} has none of its own: give another --crop"
+        raise InputError(f"--crop backbone is the crop of one backbone: {told}")
+    if size != row.image_size:
+        raise InputError(f"--crop backbone of {row.name} is for {row.image_size} pixels: leave --image-size out")
+    return own, size
 
 
 def damaged_text(damaged: dict[str, list[str]]) -> str:

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from grid.cli import main
+from tta_core.backbones import BACKBONES
 from tta_core.data import decoded
 from tta_core.data.decoded import DecodedImages
 from tta_core.data.readers import read_domain
@@ -44,6 +45,15 @@ def test_domains_severities_and_crop_are_chosen(command, tmp_path):
     ]
 
 
+def test_the_crop_and_the_size_of_a_backbone(command, tmp_path, colour_vit, monkeypatch):
+    monkeypatch.setitem(BACKBONES, colour_vit.name, colour_vit.model_copy(update={"crop_pct": 0.9}))
+    done = CliRunner().invoke(
+        main, ["data", "cache", "photos-c", "--domains", "clean", "--crop", "backbone", "--backbone", colour_vit.name]
+    )
+    assert done.exit_code == 0, done.output
+    assert cached(tmp_path) == ["photos-c-v1-clean-0-backbone-35-bicubic-32"]
+
+
 def test_damaged_images_are_named_and_the_rest_is_there(command, tmp_path):
     (tmp_path / "photos-c/fog/5/n02/image_1.JPEG").write_bytes(b"\xff\xd8\xff")
     for _ in range(2):
@@ -69,6 +79,10 @@ def test_all_domains_must_fit_before_the_first_is_begun(command, tmp_path, monke
         (["--domains", "fgo"], "fog"),
         (["--severity", "9"], "severity 9 is not one of [1, 2, 3, 4, 5]"),
         (["--crop", "centre"], "center"),
+        (["--crop", "backbone"], "--crop backbone is the crop of one backbone: give --backbone NAME too"),
+        (["--crop", "backbone", "--backbone", "digits-vit-mae"], "digits-vit-mae has none of its own: give another"),
+        (["--crop", "backbone", "--backbone", "resnet50.tv_in1k"], "is for 224 pixels: leave --image-size out"),
+        (["--backbone", "resnet50"], "backbone 'resnet50' names an architecture"),
         (["--root", "/nowhere"], "TTA_GRID_DATA = /nowhere is no folder"),
         (["--domains", "held-out"], "cannot be read (No such file or directory), and there is no"),
     ],

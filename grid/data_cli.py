@@ -102,6 +102,95 @@ def verify_files(
         raise SystemExit(1)
 
 
+@data.command("corrupt")
+@click.argument("benchmark", required=False)
+@click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
+@click.option("--images", metavar="PATH", help="Instead of BENCHMARK: a folder of images, or an array .npy.")
+@click.option("--to", metavar="DIR", help="With --images: where to write.")
+@click.option("--size", type=click.IntRange(min=16), help="With --images: resize and crop to so many pixels.")
+@click.option("--corruptions", metavar="NAMES", help="By commas; or reported, held-out. [default: all nineteen]")
+@click.option("--severity", "severities", multiple=True, type=int, help="Severity; repeatable. [default: 1 to 5]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random choices.")
+@click.option("--strengths", metavar="NAME", help="imagenet or cifar. [default: cifar below 64 pixels, else imagenet]")
+@click.option("--frost", metavar="DIR", help="With --images: the published photographs of frost, frost1.png, ...")
+@click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Such as cuda.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads. [default: all cores]")
+@click.option("--plan", "only_plan", is_flag=True, help="Only say what would be made.")
+def corrupt_images(
+    benchmark: str | None,
+    root: str | None,
+    images: str | None,
+    to: str | None,
+    size: int | None,
+    corruptions: str | None,
+    severities: tuple[int, ...],
+    seed: int,
+    strengths: str | None,
+    frost: str | None,
+    device: str,
+    workers: int | None,
+    only_plan: bool,
+) -> None:
+    """Makes the corruptions of ImageNet-C or CIFAR-C from clean images.
+
+    BENCHMARK is one that is made here: imagenet-c-gen from imagenet/val, cifar10-c-gen from cifar10-c/clean.npy, ...
+    Of other images with --images, in files DIR/<corruption>/<severity>/<path>, or arrays DIR/<corruption>.npy.
+
+    \b
+    tta-grid data corrupt imagenet-c-gen --root /data --severity 5
+    tta-grid data corrupt --images photos --to photos-c --corruptions fog,snow --size 224
+
+    It may be interrupted, and goes on where it was.
+
+    Exit status: 0 all is made, 1 some images cannot be decoded (they are named), 2 the input is wrong.
+    """
+    import os
+    import sys
+    from pathlib import Path
+
+    from tta_core.corruptions.plan import make_job, plan_benchmark, plan_images
+    from tta_core.data.decoded import usable_cores
+    from tta_core.data.encoded import first_names
+    from tta_core.data.root import VARIABLE
+    from tta_core.errors import InputError
+
+    if (benchmark is None) == (images is None) or (images is None) != (to is None):
+        raise InputError("give BENCHMARK, such as imagenet-c-gen; or --images and --to")
+    if root is not None:
+        os.environ[VARIABLE] = root
+    job = make_job(
+        corruptions=[name.strip() for name in corruptions.split(",")] if corruptions else (),
+        severities=severities,
+        seed=seed,
+        strengths=strengths,
+        frost=None if frost is None else Path(frost),
+        device=device,
+        workers=workers or usable_cores(),
+    )
+    if benchmark is not None:
+        if size is not None:
+            raise InputError(f"--size is for --images: the images of {benchmark} have the published size")
+        plan = plan_benchmark(benchmark, job)
+    else:
+        plan = plan_images(Path(str(images)), Path(str(to)), job, size)
+    click.echo(plan.as_text())
+    if only_plan:
+        return
+    shown = sys.stderr.isatty()
+
+    def tell(done: int, total: int) -> None:
+        if shown:
+            click.echo(f"\r\033[K{done:,} of {total:,} images", err=True, nl=done == total)
+        elif done == total:
+            click.echo(f"{done:,} of {total:,} images", err=True)
+
+    damaged = plan.run(tell)
+    if damaged:
+        named = [f"{name} ({reason})" for name, reason in damaged.items()]
+        click.echo(f"{len(damaged)} images cannot be decoded, nothing was made of them: {first_names(named)}", err=True)
+        raise SystemExit(1)
+
+
 @data.command("cache")
 @click.argument("benchmark")
 @click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
@@ -169,4 +258,77 @@ def cache_images(
     damaged = plan.build(workers=workers or usable_cores(), tell=tell)
     if damaged:
         click.echo(damaged_text(damaged), err=True)
+        raise SystemExit(1)
+
+
+@data.command("check-backbone")
+@click.argument("backbones", nargs=-1, metavar="[BACKBONE]...")
+@click.option("--sweep", metavar="SWEEP", help="Check each backbone of this sweep too, with the weights that it names.")
+@click.option("--benchmark", metavar="NAME", help="Benchmark with the clean images. [default: that of the classes]")
+@click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
+@click.option("--weights", metavar="FILE", help="Weights of your own, for one BACKBONE.")
+@click.option("--images", type=click.IntRange(min=1), help="So many, drawn from all with a fixed seed. [default: all]")
+@click.option("--subset-file", metavar="FILE", help="Only the images listed there, as <class>/<file> or numbers.")
+@click.option("--crop", metavar="NAME", help="How images are cut. [default: the benchmark's]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="See below. [default: 0.3 or 1]")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check_backbones(
+    backbones: tuple[str, ...],
+    sweep: str | None,
+    benchmark: str | None,
+    root: str | None,
+    weights: str | None,
+    images: int | None,
+    subset_file: str | None,
+    crop: str | None,
+    batch_size: int,
+    precision: str,
+    device: str,
+    tolerance: float | None,
+    as_json: bool,
+) -> None:
+    """Measures the clean accuracy of backbones as a trial would, and compares it with what is expected.
+
+    \b
+    tta-grid data check-backbone digits-vit-supervised
+    tta-grid data check-backbone vit_base_patch16_224.augreg2_in21k_ft_in1k --root /data --images 5000
+    tta-grid data check-backbone --sweep my-sweep.yaml
+
+    They agree if the expected number lies in the 95 % interval (Wilson) of the measured one, widened on both sides by a
+    tolerance: 0.3 points where the number was stated under the transform used here, 1 point where under another.
+
+    \b
+    Exit status: 0 all agree, or nothing is expected of them, 1 one is significantly below or above, 2 the input is
+    wrong.
+    """
+    import json
+    import os
+
+    from grid.backbones import checked_backbones
+    from tta_core.backbone_check import check_backbone
+    from tta_core.data.root import VARIABLE
+
+    if root is not None:
+        os.environ[VARIABLE] = root
+    given = {
+        "benchmark": benchmark,
+        "first_samples": images,
+        "subset_file": subset_file,
+        "crop": crop,
+        "batch_size": batch_size,
+        "precision": precision,
+    }
+    agree, values = True, []
+    for config in checked_backbones(backbones, sweep, weights, given):
+        check = check_backbone(config, device=device, tolerance=None if tolerance is None else tolerance / 100)
+        agree = agree and check.agrees
+        values.append(check.values())
+        if not as_json:
+            click.echo(check.text())
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+    if not agree:
         raise SystemExit(1)

@@ -1,0 +1,43 @@
+"""The backbones that `tta-grid data check-backbone` measures: named ones, and those of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grid.expand import expand
+from grid.sweep import read_sweep
+from tta_core.backbone_check import check_config
+from tta_core.config import RunConfig
+from tta_core.data.available import check_available
+from tta_core.errors import InputError
+
+
+def checked_backbones(
+    names: Sequence[str], sweep: str | None, weights: str | None, values: Mapping[str, Any]
+) -> list[RunConfig]:
+    """The cells that measure backbones, each with the same weights once.
+
+    Args:
+        names: backbones.
+        sweep: a sweep whose backbones are measured too, with the weights that it gives them.
+        weights: a file with weights for the one backbone that is named.
+        values: other fields of the cells.
+
+    Raises:
+        InputError: if there is nothing to measure, or images or weights of any are missing.
+    """
+    if weights is not None and (len(names) != 1 or sweep is not None):
+        raise InputError("--weights names a file for one backbone: give that BACKBONE alone, without --sweep")
+    wanted: list[tuple[str, Any]] = [(name, {name: weights} if weights else None) for name in names]
+    if sweep is not None:
+        wanted += [(cell.backbone, cell.weights) for cell in expand(read_sweep(sweep)).cells.values()]
+    if not wanted:
+        raise InputError(
+            "there is no backbone to check: name some, such as digits-vit-supervised, or give --sweep; all are shown "
+            "by: tta-grid list backbones"
+        )
+    configs = [check_config(name, {**values, "weights": given}) for name, given in wanted]
+    unique = {(config.backbone, config.weights_tag()): config for config in configs}
+    check_available(unique.values())
+    return list(unique.values())

@@ -20,7 +20,8 @@ def checked_backbones(
 
     Args:
         names: backbones.
-        sweep: a sweep whose backbones are measured too, with the weights that it gives them.
+        sweep: a sweep whose backbones are measured too, with the weights that it gives them and `crop: backbone` if
+            it says so.
         weights: a file with weights for the one backbone that is named.
         values: other fields of the cells.
 
@@ -29,15 +30,24 @@ def checked_backbones(
     """
     if weights is not None and (len(names) != 1 or sweep is not None):
         raise InputError("--weights names a file for one backbone: give that BACKBONE alone, without --sweep")
-    wanted: list[tuple[str, Any]] = [(name, {name: weights} if weights else None) for name in names]
+    wanted: list[tuple[str, dict[str, Any]]] = [
+        (name, {"weights": {name: weights} if weights else None}) for name in names
+    ]
     if sweep is not None:
-        wanted += [(cell.backbone, cell.weights) for cell in expand(read_sweep(sweep)).cells.values()]
+        cells = expand(read_sweep(sweep)).cells.values()
+        wanted += [(cell.backbone, {"weights": cell.weights, "crop": _own_crop(cell)}) for cell in cells]
     if not wanted:
         raise InputError(
             "there is no backbone to check: name some, such as digits-vit-supervised, or give --sweep; all are shown "
             "by: tta-grid list backbones"
         )
-    configs = [check_config(name, {**values, "weights": given}) for name, given in wanted]
-    unique = {(config.backbone, config.weights_tag()): config for config in configs}
+    given = {key: value for key, value in values.items() if value is not None}
+    configs = [check_config(name, own | given) for name, own in wanted]
+    unique = {(config.backbone, config.weights_tag(), config.crop): config for config in configs}
     check_available(unique.values())
     return list(unique.values())
+
+
+def _own_crop(cell: RunConfig) -> str | None:
+    """The crop of a sweep's cell, where clean photographs are cut that way too."""
+    return cell.crop if cell.crop == "backbone" else None

@@ -134,7 +134,7 @@ class BackboneCheck:
             "interval": list(self.interval),
             "agrees": self.agrees if self.expected else None,
             "causes": self.causes(),
-            "crop": self.config.crop,
+            "crop": _clean_crop(self.config),
             "mean": list(backbone_spec(self.config.backbone).mean),
             "std": list(backbone_spec(self.config.backbone).std),
             "precision": self.config.precision,
@@ -210,12 +210,12 @@ def expected_accuracy(config: RunConfig, tolerance: float | None = None) -> Expe
         config: the cell.
         tolerance: in accuracy; None for the one that goes with the transforms.
     """
-    spec = backbone_spec(config.backbone)
-    if config.crop == "resize-center" and spec.protocol_accuracy is not None:
+    spec, crop = backbone_spec(config.backbone), _clean_crop(config)
+    if crop == "resize-center" and spec.protocol_accuracy is not None:
         found = spec.protocol_accuracy, "under this transform", SAME_TRANSFORM
     elif spec.clean_accuracy is None:
         return None
-    elif config.crop in ("resize-center", "center"):
+    elif crop == "resize-center":
         found = spec.clean_accuracy, f"{spec.accuracy_source}; under another transform", OTHER_TRANSFORM
     else:
         found = spec.clean_accuracy, spec.accuracy_source, SAME_TRANSFORM
@@ -250,16 +250,22 @@ def check_backbone(config: RunConfig, *, device: str = "auto", tolerance: float 
 
 
 def transform_text(config: RunConfig) -> str:
-    """How an image is brought to the network, in words."""
+    """How a clean image is brought to the network, in words."""
     spec = backbone_spec(config.backbone)
-    size = spec.image_size
+    size, own = spec.image_size, spec.own_crop()
     ways = {
         "none": f"{size} pixels as they are",
-        "center": f"{size} pixels cut out",
-        "resize-center": f"short side to {round(size * 8 / 7)} pixels bilinearly, {size} cut out",
-        "upsample": f"enlarged to {size} pixels bilinearly",
+        "resize-center": f"short side to {round(size * 8 / 7)} pixels, bilinear; {size} cut out",
+        "upsample": f"enlarged to {size} pixels, bilinear",
+        "backbone": "" if own is None else f"short side to {own.short} pixels, {own.interpolation}; {size} cut out",
     }
-    return f"crop {config.crop} ({ways[config.crop]})"
+    crop = _clean_crop(config)
+    return f"crop {crop} ({ways[crop]})"
+
+
+def _clean_crop(config: RunConfig) -> str:
+    """How clean images are cut: photographs have any size, and `center` is for files of the network's."""
+    return "resize-center" if config.crop == "center" else config.crop
 
 
 def _reordered(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> float | None:

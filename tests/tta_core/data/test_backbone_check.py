@@ -15,6 +15,7 @@ from tta_core.backbone_check import (
     check_config,
     clean_benchmark,
     expected_accuracy,
+    transform_text,
 )
 from tta_core.backbones import BACKBONES
 from tta_core.data.readers import read_domain
@@ -138,6 +139,11 @@ def test_the_number_nearest_to_the_transform_is_expected():
     assert (other.accuracy, other.tolerance) == (0.6834, OTHER_TRANSFORM)
     assert other.source == "open_clip, docs/openclip_results.csv; under another transform"
     assert expected_accuracy(check_config(clip), 0.02).tolerance == 0.02
+    own = expected_accuracy(check_config(clip, {"crop": "backbone"}))
+    assert (own.accuracy, own.tolerance) == (0.6834, SAME_TRANSFORM)
+    assert transform_text(check_config(clip, {"crop": "backbone"})).endswith(
+        "(short side to 224 pixels, bicubic; 224 cut out)"
+    )
     assert expected_accuracy(check_config("cifar10_vit_base_patch16_384")) is None
 
 
@@ -150,7 +156,7 @@ def test_class_folders_are_measured_and_nothing_need_be_expected(photographs, co
     assert "images     12 of photos-c, clean" in text
     assert "nothing to compare with" in text
     assert f"weights    {tmp_path}/weights/colour_vit.safetensors" in text
-    assert re.search(r"transform  crop center .*; mean 0\.485 0\.456 0\.406, std 0\.229 0\.224 0\.225", text)
+    assert re.search(r"transform  crop resize-center .*; mean 0\.485 0\.456 0\.406, std 0\.229 0\.224 0\.225", text)
     opposite = 0.0 if check.measured > 0.5 else 1.0
     monkeypatch.setitem(BACKBONES, row.name, row.model_copy(update={"clean_accuracy": opposite}))
     assert not check_backbone(check_config(row.name), device="cpu").agrees

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tta_core.config import RunConfig
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.cell_streams import names_subset
+from tta_core.data.encoded import first_names
 from tta_core.data.labels import domain_names, named_labels
 from tta_core.data.readers import check_domain, check_training
 from tta_core.data.streams import visited_domains
 from tta_core.data.subsets import Subset
+from tta_core.errors import InputError
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.weights import check_weights
 from tta_core.zero_shot import check_text_head
 
 
+def missing_domains(lacking: Mapping[str, InputError]) -> InputError:
+    """One error for several domains: what is wrong with the first, and the names of all."""
+    told = str(next(iter(lacking.values())))
+    if len(lacking) == 1:
+        return InputError(told)
+    return InputError(f"{len(lacking)} domains are missing: {first_names(list(lacking))}. {told[:1].upper()}{told[1:]}")
+
+
 def check_available(configs: Iterable[RunConfig]) -> None:
     """Looks for the images and the weights of cells, without reading them.
 
     Raises:
-        InputError: for the first that is missing, with where to get it and where to put it.
+        InputError: for what is missing, with where to get it and where to put it. All missing domains are named.
     """
     weights: dict[tuple[str, str], RunConfig] = {}
     domains: dict[tuple[str, str, int], None] = {}
@@ -48,8 +58,14 @@ def check_available(configs: Iterable[RunConfig]) -> None:
         backbone = backbone_spec(config.backbone)
         check_weights(backbone, config.own_weights)
         check_text_head(backbone)
+    lacking: dict[str, InputError] = {}
     for benchmark, domain, severity in domains:
-        check_domain(benchmark_spec(benchmark), domain, severity)
+        try:
+            check_domain(benchmark_spec(benchmark), domain, severity)
+        except InputError as error:
+            lacking.setdefault(domain, error)
+    if lacking:
+        raise missing_domains(lacking)
     for benchmark, domain, severity, names in subsets:
         spec = benchmark_spec(benchmark)
         named_labels(spec, domain, names)

@@ -143,6 +143,8 @@ def listed_names(spec: BenchmarkSpec, file: Path) -> list[str]:
         raise not_here(spec, f"the list {file} has {len(wrong)} lines that are no <class>/<file>: {first_names(wrong)}")
     if len(set(names)) != spec.images_per_domain or len(names) != spec.images_per_domain:
         raise not_here(
-            spec, f"the list {file} names {len(set(names))} different images, not {spec.images_per_domain} once each"
+            spec,
+            f"the list {file} names {len(set(names))} different images, not {spec.images_per_domain} once each; for "
+            f"a list of another length take its whole benchmark, such as imagenet-c, and give subset_file = {file}",
         )
     return names

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tta_core.data import class_folders
+from tta_core.data.available import missing_domains
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.decoded import DecodedDomain, check_room, decoded_domain, free_bytes, gib
 from tta_core.data.domains import ORDERS
@@ -130,8 +131,10 @@ def make_plan(
     made = tuple(found.values())
     if lacking:
         here = [name for name in _resolved(spec, domains or ("reported",)) if name not in lacking]
-        told = f"no images of {first_names(list(lacking))}: {next(iter(lacking.values()))}"
-        raise InputError(f"{told}. Of these only are some here: --domains {','.join(here)}" if here else told)
+        told = str(missing_domains(lacking))
+        if here:
+            told = f"to decode what is here: --domains {','.join(here)}. {told[:1].upper()}{told[1:]}"
+        raise InputError(told)
     partial = tuple(each for key, each in found.items() if len(each.images) != expected.get(key, len(each.images)))
     notes = tuple(
         f"{each.name}: {len(each.images):,} of {expected[each.path.name]:,} images are here" for each in partial

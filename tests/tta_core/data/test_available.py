@@ -33,6 +33,13 @@ def test_each_severity_that_a_stream_visits_is_looked_for(photographs, colour_vi
         check_available([config(), config(stream="gradual")])
 
 
+def test_all_domains_that_are_missing_are_named(photographs, colour_vit, tmp_path):
+    for domain in ("snow", "fog"):
+        shutil.rmtree(tmp_path / f"photos-c/{domain}/5")
+    with pytest.raises(InputError, match=r"^2 domains are missing: fog, snow\. The folder .*fog/5 cannot be read"):
+        check_available([config()])
+
+
 def test_clean_images_are_looked_for_where_something_asks_for_them(photographs, colour_vit, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "photos")
     check_available([config()])

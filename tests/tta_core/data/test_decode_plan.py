@@ -1,12 +1,16 @@
 """The command that decodes a benchmark once."""
 
+import shutil
+
 import pytest
 from click.testing import CliRunner
 
 from grid.cli import main
 from tta_core.backbones import BACKBONES
+from tta_core.config import RunConfig
 from tta_core.data import decoded
 from tta_core.data.decoded import DecodedImages
+from tta_core.data.images import gather, load_domains
 from tta_core.data.readers import read_domain
 
 
@@ -52,6 +56,29 @@ def test_the_crop_and_the_size_of_a_backbone(command, tmp_path, colour_vit, monk
     )
     assert done.exit_code == 0, done.output
     assert cached(tmp_path) == ["photos-c-v1-clean-0-backbone-35-bicubic-32"]
+
+
+def test_what_is_here_of_a_domain_is_decoded_and_the_rest_is_counted(command, colour_vit, tmp_path):
+    shutil.rmtree(tmp_path / "photos-c/fog/5/n03")
+    listed = tmp_path / "listed.txt"
+    listed.write_text("n02/image_3.JPEG\nn01/image_0.JPEG\n")
+    values = {"method": "source", "benchmark": "photos-c", "backbone": colour_vit.name, "subset_file": str(listed)}
+    config = RunConfig.from_values(values | {"domains": ["fog"]})
+    plain = gather(load_domains(config, ["fog"]), config.order(), 0, 2)
+    done = command("--domains", "fog")
+    assert done.exit_code == 0
+    assert "photos-c fog, severity 5: 8 of 12 images are here\ntta-grid data verify says what" in done.output
+    (domain,) = load_domains(config, ["fog"])
+    assert isinstance(domain.images.images, DecodedImages)
+    for found, expected in zip(gather([domain], config.order(), 0, 2), plain, strict=True):
+        assert (found == expected).all()
+
+
+def test_domains_that_are_here_are_named_where_others_are_missing(command, tmp_path):
+    shutil.rmtree(tmp_path / "photos-c/fog")
+    done = command()
+    assert done.exit_code == 2
+    assert "to decode what is here: --domains snow. The folder" in done.output + done.stderr
 
 
 def test_damaged_images_are_named_and_the_rest_is_there(command, tmp_path):

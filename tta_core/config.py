@@ -176,9 +176,9 @@ class RunConfig(Frozen):
                 f"{self.method} needs {HELD_OUT_IMAGES}, and {self.benchmark} holds none out: choose another "
                 "benchmark, or settings that need none"
             )
-        if self.data_seed and benchmark.storage != "embedded":
+        if self.data_seed and benchmark.storage != "embedded" and not benchmark.generated_from:
             raise InputError(
-                f"data_seed = {self.data_seed}, but the images of {self.benchmark} are files: leave it out"
+                f"data_seed = {self.data_seed}, but the images of {self.benchmark} are downloaded: leave it out"
             )
         method = method_spec(self.method)
         if not method.takes(backbone_spec(self.backbone).kinds):

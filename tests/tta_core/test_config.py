@@ -180,7 +180,7 @@ def test_orders_of_other_seeds_can_be_asked_for():
         ),
         (
             {"benchmark": "cifar10-c", "backbone": "cifar10_vit_base_patch16_384", "data_seed": 1},
-            "data_seed = 1, but the images of cifar10-c are files: leave it out",
+            "data_seed = 1, but the images of cifar10-c are downloaded: leave it out",
         ),
         (
             {"method": "imse", "backbone": "convnext_base.fb_in22k_ft_in1k", "benchmark": "imagenet-c"},

@@ -94,7 +94,7 @@ def corrupt(
         extra = {"textures": scaled_textures(textures or made_textures(), arguments[-1], least, where)}
     elif name == "jpeg_compression" and pool is not None:
         extra = {"each": pool.map}
-    given = from_bytes(torch.from_numpy(np.ascontiguousarray(images)).to(where))
+    given = from_bytes(torch.from_numpy(images.copy()).to(where))
     return to_bytes(_APPLY[name](given, draws, *arguments, **extra)).cpu().numpy()
 
 

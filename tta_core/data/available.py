@@ -34,7 +34,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
         InputError: for what is missing, with where to get it and where to put it. All missing domains are named.
     """
     weights: dict[tuple[str, str], RunConfig] = {}
-    domains: dict[tuple[str, str, int], None] = {}
+    domains: dict[tuple[str, str, int, int], None] = {}
     subsets: dict[tuple[str, str, int, Subset], None] = {}
     training: dict[str, None] = {}
     for config in configs:
@@ -47,11 +47,11 @@ def check_available(configs: Iterable[RunConfig]) -> None:
             subsets |= {(config.benchmark, name, config.severity, names): None for name in visited}
             visited = ()
         for name in (*visited, *clean):
-            domains[config.benchmark, name, config.severity] = None
+            domains[config.benchmark, name, config.severity, config.data_seed] = None
         if HELD_OUT_IMAGES in needs:
             row = benchmark_spec(config.benchmark)
             for name in row.held_out_domains:
-                domains[config.benchmark, name, max(owner(row, name).severities)] = None
+                domains[config.benchmark, name, max(owner(row, name).severities), config.data_seed] = None
         if LABELLED_SOURCE_IMAGES in needs:
             training[config.benchmark] = None
     for config in weights.values():
@@ -59,9 +59,9 @@ def check_available(configs: Iterable[RunConfig]) -> None:
         check_weights(backbone, config.own_weights)
         check_text_head(backbone)
     lacking: dict[str, InputError] = {}
-    for benchmark, domain, severity in domains:
+    for benchmark, domain, severity, data_seed in domains:
         try:
-            check_domain(benchmark_spec(benchmark), domain, severity)
+            check_domain(benchmark_spec(benchmark), domain, severity, data_seed=data_seed)
         except InputError as error:
             lacking.setdefault(domain, error)
     if lacking:

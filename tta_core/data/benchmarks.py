@@ -288,7 +288,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             folder="imagenet-c-gen",
             generated_from="imagenet-c",
             source="imagenet/val, by tta-grid data corrupt",
-            size="none: made here, about 150 GB with all severities",
+            size="none: made here, about 80 GB with all severities",
             licence=IMAGENET_LICENCE,
         ),
         IMAGENET,

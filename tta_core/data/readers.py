@@ -11,6 +11,7 @@ from tta_core.data.decoded import DecodedImages, decoded_if_there
 from tta_core.data.digits import load_digits
 from tta_core.data.domains import split_severity
 from tta_core.data.encoded import EncodedImages
+from tta_core.data.generated import check_made_here
 from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classes
 from tta_core.data.subsets import Subset
 from tta_core.spec import BenchmarkSpec, Crop, LabelSpace
@@ -45,7 +46,7 @@ def read_domain(
         spec: the benchmark.
         name: a domain, `clean` included, or a domain at a severity of its own, such as `fog@3`.
         severity: strength of a domain that has none of its own.
-        data_seed: seed of the corruptions of a benchmark that is made here.
+        data_seed: seed of the corruptions, of a benchmark that is made here.
         crop: how an image file is brought to the network's size; a domain whose row lacks it has that row's default.
         image_size: that size.
         label_space: if `masked`, images of other classes than the benchmark's are left out, as of `clean`.
@@ -79,6 +80,7 @@ def _read(
     build: bool,
 ) -> tuple[WholeImages, NDArray[np.int64]]:
     """Opens a domain of the row that it is read by."""
+    _check_made_here(spec, domain, data_seed)
     if spec.storage == "class-folders":
         images, labels = class_folders.load_domain(spec, domain, severity, crop, image_size, whole=whole)
         return decoded_if_there(spec, domain, own_severity(spec, domain, severity), images, build=build), labels
@@ -87,19 +89,31 @@ def _read(
     return digits_c.load_domain(domain, severity, data_seed=data_seed)
 
 
+def _check_made_here(spec: BenchmarkSpec, domain: str, data_seed: int | None) -> None:
+    if spec.storage != "embedded" and not (domain == CLEAN and spec.clean_folder):
+        check_made_here(spec, data_seed)
+
+
 def own_severity(spec: BenchmarkSpec, domain: str, severity: int) -> int:
     """The severity of a domain, 0 if it has none."""
     return severity if spec.severities and domain != CLEAN else 0
 
 
-def check_domain(spec: BenchmarkSpec, name: str, severity: int) -> None:
+def check_domain(spec: BenchmarkSpec, name: str, severity: int, *, data_seed: int | None = None) -> None:
     """Looks whether the files of a domain are here, without reading the images.
+
+    Args:
+        spec: the benchmark.
+        name: a domain, see `read_domain`.
+        severity: its strength.
+        data_seed: seed of corruptions that were made here; None for any.
 
     Raises:
         InputError: if they are not.
     """
     domain, severity = split_severity(name, severity)
     spec = owner(spec, domain)
+    _check_made_here(spec, domain, data_seed)
     if spec.storage == "class-folders":
         class_folders.check_domain(spec, domain, severity)
     elif spec.storage == "severity-arrays":

@@ -15,6 +15,7 @@ import numpy as np
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.class_folders import check_training
 from tta_core.data.encoded import first_names
+from tta_core.data.generated import RECORD, check_made_here
 from tta_core.data.readers import check_domain
 from tta_core.data.root import data_root, own_folder
 from tta_core.data.verify_folders import FolderCounts, scans
@@ -22,7 +23,7 @@ from tta_core.data.verify_report import Checked, Report
 from tta_core.errors import InputError, unknown_name
 from tta_core.spec import BenchmarkSpec
 
-SHARED = ("labels", "list")
+SHARED = ("labels", "list", "record")
 """What stands beside the domains in a report: files that all of them need."""
 
 
@@ -54,7 +55,7 @@ def verify(
         return Report(spec.name, "", False, [one for one, _ in wanted], ["no files: its images are made here"])
     root = data_root(spec)
     folders = FolderCounts(root, decode=decode)
-    checked: list[Checked] = []
+    checked = [found for row in {row.name: row for _, row in wanted}.values() if (found := _record(row)) is not None]
     for number, ((one, row), scan) in enumerate(zip(wanted, scans(root, wanted), strict=True)):
         if scan is not None:
             checked += folders.look_at_list(row)
@@ -196,6 +197,18 @@ def _opened(file: Path, one: Checked) -> np.ndarray[Any, Any] | None:
     except (OSError, ValueError, EOFError) as error:
         one.add("corrupt", [str(file)], f"It cannot be read ({error}): get it again.")
     return None
+
+
+def _record(row: BenchmarkSpec) -> Checked | None:
+    """The record of images that were made here; None where there is and should be none."""
+    one = Checked("record", None, row.name, int(bool(row.generated_from)), place=RECORD)
+    try:
+        check_made_here(row, None)
+    except InputError as error:
+        one.add("wrong file", [RECORD], f"{str(error).partition('. The images of ')[0]}.")
+        return one
+    one.found = one.expected
+    return one if row.generated_from else None
 
 
 def _look_by_opening(spec: BenchmarkSpec, one: Checked) -> None:

@@ -47,7 +47,7 @@ def test_moments_and_spectra_are_those_of_the_published_scripts(ladder: Ladder, 
         for statistic in STATISTICS:
             if statistic not in expected:
                 continue
-            # By how much the published script's own output differs from run to run; and what cutting levels off differs.
+            # By how much the published output differs from run to run, and what cutting levels off makes of it.
             chance = 4 * expected[f"{statistic}_deviation"]
             exact = 0.06 if statistic.startswith("power") else 0.15
             assert found[statistic] == pytest.approx(expected[statistic], abs=chance + exact), (severity, statistic)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grid.expand import expand
+from grid.plan_backbones import backbone_uses
 from grid.store import CellState, ResultStore
 from grid.sweep import Resources, Sweep
 from tta_core.config import RunConfig
@@ -63,7 +64,7 @@ class Plan:
         return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
 
     def as_text(self) -> str:
-        """The plan for people: a line a cell, then the totals."""
+        """The plan for people: a line a cell, the backbones, then the totals."""
         width = max(map(len, self.cells))
         lines = [f"{'cell':<{width}}  {'state':<6}  {'time':>7}  what sets it apart"]
         for cell, label in self.labels.items():
@@ -76,7 +77,8 @@ class Plan:
         estimate = f"about {duration(self.estimate.seconds)} ({self.estimate.basis})"
         needed = "; ".join(f"{need} ({', '.join(who)})" for need, who in self.needs.items())
         beyond = [f"beyond the stream: {needed}"] if needed else []
-        return "\n".join([*lines, "", "; ".join(totals), *beyond, estimate])
+        backbones = [line for use in backbone_uses(self.cells.values()) for line in use.lines()]
+        return "\n".join([*lines, "", *backbones, "", "; ".join(totals), *beyond, estimate])
 
     def as_json(self) -> str:
         """The plan for machines."""
@@ -99,6 +101,7 @@ class Plan:
                 "duplicates": self.duplicates,
                 "excluded": self.excluded,
                 "needs": self.needs,
+                "backbones": [use.values() for use in backbone_uses(self.cells.values())],
                 "estimated_seconds": round(self.estimate.seconds, 1),
                 "estimate_basis": self.estimate.basis,
                 "cells": cells,

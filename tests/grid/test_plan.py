@@ -1,5 +1,6 @@
 """Plans: what exists, how long the rest takes, how cells are named."""
 
+import hashlib
 import json
 
 import pytest
@@ -76,3 +77,43 @@ def test_a_plan_of_what_needs_nothing_says_nothing_of_it(tiny_sweep, store):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (42.4, "0:42"), (725, "12:05"), (11220, "3:07:00")])
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def backbones_of(store, **base):
+    values = {"samples_per_domain": 8, **base}
+    axes = {"method": ["source"], "backbone": values.pop("backbone")}
+    plan = make_plan(Sweep(sweep="fed", base=values, grid=axes, seeds=(0, 1)), store)
+    text = plan.as_text().split("\n\n")[1]
+    return text.splitlines(), json.loads(plan.as_json())["backbones"]
+
+
+def test_a_plan_says_what_backbones_are_fed_and_where_their_weights_come_from(store, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name: "/there")
+    tag = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    lines, (made,) = backbones_of(store, backbone=[tag], benchmark="potpourri")
+    assert lines == [
+        f"backbone {tag}: 224x224, mean 0.5, std 0.5",
+        "  images    centre crop 224, not resized (potpourri: 15 domains)",
+        "  images    resize 256 bilinear, centre crop 224 (potpourri: imagenet-r, imagenet-sketch, imagenet-a)",
+        "  own crop  resize 248 bicubic, centre crop 224 (not used here; crop: backbone)",
+        f"  weights   cache of the Hugging Face hub, timm/{tag}",
+    ]
+    assert (made["backbone"], made["mean"], made["weights"]) == (tag, [0.5, 0.5, 0.5], tag)
+    lines, _ = backbones_of(store, backbone=["resnet50_gn.a1h_in1k"], benchmark="imagenet-c", crop="backbone")
+    assert lines[0].endswith("mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
+    assert lines[1:2] == ["  images    resize 238 bicubic, centre crop 224 (imagenet-c)"]
+    assert lines[2].startswith("  weights")
+
+
+def test_a_plan_shows_weights_of_ones_own_and_missing_ones(store, tmp_path, monkeypatch):
+    monkeypatch.delenv("TTA_GRID_WEIGHTS", raising=False)
+    file = tmp_path / "own.pth"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()[:12]
+    names = ["digits-vit-mae", "digits-vit-supervised"]
+    lines, made = backbones_of(store, backbone=names, weights={"digits-vit-mae": str(file)})
+    assert lines[2] == f"  weights   {file} (sha256 {digest})"
+    assert lines[5] == "  weights   shipped with tta-grid"
+    assert made[0]["weights"] == f"digits-vit-mae@{digest}"
+    lines, _ = backbones_of(store, backbone=["mae_finetuned_vit_base"], benchmark="imagenet-r")
+    assert lines[3].startswith("  weights   MISSING: the weights of mae_finetuned_vit_base are not here")

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tta_core.data.benchmarks import CLEAN
+from tta_core.data.crops import photograph_crop
 from tta_core.data.encoded import EncodedImages, first_names
 from tta_core.data.root import data_root, not_here, own_folder
 from tta_core.data.storage import IN_PART, check_any, check_classes, find_images
-from tta_core.spec import BenchmarkSpec, Crop, OwnCrop
+from tta_core.spec import BenchmarkSpec, Crop
 
 
 def domain_folder(spec: BenchmarkSpec, root: Path, domain: str, severity: int) -> Path:
@@ -67,7 +68,7 @@ def load_training(spec: BenchmarkSpec, crop: Crop, size: int) -> tuple[EncodedIm
         InputError: if a class or all images are missing.
     """
     folder = check_training(spec)
-    images = find_images(spec, data_root(spec), folder, _photograph_crop(crop), size)
+    images = find_images(spec, data_root(spec), folder, photograph_crop(crop), size)
     if not len(images):
         raise not_here(spec, f"the folder {folder} has no images")
     return images, image_labels(spec, images.names)
@@ -95,7 +96,7 @@ def load_domain(
         InputError: if files are missing or there are more than there should be.
     """
     folder = check_domain(spec, domain, severity) if whole else domain_folder(spec, data_root(spec), domain, severity)
-    images = find_images(spec, data_root(spec), folder, _photograph_crop(crop) if domain == CLEAN else crop, size)
+    images = find_images(spec, data_root(spec), folder, photograph_crop(crop) if domain == CLEAN else crop, size)
     if spec.image_list:
         places = {name: number for number, name in enumerate(images.names)}
         names = listed_names(spec, data_root(spec) / spec.image_list)
@@ -107,10 +108,6 @@ def load_domain(
     elif whole:
         _check_count(spec, images, spec.count(domain))
     return images, image_labels(spec, images.names)
-
-
-def _photograph_crop(crop: Crop) -> Crop:
-    return crop if isinstance(crop, OwnCrop) else "resize-center"
 
 
 def image_labels(spec: BenchmarkSpec, names: Sequence[str]) -> NDArray[np.int64]:

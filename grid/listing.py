@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.load import ResultsError, open_results
+from grid.plan_backbones import normalisation_text
 from grid.sweep import shipped_sweeps
 from tta_core.backbones import BACKBONES
 from tta_core.data.benchmarks import BENCHMARKS
+from tta_core.data.crops import crop_text
 from tta_core.data.streams import STREAMS
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.registry import methods
-from tta_core.spec import NEEDS, MethodSpec, NetworkKind
+from tta_core.spec import NEEDS, BackboneSpec, MethodSpec, NetworkKind
 
 Row = dict[str, Any]
 
@@ -82,12 +87,46 @@ def _by_value(by_preset: Mapping[str, str]) -> str:
     return ", ".join(f"{'/'.join(names)}: {value}" for value, names in presets.items())
 
 
+def _backbone_text(row: Row) -> Row:
+    """The entries of a backbone, for people."""
+    spec = BACKBONES[row["name"]]
+    own = spec.own_crop()
+    source, _, name = spec.source.partition(":")
+    head = f"; text head {spec.text.model} ({spec.text.weights}) of open_clip" if spec.text else ""
+    options = f" with {', '.join(f'{key}={value}' for key, value in spec.options.items())}" if spec.options else ""
+    return {
+        "title": spec.title,
+        "pretraining": spec.pretraining,
+        "classes": f"{spec.num_classes} of {spec.classes}",
+        "input": f"{spec.image_size}x{spec.image_size}, {normalisation_text(spec.mean, spec.std)}",
+        "own crop": crop_text(own, spec.image_size) if own else "none",
+        "clean accuracy": _clean_accuracy(spec),
+        "network": ", ".join(spec.kinds) or "neither transformer nor batch-norm",
+        "weights": {
+            "embedded": f"shipped: {spec.weights}, sha256 {spec.sha256}",
+            "timm": f"{spec.weights}, from a file or hf.co/timm/{name}{head}",
+            "file": f"{spec.weights}, from a file of your own, for timm's {name}{options}",
+        }[source],
+    }
+
+
+def _clean_accuracy(spec: BackboneSpec) -> str:
+    """What sources state, and under which transform."""
+    if spec.clean_accuracy is None:
+        return "not stated"
+    crop = " with its own crop" if spec.crop_pct else ""
+    stated = f"{100 * spec.clean_accuracy:.2f} %{crop} ({spec.accuracy_source})"
+    if spec.protocol_accuracy is None:
+        return stated
+    return f"{stated}; {100 * spec.protocol_accuracy:.1f} % with crop: resize-center"
+
+
 _SHOWN = {
     "methods": (
         *("title", "changes", "network", "needs", "prepares", "scored_logits"),
         *("presets", "settings", "paper"),
     ),
-    "backbones": ("title", "pretraining", "classes", "clean_accuracy", "image_size", "mean", "std", "source", "sha256"),
+    "backbones": ("title", "pretraining", "classes", "input", "own crop", "clean accuracy", "network", "weights"),
     "benchmarks": (
         *("title", "classes", "num_classes", "label_spaces", "domains", "held_out_domains", "images_per_domain"),
         *("counts", "severities", "crops", "files", "source", "size", "licence", "expected"),
@@ -99,12 +138,21 @@ _SHOWN = {
 
 
 def listing_text(kind: str) -> str:
-    """The rows for people: a name, and what belongs to it below."""
+    """The rows for people: a name, and what belongs to it below; on a terminal no line is longer than it is wide."""
+    wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    told = {"methods": _method_text, "backbones": _backbone_text}.get(kind, dict)
     blocks = []
-    for row in map(_method_text, listing(kind)) if kind == "methods" else listing(kind):
-        lines = [f"  {key:<18}{_plain(row[key])}" for key in _SHOWN[kind]]
-        blocks.append("\n".join([row["name"], *lines]))
+    for row in listing(kind):
+        texts = told(row)
+        lines = [f"  {key:<18}{_plain(texts[key])}" for key in _SHOWN[kind]]
+        blocks.append("\n".join([row["name"], *(_wrapped(line, wide) for line in lines)]))
     return "\n\n".join(blocks)
+
+
+def _wrapped(line: str, width: int) -> str:
+    return textwrap.fill(
+        line, max(width, 60), subsequent_indent=" " * 20, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _plain(value: Any) -> str:

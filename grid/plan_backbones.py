@@ -54,7 +54,7 @@ class BackboneUse:
         facts.append(("weights", self.origin))
         if self.text_head:
             facts.append(("text head", self.text_head.removeprefix("text head: ")))
-        normalised = f"mean {_channels(self.mean)}, std {_channels(self.std)}"
+        normalised = normalisation_text(self.mean, self.std)
         return [
             f"backbone {self.backbone}: {self.image_size}x{self.image_size}, {normalised}",
             *(f"  {name:<10}{what}" for name, what in facts),
@@ -102,6 +102,11 @@ def _crops(benchmark: str, crop: Crop, domains: Sequence[str], size: int) -> dic
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= DOMAINS_SHOWN else f"{len(names)} domains"
+
+
+def normalisation_text(mean: Sequence[float], std: Sequence[float]) -> str:
+    """A normalisation in words; a value that all channels share stands once."""
+    return f"mean {_channels(mean)}, std {_channels(std)}"
 
 
 def _channels(values: Sequence[float]) -> str:

@@ -34,16 +34,16 @@ TIMM_RESULTS = "timm, results/results-imagenet.csv"
 own test transform. Where that table has another size than 224 pixels, a row names another source.
 """
 
-CONVNEXT_CARD = "timm, model card of the ConvNeXt models (224 pixels)"
-RESNET_CARD = "timm, model card of the ResNet models (224 pixels)"
-MAE_README = "https://github.com/facebookresearch/mae (256 pixels bicubically, 224 cut out)"
+CONVNEXT_CARD = "timm, model cards of ConvNeXt, at 224 pixels"
+RESNET_CARD = "timm, model cards of ResNet, at 224 pixels"
+MAE_README = "https://github.com/facebookresearch/mae, FINETUNE.md"
 OPEN_CLIP_RESULTS = "open_clip, docs/openclip_results.csv"
 """https://github.com/mlfoundations/open_clip at commit 0a1cc150: ImageNet's validation images, CLIP's own transform."""
 
 IMAGENET_TEXTS = "ba2475255f4b17a835a2322030aaa28749e1886e79dcdbdc2aeca9c6263ce7b4"
 """SHA-256 of open_clip's names of the 1000 classes in the 80 templates of OpenAI."""
 
-EMBEDDED_TRAINING = "tta_core.embedded.train (899 test digits)"
+EMBEDDED_TRAINING = "tta_core.embedded.train, 899 test digits"
 
 
 def _digits_vit(name: str, title: str, pretraining: Pretraining, sha256: str, clean_accuracy: float) -> BackboneSpec:

@@ -80,6 +80,19 @@ def test_lists_name_everything_in_text_and_json(kind):
     assert all(row["name"] in text for row in rows)
 
 
+def test_backbones_are_listed_with_what_they_are_fed_and_reach():
+    blocks = {block.partition("\n")[0]: block for block in call("list", "backbones").output.split("\n\n")}
+    swin = blocks["swin_base_patch4_window7_224.ms_in22k_ft_in1k"]
+    assert "input             224x224, mean 0.485 0.456 0.406, std 0.229 0.224 0.225" in swin
+    assert "own crop          resize 248 bicubic, centre crop 224" in swin
+    assert "85.27 % with its own crop (timm, results/results-imagenet.csv)" in swin
+    assert "85.10 % with its own crop" in blocks["vit_base_patch16_224.augreg2_in21k_ft_in1k"]
+    assert "; 85.1 % with crop: resize-center" in blocks["vit_base_patch16_224.augreg2_in21k_ft_in1k"]
+    assert "timm's vit_base_patch16_224 with global_pool=avg" in blocks["mae_finetuned_vit_base"]
+    assert "clean accuracy    not stated" in blocks["cifar10_vit_base_patch16_384"]
+    assert "shipped: digits_vit_mae.safetensors, sha256 " in blocks["digits-vit-mae"]
+
+
 def test_methods_are_listed_with_what_decides_whether_they_may_be_compared():
     rows = {row["name"]: row for row in json.loads(call("list", "methods", "--json").output)}
     imse = rows["imse"]

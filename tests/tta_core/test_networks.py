@@ -49,6 +49,17 @@ def test_the_table_and_timm_agree(name):
         assert (spec.mean, spec.std, spec.name) == (known.mean, known.std, tag)
 
 
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_a_clean_accuracy_has_a_source(name):
+    spec = BACKBONES[name]
+    assert bool(spec.accuracy_source) == (spec.clean_accuracy is not None)
+    assert (spec.crop_pct is not None) == (spec.classes == "imagenet-1k")
+    if spec.protocol_accuracy is not None:
+        assert abs(spec.protocol_accuracy - spec.clean_accuracy) < 0.01
+    if name == "resnet50.tv_in1k":  # Its own transform is that of the protocols.
+        assert str(spec.own_crop()) == "backbone-256-bilinear"
+
+
 @pytest.mark.parametrize("name", FILE)
 def test_a_row_for_a_file_builds_its_network(name):
     spec = BACKBONES[name]

@@ -338,7 +338,7 @@ class BenchmarkSpec(Frozen):
     generated_from: str = ""
     files: str = "none: made here"
     source: str
-    size: str = "see source"
+    size: str = ""
     licence: str
     expected: str = ""
 

@@ -50,6 +50,7 @@ def _imagenet_c(name: str, title: str, files: str, **changes: object) -> Benchma
         training_folder="imagenet/train",
         files=f"{files}; {CLEAN_FILES}; {TRAINING_FILES}",
         source="https://zenodo.org/records/2235448",
+        size="about 75 GB: 19 corruptions at 5 severities",
         licence=f"CC BY 4.0; {IMAGENET_LICENCE}",
     )
     return row.model_copy(update=changes)
@@ -63,7 +64,7 @@ def _photographs(
     files: str,
     source: str,
     licence: str,
-    size: str = "see source",
+    size: str,
     classes: tuple[int, ...] = (),
     folders: tuple[str, ...] = IMAGENET_WNIDS,
     images_per_class: int = 0,
@@ -141,9 +142,7 @@ def _composition(
 
 def _cifar_c(name: str, classes: int, record: int) -> tuple[BenchmarkSpec, BenchmarkSpec]:
     """A row for CIFAR-10-C or CIFAR-100-C, and one for the same made here."""
-    training = (
-        f"for methods that need training images {name}/train.npy and {name}/train_labels.npy"
-    )
+    training = f"for methods that need training images {name}/train.npy and {name}/train_labels.npy"
     published = BenchmarkSpec(
         name=name,
         title=f"test images of CIFAR-{classes}, 32x32, corrupted, in file order",
@@ -203,6 +202,7 @@ IMAGENET = BenchmarkSpec(
     training_folder="imagenet/train",
     files=f"imagenet/val/<wnid>/*.JPEG; {TRAINING_FILES}",
     source="https://image-net.org/download (account needed): ILSVRC 2012",
+    size="6.7 GB; training images 148 GB",
     licence=IMAGENET_LICENCE,
 )
 
@@ -224,6 +224,7 @@ IMAGENET_A = _photographs(
     classes=IMAGENET_A_CLASSES,
     files="imagenet-a/<wnid>/*.jpg",
     source="https://github.com/hendrycks/natural-adv-examples",
+    size="0.7 GB",
     licence="MIT (its repository); rights in the images: see source",
 )
 
@@ -233,6 +234,7 @@ IMAGENET_SKETCH = _photographs(
     50_889,
     files="imagenet-sketch/<wnid>/*.JPEG (rename the folder of the archive)",
     source="https://github.com/HaohanWang/ImageNet-Sketch",
+    size="7.6 GB",
     licence="MIT (its repository); rights in the images: see source",
 )
 
@@ -268,6 +270,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             class_names=("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
             severities=(1, 2, 3, 4, 5),
             source="scikit-learn load_digits (UCI optical recognition of handwritten digits), made here",
+            size="none: it comes with scikit-learn",
             licence="CC BY 4.0 (UCI); scikit-learn BSD-3-Clause",
         ),
         IMAGENET_C,

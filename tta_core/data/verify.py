@@ -111,7 +111,7 @@ def _notes(spec: BenchmarkSpec, root: Path, checked: Sequence[Checked]) -> list[
             problem = str(error).partition(". ")[0].partition(", and there is no ")[0]
             notes.append(f"training images are not here, which some methods need: {problem}")
     if any(not one.ok for one in checked):
-        size = "" if spec.size == "see source" else f" ({spec.size})"
+        size = f" ({spec.size})" if spec.size else ""
         notes.append(f"source: {spec.source}{size}; licence: {spec.licence}")
         notes.append(f"layout: {spec.files}")
     return notes

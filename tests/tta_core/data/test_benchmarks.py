@@ -96,6 +96,11 @@ def test_each_part_has_its_own_crop():
     assert BENCHMARKS["imagenet-c-5k"].crops[0] == "resize-center"
 
 
+def test_every_row_says_where_its_files_come_from_how_large_they_are_and_under_which_licence():
+    for row in BENCHMARKS.values():
+        assert all((row.files, row.source, row.size, row.licence)), row.name
+
+
 def test_every_domain_of_every_row_has_a_reader():
     for row in BENCHMARKS.values():
         for domain in (*row.domains, *row.held_out_domains, CLEAN):

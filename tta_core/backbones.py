@@ -328,7 +328,7 @@ BACKBONES: dict[str, BackboneSpec] = {
             options={"global_pool": "avg"},
             normalisation=IMAGENET,
             crop_pct=0.875,
-            clean_accuracy=0.836,
+            clean_accuracy=0.83664,
             accuracy_source=MAE_README,
         ),
         _cifar(10),

@@ -80,6 +80,11 @@ def test_a_checkpoint_of_mae_is_read_with_its_arguments_and_pooled_over_patches(
     content = {"model": state, "args": argparse.Namespace(nb_classes=5, device=torch.device("cpu")), "epoch": 99}
     torch.save(content, tmp_path / "mae_finetuned.pth")
     same(loaded(row, tmp_path / "mae_finetuned.pth"), state)
+    network = load_backbone(row, OwnWeights.model_validate({"file": str(tmp_path / "mae_finetuned.pth")}))
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    patches = network.forward_features(images)[:, 1:]
+    expected = network.head(network.fc_norm(patches.mean(dim=1)))
+    torch.testing.assert_close(network(images), expected)
 
 
 def test_a_checkpoint_as_vida_leaves_it(row, state, tmp_path):

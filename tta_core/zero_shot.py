@@ -14,12 +14,15 @@ from tta_core.data.cache import cache_root
 from tta_core.downloads import hub_is_offline
 from tta_core.errors import InputError
 from tta_core.spec import BackboneSpec, TextHeadSpec
-from tta_core.weights import SUFFIXES, VARIABLE
+from tta_core.weights import VARIABLE
 
 FOLDER = "text-heads"
 INSTALL = "pip install open_clip_torch (the extra `clip` of tta-grid)"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Files of a repository on the hub in which open_clip looks for weights."""
+
+SUFFIXES = (".safetensors", ".pth", f"/{HUB_FILES[0]}")
+"""What follows `MODEL.WEIGHTS` in the folder of weights; the last is how `hf download HUB --local-dir` leaves it."""
 
 
 def head_file(text: TextHeadSpec) -> Path | None:
@@ -41,7 +44,9 @@ def kept_head_file(text: TextHeadSpec) -> Path:
 
 def text_weights(text: TextHeadSpec) -> Path | None:
     """The file of the user with the weights of the whole open_clip model; None if there is none."""
-    files = [folder / f"{text.model}.{text.weights}{suffix}" for folder in _weights_folders() for suffix in SUFFIXES]
+    files = [
+        Path(f"{folder}/{text.model}.{text.weights}{suffix}") for folder in _weights_folders() for suffix in SUFFIXES
+    ]
     return next((file for file in files if file.is_file()), None)
 
 
@@ -69,8 +74,10 @@ def text_head_state(spec: BackboneSpec) -> str:
         return ""
     if (found := head_file(text)) is not None:
         return f"text head: {found}"
-    if not open_clip_installed():
-        return f"text head: missing, and open_clip, which makes it, is not installed: {INSTALL}"
+    try:
+        check_text_head(spec)
+    except InputError as error:
+        return f"text head: MISSING: {error}"
     source = text_weights(text) or f"https://huggingface.co/{text.hub}"
     return f"text head: will be made once from {source} and kept as {kept_head_file(text)}"
 
@@ -94,7 +101,7 @@ def text_weights_missing(spec: BackboneSpec, problem: str) -> InputError:
     """The error for weights of a text tower that are not here, with where to put them."""
     text = spec.text
     assert text is not None
-    files = " or ".join(f"{text.model}.{text.weights}{suffix}" for suffix in SUFFIXES)
+    files = " or ".join(f"{text.model}.{text.weights}{suffix}" for suffix in SUFFIXES[:2])
     return InputError(
         f"the text head of {spec.name} is not here, nor are the weights of open_clip's {text.model} ({text.weights}) "
         f"that it is made from: {problem}. Put {head_file_name(text)}, made elsewhere, or the weights as {files} into "

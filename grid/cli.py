@@ -46,6 +46,12 @@ class Commands(click.Group):
             if isinstance(error, InputError | ResultsError):
                 raise BadInput(str(error)) from None
             raise
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise BadInput(
+                f"{error.filename}: {error.strerror}. Mend its permissions or make room, or give another place"
+            ) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -24,7 +24,9 @@ def missing_domains(lacking: Mapping[str, InputError]) -> InputError:
     told = str(next(iter(lacking.values())))
     if len(lacking) == 1:
         return InputError(told)
-    return InputError(f"{len(lacking)} domains are missing: {first_names(list(lacking))}. {told[:1].upper()}{told[1:]}")
+    return InputError(
+        f"{len(lacking)} domains are missing or not whole: {first_names(list(lacking))}. {told[:1].upper()}{told[1:]}"
+    )
 
 
 def check_available(configs: Iterable[RunConfig]) -> None:

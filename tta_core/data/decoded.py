@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from tta_core.data.cache import REMEDY, cache_root, locked, open_array, write_whole
 from tta_core.data.encoded import EncodedImages, damaged_error
+from tta_core.data.root import readable
 from tta_core.errors import InputError
 from tta_core.spec import BenchmarkSpec
 
@@ -132,7 +133,7 @@ class DecodedDomain:
 
     def missing_bytes(self) -> int:
         """Bytes that building it still takes from the disk."""
-        if self.path.exists():
+        if os.path.exists(self.path):  # noqa: PTH110 False, not an error, where it may not be looked at
             return 0
         try:
             return max(0, self.nbytes - self._partial.stat().st_blocks * 512)
@@ -244,6 +245,7 @@ class DecodedDomain:
         return found
 
 
+@readable()
 def decoded_domain(spec: BenchmarkSpec, domain: str, severity: int, images: EncodedImages) -> DecodedDomain:
     """Where the decoded images of a domain belong.
 
@@ -252,6 +254,9 @@ def decoded_domain(spec: BenchmarkSpec, domain: str, severity: int, images: Enco
         domain: its name, without a severity.
         severity: its severity; 0 for none.
         images: its images, with crop and size.
+
+    Raises:
+        InputError: if one of their files cannot be looked at.
     """
     prefix = _prefix(spec, domain, severity, images)
     digest = sha256(repr((FORMAT_VERSION, images.kind, len(images))).encode())
@@ -286,10 +291,10 @@ def decoded_if_there(
     except (OSError, InputError):
         return images
     try:
-        found = decoded_domain(spec, domain, severity, images).opened()
-    except OSError:
+        kept = decoded_domain(spec, domain, severity, images)
+    except InputError:
         return images  # A file went away: reading it says which.
-    return images if found is None else found
+    return kept.opened() or images
 
 
 def wanted() -> bool:

@@ -175,11 +175,10 @@ def chosen_by_name(
     Raises:
         InputError: if the domain lacks some.
     """
-    whole = images.images if isinstance(images, ChosenImages) else images
-    assert isinstance(whole, EncodedImages | DecodedImages), "images without names"
-    names = whole.names if whole is images else [whole.names[number] for number in images.numbers]
-    places = subset.places(domain, names)
-    return ChosenImages(whole, places if whole is images else images.numbers[places]), labels[places]
+    chosen = images if isinstance(images, ChosenImages) else ChosenImages(images, np.arange(len(images)))
+    assert isinstance(chosen.images, EncodedImages | DecodedImages), "images without names"
+    places = subset.places(domain, [chosen.images.names[number] for number in chosen.numbers])
+    return ChosenImages(chosen.images, chosen.numbers[places]), labels[places]
 
 
 def check_training(spec: BenchmarkSpec) -> None:

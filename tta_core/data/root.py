@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tta_core.errors import InputError
@@ -22,9 +24,24 @@ def data_root(spec: BenchmarkSpec) -> Path:
     if not given:
         raise not_here(spec, f"{VARIABLE} is not set")
     root = Path(given).expanduser().absolute()
-    if not root.is_dir():
-        raise not_here(spec, f"{VARIABLE} = {given} is no folder")
+    with readable():
+        if not root.is_dir():
+            raise not_here(spec, f"{VARIABLE} = {given} is no folder")
     return root
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Turns what the system says of a file or folder that cannot be read into one message."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}): let yourself read it and the folders that it lies "
+            "in, such as with chmod -R u+rX"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}): restore it, then run again") from None
 
 
 def own_folder(spec: BenchmarkSpec, root: Path) -> Path:
@@ -38,10 +55,12 @@ def own_folder(spec: BenchmarkSpec, root: Path) -> Path:
         inside = (*spec.domains, *spec.held_out_domains) if spec.severities else spec.class_names
     parts = Path(spec.folder).parts
     folder = root.joinpath(*parts)
-    if folder.exists():
+    if os.path.exists(folder):  # noqa: PTH110 False, not an error, where it may not be looked at
         return folder
-    nearer = (root.joinpath(*parts[start:]) for start in range(1, len(parts) + 1))
-    return next((each for each in nearer if any((each / name).exists() for name in inside)), folder)
+    for nearer in (root.joinpath(*parts[start:]) for start in range(1, len(parts) + 1)):
+        if any(os.path.exists(nearer / name) for name in inside):  # noqa: PTH110
+            return nearer
+    return folder
 
 
 def not_here(spec: BenchmarkSpec, problem: str) -> InputError:

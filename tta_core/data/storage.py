@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tta_core.data.arrow_images import ArrowImages, ArrowTable
 from tta_core.data.encoded import EncodedImages, ImageFiles, first_names, is_image
-from tta_core.data.root import not_here
+from tta_core.data.root import not_here, readable
 from tta_core.data.tar_images import TarImages, find_members, tar_index
 from tta_core.spec import BenchmarkSpec, Crop
 
@@ -32,6 +32,7 @@ TABLES = (".parquet", ".arrow")
 TAR = ".tar"
 
 
+@readable()
 def find_images(spec: BenchmarkSpec, root: Path, folder: Path, crop: Crop = "none", size: int = 1) -> EncodedImages:
     """Lists the images that belong into a folder, as many as there are; none is decoded.
 
@@ -63,16 +64,21 @@ def find_images(spec: BenchmarkSpec, root: Path, folder: Path, crop: Crop = "non
 
 
 def check_folders(spec: BenchmarkSpec, folder: Path) -> str | None:
-    """Looks for class folders; returns None if there are any, else what is wrong with the folder, for people."""
+    """Looks for class folders; returns None if there are any, else what is wrong with the folder, for people.
+
+    Raises:
+        OSError: if it may not be looked at.
+    """
     try:
         found = {entry.name for entry in os.scandir(folder) if entry.is_dir()}
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         return f"the folder {folder} cannot be read ({error.strerror})"
     if found.isdisjoint(spec.class_names):
         return f"the folder {folder} has 0 of {spec.num_classes} class folders, without {first_names(spec.class_names)}"
     return None
 
 
+@readable()
 def check_classes(spec: BenchmarkSpec, root: Path, folder: Path) -> None:
     """Looks whether images are there, and some of each class; of image files only whether there are class folders.
 
@@ -92,6 +98,7 @@ def check_classes(spec: BenchmarkSpec, root: Path, folder: Path) -> None:
         raise not_here(spec, f"{told} ({IN_PART})")
 
 
+@readable()
 def check_any(spec: BenchmarkSpec, root: Path, folder: Path) -> None:
     """Looks whether images of any class are there.
 

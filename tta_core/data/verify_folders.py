@@ -80,16 +80,18 @@ def _scanned(row: BenchmarkSpec, root: Path, one: Checked) -> Scan:
     """Lists the images of a domain in whatever form they are here."""
     folder = domain_folder(row, root, one.domain, one.severity or 0)
     scan = Scan(str(folder))
-    if check_folders(row, folder) is None:
+    try:
+        by_class = check_folders(row, folder) is None
+    except OSError:
+        scan.hidden.append(str(folder))
+        return scan
+    if by_class:
         for name in row.class_names:
             _scan_class(folder, name, scan)
         names = [f"{name}/{file}" for name, files in scan.found.items() for file in sorted(files)]
         scan.images = ImageFiles(folder, names, "none", 1)
         scan.unreadable.sort()
         scan.empty.sort()
-        return scan
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        scan.hidden.append(str(folder))
         return scan
     try:
         scan.images = find_images(row, root, folder)

@@ -36,7 +36,9 @@ def test_each_severity_that_a_stream_visits_is_looked_for(photographs, colour_vi
 def test_all_domains_that_are_missing_are_named(photographs, colour_vit, tmp_path):
     for domain in ("snow", "fog"):
         shutil.rmtree(tmp_path / f"photos-c/{domain}/5")
-    with pytest.raises(InputError, match=r"^2 domains are missing: fog, snow\. The folder .*fog/5 cannot be read"):
+    with pytest.raises(
+        InputError, match=r"^2 domains are missing or not whole: fog, snow\. The folder .*fog/5 cannot be read"
+    ):
         check_available([config()])
 
 

@@ -1,6 +1,7 @@
 """Image files in class folders: which images, in which order, cut how, and what is said when they are not there."""
 
 import io
+import os
 import shutil
 
 import numpy as np
@@ -146,6 +147,23 @@ def test_where_a_list_names_the_images_only_these_need_be_there(listed_photograp
     shutil.rmtree(tmp_path / "photos-c/fog/5/n01")
     check_domain(listed_photographs, "fog", 5)
     assert (load(listed_photographs)[0][:] == expected).all()
+
+
+@pytest.mark.parametrize("hidden", ["photos-c/fog/5", "photos-c/fog/5/n02"])
+def test_folders_that_may_not_be_looked_at_are_named(hidden, photographs, tmp_path, monkeypatch):
+    """With the system's answers replaced: the superuser may look at everything."""
+    scanned = os.scandir
+
+    def refusing(path):
+        if str(path) == str(tmp_path / hidden):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scanned(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match=rf"{hidden} cannot be read \(Permission denied\): let yourself .* chmod -R u"):
+        load(photographs)
+    with pytest.raises(InputError, match=rf"{hidden} cannot be read \(Permission denied\)"):
+        load_domain(photographs, "fog", 5, "center", 32, whole=False)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def test_damaged_images_are_named_and_the_rest_is_there(command, tmp_path):
     assert len(cached(tmp_path)) == 2
 
 
+def test_a_link_that_leads_nowhere_is_named(command, tmp_path):
+    file = tmp_path / "photos-c/fog/5/n02/image_1.JPEG"
+    file.unlink()
+    file.symlink_to(tmp_path / "gone.JPEG")
+    done = command()
+    assert done.exit_code == 2
+    assert f"{file} cannot be read (No such file or directory): restore it" in done.output + done.stderr
+
+
 def test_all_domains_must_fit_before_the_first_is_begun(command, tmp_path, monkeypatch):
     one = 12 * 32 * 32 * 3 + 128
     monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.RESERVE_BYTES + 2 * one - 1)

@@ -216,12 +216,12 @@ def test_every_form_is_the_same_benchmark_bit_for_bit(form, real, tmp_path):
 
 @pytest.mark.parametrize("form", FORMS[:3])
 def test_clean_and_training_images_may_be_in_an_archive_too(form, real, tmp_path):
-    expected = everything(real, CLEAN), load_training(real, 32)[0][:]
+    expected = everything(real, CLEAN), load_training(real, "resize-center", 32)[0][:]
     for name in ("val", "train"):
         pack(tmp_path / f"real/{name}.tar", tmp_path / f"real/{name}", FILES, prefix=f"{name}/")
         shutil.rmtree(tmp_path / f"real/{name}")
     assert (everything(real, CLEAN)[0] == expected[0][0]).all()
-    assert (load_training(real, 32)[0][:] == expected[1]).all()
+    assert (load_training(real, "resize-center", 32)[0][:] == expected[1]).all()
 
 
 def test_some_severities_in_files_and_others_in_an_archive(real, tmp_path):

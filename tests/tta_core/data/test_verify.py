@@ -325,6 +325,16 @@ def test_labels_of_arrays_are_looked_at_once(arrays, tmp_path, monkeypatch):
     assert problems(verify(arrays)) == {("labels", "missing file"): (1, [str(file)])}
 
 
+def test_what_the_system_refuses_is_one_message(whole, monkeypatch):
+    def refusing(*arguments, **options):
+        raise PermissionError(13, "Permission denied", "/data/secret")
+
+    monkeypatch.setattr("tta_core.data.verify.verify", refusing)
+    done = command(whole.name)
+    assert done.exit_code == 2
+    assert done.output.startswith("Error: /data/secret: Permission denied. Mend its permissions")
+
+
 def test_what_is_made_here_needs_no_files(monkeypatch):
     monkeypatch.delenv("TTA_GRID_DATA", raising=False)
     done = command("digits-c")

@@ -17,10 +17,11 @@ from scipy.stats import binomtest
 
 from tta_core.config import RunConfig
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
+from tta_core.data.crops import crop_text, domain_crop
 from tta_core.errors import InputError
-from tta_core.registry import backbone_spec
+from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.runner import run
-from tta_core.spec import BackboneSpec, BenchmarkSpec
+from tta_core.spec import BackboneSpec, BenchmarkSpec, Crop
 from tta_core.weights import weights_origin
 from tta_core.zero_shot import text_head_state
 
@@ -85,6 +86,11 @@ class BackboneCheck:
         return float(found.low), float(found.high)
 
     @property
+    def transform(self) -> str:
+        """How images were brought to the network, in words."""
+        return crop_text(_clean_crop(self.config), backbone_spec(self.config.backbone).image_size)
+
+    @property
     def agrees(self) -> bool:
         """Whether the stated number lies in the interval, widened by the tolerance; True if none is stated."""
         if self.expected is None:
@@ -134,7 +140,7 @@ class BackboneCheck:
             "interval": list(self.interval),
             "agrees": self.agrees if self.expected else None,
             "causes": self.causes(),
-            "crop": _clean_crop(self.config),
+            "transform": self.transform,
             "mean": list(backbone_spec(self.config.backbone).mean),
             "std": list(backbone_spec(self.config.backbone).std),
             "precision": self.config.precision,
@@ -151,7 +157,7 @@ class BackboneCheck:
         rows = {
             "weights": "\n".join(self.weights),
             "images": f"{self.images} of {self.config.benchmark}, clean",
-            "transform": f"{transform_text(self.config)}; mean {_listed(spec.mean)}, std {_listed(spec.std)}",
+            "transform": f"{self.transform}; mean {_listed(spec.mean)}, std {_listed(spec.std)}",
             "expected": "not stated" if known is None else f"{100 * known.accuracy:.2f} % ({known.source})",
             "measured": f"{100 * self.measured:.2f} % (95 % interval {low} to {high})",
             "took": f"{self.seconds:.1f} s on {self.device}, {self.config.precision}",
@@ -249,23 +255,8 @@ def check_backbone(config: RunConfig, *, device: str = "auto", tolerance: float 
     )
 
 
-def transform_text(config: RunConfig) -> str:
-    """How a clean image is brought to the network, in words."""
-    spec = backbone_spec(config.backbone)
-    size, own = spec.image_size, spec.own_crop()
-    ways = {
-        "none": f"{size} pixels as they are",
-        "resize-center": f"short side to {round(size * 8 / 7)} pixels, bilinear; {size} cut out",
-        "upsample": f"enlarged to {size} pixels, bilinear",
-        "backbone": "" if own is None else f"short side to {own.short} pixels, {own.interpolation}; {size} cut out",
-    }
-    crop = _clean_crop(config)
-    return f"crop {crop} ({ways[crop]})"
-
-
-def _clean_crop(config: RunConfig) -> str:
-    """How clean images are cut: photographs have any size, and `center` is for files of the network's."""
-    return "resize-center" if config.crop == "center" else config.crop
+def _clean_crop(config: RunConfig) -> Crop:
+    return domain_crop(benchmark_spec(config.benchmark), CLEAN, config.cut)
 
 
 def _reordered(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> float | None:

@@ -169,8 +169,7 @@ def cell_labels(cells: Mapping[str, RunConfig]) -> dict[str, str]:
 
 def _flat(config: RunConfig) -> dict[str, str]:
     values: dict[str, Any] = config.model_dump(mode="json", exclude={"settings", "seed"})
-    if config.own_weights is not None:
-        values["weights"] = config.own_weights.tag()
+    values["weights"] = config.own_weights.tag() if config.own_weights else "default"
     values = {"method": values.pop("method")} | config.settings | values | {"seed": config.seed}
     return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in values.items()}
 

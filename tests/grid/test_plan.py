@@ -115,5 +115,9 @@ def test_a_plan_shows_weights_of_ones_own_and_missing_ones(store, tmp_path, monk
     assert lines[2] == f"  weights   {file} (sha256 {digest})"
     assert lines[5] == "  weights   shipped with tta-grid"
     assert made[0]["weights"] == f"digits-vit-mae@{digest}"
+    axis = [None, {"digits-vit-mae": str(file)}]
+    sweep = Sweep(sweep="fed", base={"backbone": "digits-vit-mae"}, grid={"method": ["source"], "weights": axis})
+    labels = list(make_plan(sweep, store).labels.values())
+    assert labels == ["source weights=default", f"source weights={digest}"]
     lines, _ = backbones_of(store, backbone=["mae_finetuned_vit_base"], benchmark="imagenet-r")
     assert lines[3].startswith("  weights   MISSING: the weights of mae_finetuned_vit_base are not here")

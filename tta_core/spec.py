@@ -7,7 +7,7 @@ cell runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -389,18 +389,29 @@ def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Mode
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(model, values, dict(item)) for item in error.errors())
-        raise InputError(f"{where}: {problems}") from None
+        items = [dict(item) for item in error.errors()]
+        unknown = [str(item["loc"][0]) for item in items if _is_unknown_key(item)]
+        problems = [_problem(item) for item in items if not _is_unknown_key(item)]
+        if unknown:
+            problems.append(_unknown_keys(unknown, sorted(model.model_fields)))
+        raise InputError(f"{where}: {'; '.join(problems)}") from None
 
 
-def _problem(model: type[BaseModel], values: dict[str, Any], item: dict[str, Any]) -> str:
+def _is_unknown_key(item: dict[str, Any]) -> bool:
+    return bool(item["type"] == "extra_forbidden" and len(item["loc"]) == 1)
+
+
+def _unknown_keys(names: Sequence[str], allowed: Sequence[str]) -> str:
+    shown = []
+    for name in names:
+        match = closest_match(name, allowed)
+        shown.append(f"{name!r}, did you mean {match!r}?" if match else f"{name!r},")
+    return f"unknown key{'s' if len(names) > 1 else ''} {' '.join(shown)} allowed: {', '.join(allowed)}"
+
+
+def _problem(item: dict[str, Any]) -> str:
     location = [str(part) for part in item["loc"]]
     name = ".".join(location)
-    if item["type"] == "extra_forbidden" and len(location) == 1:
-        allowed = sorted(model.model_fields)
-        match = closest_match(name, allowed)
-        hint = f", did you mean {match!r}?" if match else ","
-        return f"unknown key {name!r}{hint} allowed: {', '.join(allowed)}"
     if item["type"] == "missing":
         return f"{name!r} is missing: give it"
     message = item["msg"].removeprefix("Value error, ")

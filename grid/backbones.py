@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from grid.expand import expand
 from grid.sweep import read_sweep
-from tta_core.backbone_check import check_config
+from tta_core.backbone_check import check_config, list_clean_images
 from tta_core.config import RunConfig
 from tta_core.data.available import check_available
 from tta_core.errors import InputError
+from tta_core.registry import benchmark_spec
 
 
 def checked_backbones(
-    names: Sequence[str], sweep: str | None, weights: str | None, values: Mapping[str, Any]
+    names: Sequence[str],
+    sweep: str | None,
+    weights: str | None,
+    values: Mapping[str, Any],
+    *,
+    lists: Path | None = None,
 ) -> list[RunConfig]:
     """The cells that measure backbones, each with the same weights once.
 
@@ -24,6 +31,7 @@ def checked_backbones(
             it says so.
         weights: a file with weights for the one backbone that is named.
         values: other fields of the cells.
+        lists: a folder for lists of the images that are here, if only those are taken; None to need all.
 
     Raises:
         InputError: if there is nothing to measure, or images or weights of any are missing.
@@ -43,6 +51,13 @@ def checked_backbones(
         )
     given = {key: value for key, value in values.items() if value is not None}
     configs = [check_config(name, own | given) for name, own in wanted]
+    if lists is not None:
+        benchmarks = {config.benchmark: benchmark_spec(config.benchmark) for config in configs}
+        here = {name: list_clean_images(spec, lists) for name, spec in benchmarks.items()}
+        configs = [
+            check_config(config.backbone, own | given | {"subset_file": here[config.benchmark]})
+            for config, (_, own) in zip(configs, wanted, strict=True)
+        ]
     unique = {(config.backbone, config.weights_tag(), config.crop): config for config in configs}
     check_available(unique.values())
     return list(unique.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
 from tta_core.config import RunConfig
-from tta_core.data.benchmarks import BENCHMARKS, CLEAN
+from tta_core.data.benchmarks import BENCHMARKS, CLEAN, owner
 from tta_core.data.crops import crop_text, domain_crop
+from tta_core.data.labels import domain_names
 from tta_core.errors import InputError
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.runner import run
@@ -58,6 +60,7 @@ class BackboneCheck:
         config: the cell that measured it.
         expected: what it is held against; None if nothing is stated.
         correct, images: how many of how many images were predicted right.
+        classes: how many classes these images are of.
         reordered: share that would be right if the classes were numbered as fits the predictions best; None with too
             few images to tell.
         weights: where the weights came from.
@@ -69,6 +72,7 @@ class BackboneCheck:
     expected: Expected | None
     correct: int
     images: int
+    classes: int
     reordered: float | None
     weights: tuple[str, ...]
     device: str
@@ -133,6 +137,7 @@ class BackboneCheck:
             "backbone": self.config.backbone,
             "benchmark": self.config.benchmark,
             "images": self.images,
+            "classes": self.classes,
             "expected": None if self.expected is None else self.expected.accuracy,
             "expected_source": None if self.expected is None else self.expected.source,
             "tolerance": None if self.expected is None else self.expected.tolerance,
@@ -156,7 +161,7 @@ class BackboneCheck:
         known = self.expected
         rows = {
             "weights": "\n".join(self.weights),
-            "images": f"{self.images} of {self.config.benchmark}, clean",
+            "images": f"{self.images} of {self.config.benchmark}, clean{self._part()}",
             "transform": f"{self.transform}; mean {_listed(spec.mean)}, std {_listed(spec.std)}",
             "expected": "not stated" if known is None else f"{100 * known.accuracy:.2f} % ({known.source})",
             "measured": f"{100 * self.measured:.2f} % (95 % interval {low} to {high})",
@@ -169,6 +174,10 @@ class BackboneCheck:
             lines += [f"  {name:<10} {first}", *(f"  {'':<10} {line}" for line in more)]
         causes = self.causes()
         return "\n".join([*lines, *(["  likely causes:"] if causes else []), *(f"  - {cause}" for cause in causes)])
+
+    def _part(self) -> str:
+        all_classes = self.config.num_classes
+        return "" if self.classes == all_classes else f", of {self.classes} of {all_classes} classes"
 
     def _verdict(self) -> str:
         if self.expected is None:
@@ -207,6 +216,26 @@ def clean_benchmark(spec: BackboneSpec) -> BenchmarkSpec:
     if not own:
         raise InputError(f"no benchmark has the classes {spec.classes!r} of {spec.name}: name one with --benchmark")
     return min(own, key=lambda row: bool(row.severities))
+
+
+def list_clean_images(spec: BenchmarkSpec, folder: Path) -> str | None:
+    """Writes the names of a benchmark's clean images that are here, for `subset_file` of a cell that takes only those.
+
+    Args:
+        spec: the benchmark.
+        folder: where the list is written.
+
+    Returns:
+        The list; None if the images are no files in class folders: those are all here, or none is.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if owner(spec, CLEAN).storage != "class-folders":
+        return None
+    file = folder / f"{spec.name}.txt"
+    file.write_text("".join(f"{name}\n" for name in domain_names(spec, CLEAN, 0)))
+    return str(file)
 
 
 def expected_accuracy(config: RunConfig, tolerance: float | None = None) -> Expected | None:
@@ -248,6 +277,7 @@ def check_backbone(config: RunConfig, *, device: str = "auto", tolerance: float 
         expected=expected_accuracy(config, tolerance),
         correct=int((label == prediction).sum()),
         images=len(label),
+        classes=len(np.unique(label)),
         reordered=_reordered(label, prediction),
         weights=tuple(line for line in (weights_origin(spec, config.own_weights), text_head_state(spec)) if line),
         device=result.device,

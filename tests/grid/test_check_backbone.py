@@ -15,7 +15,9 @@ def check(*options):
 
 
 def test_backbones_that_agree():
-    done = check("digits-vit-supervised", "digits-resnet-supervised", "--images", "200", "--batch-size", "32")
+    done = check(
+        "digits-vit-supervised", "digits-resnet-supervised", "--images", "200", "--batch-size", "32", "--partial"
+    )
     assert done.exit_code == 0
     assert done.output.count("images     200 of digits-c, clean") == done.output.count("agrees: ") == 2
 
@@ -62,6 +64,8 @@ def test_the_backbones_of_a_sweep_are_measured_once_each_with_its_weights(tmp_pa
         (("cifar10_vit_base_patch16_384",), "the weights of cifar10_vit_base_patch16_384 are not here"),
         (("digits-vit-mae", "--sweep", "no-such"), "no-such"),
         (("digits-vit-mae", "--images", "0"), "--images"),
+        (("digits-vit-mae", "--partial", "--subset-file", "x"), "give one of the two"),
+        (("resnet50.tv_in1k", "--partial", "--root", "no-such-folder"), "no-such-folder is no folder"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(options, told, monkeypatch):

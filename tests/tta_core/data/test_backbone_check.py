@@ -15,6 +15,7 @@ from tta_core.backbone_check import (
     check_config,
     clean_benchmark,
     expected_accuracy,
+    list_clean_images,
 )
 from tta_core.backbones import BACKBONES
 from tta_core.data.readers import read_domain
@@ -30,6 +31,7 @@ def made(correct, images, expected, tolerance=SAME_TRANSFORM, reordered=None, ba
         expected=None if expected is None else Expected(expected, "a paper", tolerance),
         correct=correct,
         images=images,
+        classes=10,
         reordered=reordered,
         weights=("a file",),
         device="cpu",
@@ -164,3 +166,16 @@ def test_missing_images_are_one_message(photographs, colour_vit, tmp_path):
     (tmp_path / "photos/val/n02/image_1.JPEG").unlink()
     with pytest.raises(InputError, match="has 11 images, not 12"):
         check_backbone(check_config(colour_vit.name), device="cpu")
+
+
+def test_what_is_here_of_the_clean_images_can_be_taken(photographs, colour_vit, tmp_path):
+    for name in ("n02/image_1", "n03/image_0", "n03/image_1", "n03/image_2", "n03/image_3"):
+        (tmp_path / f"photos/val/{name}.JPEG").unlink()
+    (tmp_path / "photos/val/n03").rmdir()
+    listed = list_clean_images(photographs, tmp_path)
+    check = check_backbone(check_config(colour_vit.name, {"subset_file": listed}), device="cpu")
+    assert (check.images, check.classes) == (7, 2)
+    assert "images     7 of photos-c, clean, of 2 of 3 classes" in check.text()
+    some = check_backbone(check_config(colour_vit.name, {"subset_file": listed, "first_samples": 3}), device="cpu")
+    assert some.images == 3
+    assert list_clean_images(clean_benchmark(BACKBONES["digits-vit-mae"]), tmp_path) is None

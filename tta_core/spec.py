@@ -389,7 +389,7 @@ def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Mode
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        items = [dict(item) for item in error.errors()]
+        items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
         unknown = [str(item["loc"][0]) for item in items if _is_unknown_key(item)]
         problems = [_problem(item) for item in items if not _is_unknown_key(item)]
         if unknown:

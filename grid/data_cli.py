@@ -113,6 +113,7 @@ def verify_files(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random choices.")
 @click.option("--strengths", metavar="NAME", help="imagenet or cifar. [default: cifar below 64 pixels, else imagenet]")
 @click.option("--frost", metavar="DIR", help="With --images: the published photographs of frost, frost1.png, ...")
+@click.option("--png", is_flag=True, help="With --images: lossless files instead of JPEG of quality 85.")
 @click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Such as cuda.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads. [default: all cores]")
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what would be made.")
@@ -127,6 +128,7 @@ def corrupt_images(
     seed: int,
     strengths: str | None,
     frost: str | None,
+    png: bool,
     device: str,
     workers: int | None,
     only_plan: bool,
@@ -166,6 +168,7 @@ def corrupt_images(
         frost=None if frost is None else Path(frost),
         device=device,
         workers=workers or usable_cores(),
+        lossless=png,
     )
     if benchmark is not None:
         if size is not None:
@@ -274,7 +277,7 @@ def cache_images(
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="See below. [default: 0.3 or 1]")
+@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="Of the rule above. [default: 0.3 or 1]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check_backbones(
     backbones: tuple[str, ...],

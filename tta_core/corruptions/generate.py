@@ -45,6 +45,7 @@ class Job:
         textures: photographs of frost; None for those that are made here.
         device: where it is computed.
         workers: threads that decode, draw random numbers and save.
+        lossless: whether files are PNG and not JPEG.
     """
 
     corruptions: Sequence[str]
@@ -54,6 +55,25 @@ class Job:
     textures: Textures | None = None
     device: str = "cpu"
     workers: int = 1
+    lossless: bool = False
+
+    def file(self, folder: Path, name: str, severity: int, image: str) -> Path:
+        """The file of an image, under its own name where that has the suffix of the format."""
+        suffixes, usual = ((".png",), ".png") if self.lossless else ((".jpeg", ".jpg"), ".JPEG")
+        return folder / name / str(severity) / (image if image.lower().endswith(suffixes) else image + usual)
+
+    def save(self, image: NDArray[np.uint8], file: Path) -> None:
+        """Writes one image.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        options = {"format": "PNG"} if self.lossless else {"format": "JPEG", "quality": QUALITY, "optimize": True}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(file, error) from None
+        _write(file, lambda partial: Image.fromarray(image).save(partial, **options))
 
     def apply(
         self, images: NDArray[np.uint8], keys: Sequence[int], name: str, severity: int, pool: Executor
@@ -97,7 +117,7 @@ def generate_files(source: ImageSource, folder: Path, record: Record, job: Job, 
                 (name, severity): waiting
                 for name in job.corruptions
                 for severity in job.severities
-                if (waiting := [n for n in numbers if not _file(folder, name, severity, source.names[n]).exists()])
+                if (waiting := [n for n in numbers if not job.file(folder, name, severity, source.names[n]).exists()])
             }
             needed = sorted({number for waiting in missing.values() for number in waiting})
             images = dict(zip(needed, pool.map(source.read, needed), strict=True))
@@ -107,7 +127,7 @@ def generate_files(source: ImageSource, folder: Path, record: Record, job: Job, 
                     names = [source.names[number] for number in group]
                     given = np.stack([images[number] for number in group])
                     made = job.apply(given, [_key(each) for each in names], name, severity, pool)
-                    list(pool.map(_save, made, [_file(folder, name, severity, each) for each in names]))
+                    list(pool.map(job.save, made, [job.file(folder, name, severity, each) for each in names]))
             tell(numbers.stop, len(source.names))
     return damaged
 
@@ -176,12 +196,6 @@ def _begin(folder: Path, record: Record) -> None:
         _write(folder / RECORD, lambda file: file.write_text(record.model_dump_json(indent=2) + "\n"))
 
 
-def _file(folder: Path, name: str, severity: int, image: str) -> Path:
-    """The file of an image: its own name where that says JPEG."""
-    suffix = "" if image.lower().endswith((".jpeg", ".jpg")) else ".JPEG"
-    return folder / name / str(severity) / f"{image}{suffix}"
-
-
 def _key(name: str) -> int:
     """A number that seeds an image's random choices and depends on its name only: the same in any selection."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6])
@@ -194,14 +208,6 @@ def _of_one_size(numbers: Sequence[int], images: Mapping[int, NDArray[np.uint8] 
         if not isinstance(image, str):
             groups.setdefault(image.shape, []).append(number)
     yield from groups.values()
-
-
-def _save(image: NDArray[np.uint8], file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(file, error) from None
-    _write(file, lambda partial: Image.fromarray(image).save(partial, "JPEG", quality=QUALITY, optimize=True))
 
 
 def _save_array(

@@ -30,6 +30,8 @@ IMAGE_SIZE = 224
 """Pixels of the images of ImageNet-C."""
 BYTES_PER_PIXEL = 0.35
 """Of a JPEG file of quality 85: a little above the mean over all corruptions and severities of photographs (0.31)."""
+BYTES_PER_PIXEL_LOSSLESS = 1.8
+"""Likewise, of a PNG file."""
 SETS = {"reported": CORRUPTIONS, "held-out": HELD_OUT_CORRUPTIONS}
 MADE_HERE = "made here"
 
@@ -67,10 +69,8 @@ class Plan:
         if isinstance(self.images, np.ndarray):
             return self.images.nbytes * len(self.job.severities) * len(self.job.corruptions)
         pixels = self.record.image_size**2
-        return int(pixels * BYTES_PER_PIXEL) * self.count * len(self._domains()) or None
-
-    def _domains(self) -> list[tuple[str, int]]:
-        return [(name, severity) for name in self.job.corruptions for severity in self.job.severities]
+        bytes_each = int(pixels * (BYTES_PER_PIXEL_LOSSLESS if self.job.lossless else BYTES_PER_PIXEL))
+        return bytes_each * self.count * len(self.job.corruptions) * len(self.job.severities) or None
 
     def as_text(self) -> str:
         """What is going to be made, for people, before anything is written."""
@@ -122,6 +122,8 @@ def plan_benchmark(name: str, job: Job) -> Plan:
         raise InputError(
             f"the images of {name} are not made here: give one of {made}; or --images and --to for images of your own"
         )
+    if job.lossless:
+        raise InputError(f"the files of {name} have the published format: leave --png out")
     if job.textures is not None:
         raise InputError(
             f"{name} has the frost that is made here, so that it is the same for all: leave --frost out, or give "
@@ -154,12 +156,13 @@ def plan_images(images: Path, folder: Path, job: Job, size: int | None) -> Plan:
     frost = MADE_HERE if job.textures is None else "photographs"
     if source.is_file():
         _check_all_severities(job)
-        if size is not None:
-            raise InputError("--size is for folders of images: the images of an array have a size already")
+        if size is not None or job.lossless:
+            raise InputError("--size and --png are for folders of images: leave them out with an array")
         array = read_array(images)
         record = _record(None, job, array.shape[1], "npy", frost)
         return Plan(str(images), array, None, folder, record, job)
-    record = _record(None, job, size or 0, f"JPEG of quality {QUALITY}", frost)
+    saved_as = "PNG" if job.lossless else f"JPEG of quality {QUALITY}"
+    record = _record(None, job, size or 0, saved_as, frost)
     return Plan(str(images), FolderImages(images, size), None, folder, record, job)
 
 
@@ -172,6 +175,7 @@ def make_job(
     frost: Path | None,
     device: str,
     workers: int,
+    lossless: bool = False,
 ) -> Job:
     """What is made of each image.
 
@@ -183,6 +187,7 @@ def make_job(
         frost: folder with the published photographs of frost; None for textures made here.
         device: such as `cpu` or `cuda`.
         workers: threads.
+        lossless: whether files are PNG and not JPEG.
 
     Raises:
         InputError: if a value is not allowed, or the device is not here.
@@ -202,7 +207,7 @@ def make_job(
     _check_device(device)
     textures = None if frost is None else read_textures(frost.expanduser())
     chosen = tuple(sorted(set(severities))) or SEVERITIES
-    return Job(tuple(names), chosen, seed, ladder, textures, device, workers)
+    return Job(tuple(names), chosen, seed, ladder, textures, device, workers, lossless)
 
 
 def _check_device(device: str) -> None:

@@ -1,6 +1,6 @@
-"""Linear maps of rows and columns as two small matrices: Gaussian blur, enlargement, box filter.
+"""Linear maps of rows and columns, one after the other: Gaussian blur, enlargement, box filter.
 
-Images are float32 `(n, channels, height, width)`. A matrix `(out, in)` maps one axis. Products are per image, so that
+Images are float32 `(n, channels, height, width)`. A matrix `(out, in)` maps one axis. Products are per image: so
 an image comes out the same whichever others are in the batch.
 """
 
@@ -42,9 +42,11 @@ def gaussian_blur(images: Tensor, sigma: float, *, border: Border = "nearest", t
 
 def clipped_zoom(images: Tensor, factor: float) -> Tensor:
     """Enlarges the middle of an image linearly to the size of the whole (`clipped_zoom` of the published scripts)."""
-    height, width = images.shape[-2:]
-    zoomed = along_rows(images, zoom_matrix(height, factor).to(images.device))
-    return along_columns(zoomed, zoom_matrix(width, factor).to(images.device))
+    for axis in (2, 3):
+        lower, upper, share = (each.to(images.device) for each in zoom_positions(images.shape[axis], factor))
+        share = share.view(-1, 1) if axis == 2 else share
+        images = torch.lerp(images.index_select(axis, lower), images.index_select(axis, upper), share)
+    return images
 
 
 @lru_cache(maxsize=256)
@@ -62,18 +64,21 @@ def gaussian_matrix(size: int, sigma: float, border: Border, truncate: float) ->
 
 
 @lru_cache(maxsize=256)
-def zoom_matrix(size: int, factor: float) -> Tensor:
-    """The matrix `(size, size)` of `clipped_zoom` along one axis: `scipy.ndimage.zoom` of order 1, then trimmed."""
+def zoom_positions(size: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where `clipped_zoom` reads along one axis: `scipy.ndimage.zoom` of order 1, then trimmed.
+
+    Returns:
+        The pixels before and after each position, and how far it is on the way from the one to the other, each
+        `(size,)`.
+    """
     inside = math.ceil(size / factor)
     first, enlarged = (size - inside) // 2, round(inside * factor)
     kept = np.arange(size) + (enlarged - size) // 2
     position = kept * ((inside - 1) / max(enlarged - 1, 1))
     lower = np.minimum(np.floor(position).astype(np.int64), max(inside - 2, 0))
-    share = position - lower
-    matrix = np.zeros((size, size))
-    np.add.at(matrix, (np.arange(size), first + lower), 1 - share)
-    np.add.at(matrix, (np.arange(size), first + np.minimum(lower + 1, inside - 1)), share)
-    return torch.from_numpy(matrix.astype(np.float32))
+    upper = np.minimum(lower + 1, inside - 1)
+    share = (position - lower).astype(np.float32)
+    return torch.from_numpy(first + lower), torch.from_numpy(first + upper), torch.from_numpy(share)
 
 
 @lru_cache(maxsize=256)

@@ -53,6 +53,24 @@ def test_a_folder_is_mirrored_for_each_corruption_and_severity(folder: Path, tmp
     assert Image.open(target / "fog/5/a/three.png.JPEG").size == (50, 50)
 
 
+def test_lossless_files_hold_the_very_pixels(folder: Path, tmp_path: Path) -> None:
+    job = make_job(
+        corruptions=["contrast"],
+        severities=[3],
+        seed=0,
+        strengths="imagenet",
+        frost=None,
+        device="cpu",
+        workers=1,
+        lossless=True,
+    )
+    made(plan_images(folder, tmp_path / "made", job, None))
+    assert files(tmp_path / "made/contrast") == ["3/a/three.png", "3/a/two.jpg.png", "3/b/one.JPEG.png"]
+    clean = np.asarray(Image.open(folder / "a/three.png"))
+    expected = corrupt(clean[None], "contrast", 3, keys=[0], ladder="imagenet")[0]
+    assert (np.asarray(Image.open(tmp_path / "made/contrast/3/a/three.png")) == expected).all()
+
+
 def test_an_image_is_the_same_in_any_selection(folder: Path, tmp_path: Path) -> None:
     made(planned(folder, tmp_path / "all", "gaussian_noise", severities=(3,)))
     (folder / "a/two.jpg").unlink()

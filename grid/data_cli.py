@@ -277,7 +277,7 @@ def cache_images(
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="Of the rule above. [default: 0.3 or 1]")
+@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="See above. [default: 0.3 or 1]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check_backbones(
     backbones: tuple[str, ...],

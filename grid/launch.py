@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from grid.expand import expand
@@ -103,7 +105,11 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
         corrupt_images=plan.sweep.resources.corrupt_images,
     )
     resources = plan.sweep.resources
-    with LaunchProgress(plan) as progress, ray_cluster(address, resources):
+    with ExitStack() as context:
+        # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
+        own = context.enter_context(TemporaryDirectory(prefix="tta-grid-")) if address is None else store.tune_folder
+        progress = context.enter_context(LaunchProgress(plan))
+        context.enter_context(ray_cluster(address, resources))
         from grid.tune import run_cells
 
-        run_cells(launch, store, resources, [progress, *listeners])
+        run_cells(launch, store, resources, [progress, *listeners], snapshots=Path(own))

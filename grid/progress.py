@@ -64,6 +64,8 @@ class LaunchProgress:
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Prints the cell's line and moves the bar."""
+        if end.status == "unwritten":
+            return  # The launch says so when it ends.
         if end.status == "retry":
             self._console.print(f"to be tried again: {self._plan.labels[cell]}: {end.reason}", markup=False)
             return

@@ -6,13 +6,14 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
-    RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots
+    RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
     RESULTS/mlflow.db, mlartifacts/     MLflow's default store
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from tta_core.runner import RunResult
 
 CellState = Literal["done", "failed"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when a disk or a quota is full."""
 
 
 class ResultStore:
@@ -71,10 +75,13 @@ class ResultStore:
                 if not (self.folder / "store.json").exists():
                     (staging / "store.json").replace(self.folder / "store.json")
         except OSError as error:
-            raise InputError(
-                f"the results folder {self.folder} cannot be written ({error.strerror or error}): "
-                "give another folder with --results DIR, or mend its permissions"
-            ) from None
+            raise InputError(f"{self.unwritable(error)}, or give another folder with --results DIR") from None
+
+    def unwritable(self, error: OSError) -> str:
+        """What is wrong if the store cannot be written, for people."""
+        reason = os.strerror(error.errno) if error.errno else error
+        remedy = "make room" if error.errno in FULL else "mend its permissions"
+        return f"the results folder {self.folder} cannot be written ({reason}): {remedy}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -74,7 +74,7 @@ class MlflowMirror:
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Logs the cell."""
-        if end.status == "retry":
+        if end.status in ("retry", "unwritten"):
             return
         self._finished += end.status == "done"
         self._failures += end.status == "failed"

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from grid.store import ResultStore
+from grid.store import FULL, ResultStore
 from tta_core.config import RunConfig
 from tta_core.errors import InputError
 
@@ -39,7 +39,8 @@ class CellEnd:
     """How a cell ended.
 
     Attributes:
-        status: `done`, `failed`, or `retry`: its worker died and it is going to be tried again.
+        status: `done`, `failed`, or `retry`: its worker died and it is going to be tried again; or `unwritten`: the
+            results folder takes no more, which ends the launch.
         reason: why it did not finish.
         accuracy: top-1 over the stream in [0, 1], of a cell that finished just now.
         seconds: wall time of its online loop in s.
@@ -54,7 +55,8 @@ class CellEnd:
 def run_cell(cell: str, launch: Launch) -> CellEnd:
     """Runs one cell and publishes its result, or why it failed, in the store.
 
-    A cell that is in the store already is not run again, so a trial may be tried any number of times.
+    A cell that is in the store already is not run again, so a trial may be tried any number of times. Where the store
+    cannot be written nothing is published.
 
     Raises:
         Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
@@ -78,10 +80,19 @@ def run_cell(cell: str, launch: Launch) -> CellEnd:
     except (InputError, CollapseError) as error:
         # Trying again would end the same way.
         discard(checkpoint)
-        store.write_failure(
-            config, str(error), sweep=launch.sweep, git_commit=launch.git_commit, traceback=traceback.format_exc()
-        )
+        details = traceback.format_exc()
+        try:
+            store.write_failure(config, str(error), sweep=launch.sweep, git_commit=launch.git_commit, traceback=details)
+        except OSError as problem:
+            return CellEnd("unwritten", reason=store.unwritable(problem))
         return CellEnd("failed", reason=str(error))
-    store.write_result(result, sweep=launch.sweep, git_commit=launch.git_commit)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return CellEnd("unwritten", reason=store.unwritable(error))
+    try:
+        store.write_result(result, sweep=launch.sweep, git_commit=launch.git_commit)
+    except OSError as error:
+        return CellEnd("unwritten", reason=store.unwritable(error))
     discard(checkpoint)
     return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)

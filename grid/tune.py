@@ -16,6 +16,7 @@ from ray import tune
 from grid.store import ResultStore
 from grid.sweep import Resources
 from grid.trial import CellEnd, Launch, run_cell
+from tta_core.errors import InputError
 
 
 class CellListener(Protocol):
@@ -28,17 +29,31 @@ class CellListener(Protocol):
         """A trial of the cell ended; unless it says `retry`, the cell is in the store, finished or failed."""
 
 
-def run_cells(launch: Launch, store: ResultStore, resources: Resources, listeners: Sequence[CellListener]) -> None:
+def run_cells(
+    launch: Launch, store: ResultStore, resources: Resources, listeners: Sequence[CellListener], *, snapshots: Path
+) -> None:
     """Runs all cells of a launch on the connected cluster; returns early, without an error, when interrupted.
 
     One trial is one cell. Workers are reused, so that a short cell does not pay for a process and for importing torch.
     Trials whose worker died are tried again in a round of their own: Tune's own retries hand the trial to the dead
     worker that it wants to reuse, again and again, until none is left (Ray 2.60).
+
+    Args:
+        launch: the launch.
+        store: where results go.
+        resources: what a trial gets.
+        listeners: hear what happens.
+        snapshots: where Tune may keep files of its own meanwhile; on a cluster its nodes must share it.
+
+    Raises:
+        InputError: if the store takes no more results. The cells that it has are kept.
     """
     left = list(launch.cells)
     for tries_left in range(resources.max_retries, -1, -1):
         round_ = CellEvents(launch, store, listeners, may_retry=tries_left > 0)
-        _run_round(left, launch, store, resources, round_)
+        _run_round(left, launch, resources, round_, snapshots)
+        if round_.problem:
+            raise InputError(f"{round_.problem}. Finished cells are kept; then go on with the same command")
         if round_.ended < len(left):
             return  # Interrupted.
         left = round_.to_retry
@@ -46,9 +61,7 @@ def run_cells(launch: Launch, store: ResultStore, resources: Resources, listener
             return
 
 
-def _run_round(
-    cells: Sequence[str], launch: Launch, store: ResultStore, resources: Resources, events: CellEvents
-) -> None:
+def _run_round(cells: Sequence[str], launch: Launch, resources: Resources, events: CellEvents, snapshots: Path) -> None:
     # Two experiments of one name would mix their files.
     name = f"{launch.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     tuner = tune.Tuner(
@@ -64,17 +77,18 @@ def _run_round(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(store.tune_folder),
+            storage_path=str(snapshots),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             callbacks=[events],
+            stop=_StopAtProblem(events),
         ),
     )
     try:
         tuner.fit()
     finally:
         # The store is what counts; Tune's own snapshots are never restored.
-        shutil.rmtree(store.tune_folder / name, ignore_errors=True)
+        shutil.rmtree(snapshots / name, ignore_errors=True)
 
 
 def _trainable(config: dict[str, Any], launch: Launch) -> None:
@@ -91,6 +105,7 @@ class CellEvents(tune.Callback):
     Attributes:
         ended: trials that ended in whatever way.
         to_retry: cells whose trial died and may be tried again.
+        problem: why the store takes no more results; empty while it does.
     """
 
     def __init__(
@@ -102,6 +117,7 @@ class CellEvents(tune.Callback):
         self._may_retry = may_retry
         self.ended = 0
         self.to_retry: list[str] = []
+        self.problem = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore of its own that we never ask for."""
@@ -124,19 +140,40 @@ class CellEvents(tune.Callback):
             self.to_retry.append(_cell_of(trial))
             self._ended(trial, CellEnd("retry", reason=reason))
             return
-        self._store.write_failure(
-            self._launch.cells[_cell_of(trial)],
-            reason,
-            sweep=self._launch.sweep,
-            git_commit=self._launch.git_commit,
-            traceback=details,
-        )
+        try:
+            self._store.write_failure(
+                self._launch.cells[_cell_of(trial)],
+                reason,
+                sweep=self._launch.sweep,
+                git_commit=self._launch.git_commit,
+                traceback=details,
+            )
+        except OSError as error:
+            self._ended(trial, CellEnd("unwritten", reason=self._store.unwritable(error)))
+            return
         self._ended(trial, CellEnd("failed", reason=reason))
 
     def _ended(self, trial: Any, end: CellEnd) -> None:
         self.ended += 1
+        if end.status == "unwritten":
+            self.problem = end.reason
         for listener in self._listeners:
             listener.cell_ended(_cell_of(trial), end)
+
+
+class _StopAtProblem(tune.Stopper):
+    """Ends all trials of a round when the store takes no more results."""
+
+    def __init__(self, events: CellEvents) -> None:
+        self._events = events
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Ends no trial by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to end all."""
+        return bool(self._events.problem)
 
 
 def _error_text(trial: Any) -> str:

@@ -36,7 +36,11 @@ class Checkpoints:
         return self.every > 0 and (step + 1) % self.every == 0
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the file; whoever is killed meanwhile leaves the one before it."""
+        """Replaces the file; whoever is killed meanwhile leaves the one before it.
+
+        Raises:
+            OSError: if it cannot be written, such as to a full disk.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
         try:
@@ -45,6 +49,11 @@ class Checkpoints:
                 opened.flush()
                 os.fsync(opened.fileno())
             partial.replace(self.file)
+        except RuntimeError as error:
+            # So torch.save ends where the system takes no more bytes.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         finally:
             partial.unlink(missing_ok=True)
 

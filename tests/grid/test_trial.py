@@ -82,9 +82,7 @@ def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, monkeyp
         rounds.append(cells)
 
     monkeypatch.setattr(tune, "_run_round", full)
-    with pytest.raises(
-        InputError, match=r"disk is full\. Finished cells are kept; then go on with the same command"
-    ):
+    with pytest.raises(InputError, match=r"disk is full\. Finished cells are kept; then go on with the same command"):
         tune.run_cells(launch, store, Resources(max_retries=3), [], snapshots=store.folder)
     assert rounds == [[cell]]
 

@@ -24,12 +24,23 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def local_weights(spec: BackboneSpec) -> Path | None:
-    """The file of a backbone in the folder that `TTA_GRID_WEIGHTS` names; None if there is none."""
+    """The file of a backbone in the folder that `TTA_GRID_WEIGHTS` names; None if there is none.
+
+    Raises:
+        InputError: if that is no folder, or may not be looked into.
+    """
     given = os.environ.get(VARIABLE)
     if not given:
         return None
-    files = [Path(f"{Path(given).expanduser().absolute()}/{spec.weights}{suffix}") for suffix in SUFFIXES]
-    return next((file for file in files if file.is_file()), None)
+    folder = Path(given).expanduser().absolute()
+    try:
+        if not folder.is_dir():
+            raise InputError(f"{VARIABLE} = {given} is no folder: name the folder with the weights, or unset it")
+        return next((file for suffix in SUFFIXES if (file := Path(f"{folder}/{spec.weights}{suffix}")).is_file()), None)
+    except OSError as error:
+        raise InputError(
+            f"{VARIABLE} = {given} cannot be looked into ({error.strerror or error}): mend its permissions, or unset it"
+        ) from None
 
 
 def weights_file(spec: BackboneSpec, own: OwnWeights | None) -> Path | None:
@@ -40,10 +51,13 @@ def weights_file(spec: BackboneSpec, own: OwnWeights | None) -> Path | None:
     """
     if own is not None:
         return Path(own.file) if own.file is not None else downloaded(str(own.url), own.sha256)
-    kind, found = spec.source.partition(":")[0], local_weights(spec)
+    kind = spec.source.partition(":")[0]
+    if kind == EMBEDDED:
+        return None
+    found = local_weights(spec)
     if kind == FILE and found is None:
         raise weights_missing(spec, "there is no such file")
-    return None if kind == EMBEDDED else found
+    return found
 
 
 def check_weights(spec: BackboneSpec, own: OwnWeights | None = None) -> None:

@@ -420,6 +420,23 @@ def test_where_weights_come_from_is_said(row, file, online, monkeypatch):
     assert weights_origin(row) == str(file.with_name("small.pth"))
 
 
+def test_a_folder_that_is_none_is_not_passed_over(row, tmp_path, monkeypatch):
+    monkeypatch.setenv("TTA_GRID_WEIGHTS", str(tmp_path / "wieghts"))
+    for spec in (row, BACKBONES["resnet50.tv_in1k"]):
+        for look in (check_weights, load_backbone):
+            with pytest.raises(InputError, match=r"TTA_GRID_WEIGHTS = .*/wieghts is no folder: name the folder"):
+                look(spec)
+    check_weights(BACKBONES[DIGITS])
+    load_backbone(BACKBONES[DIGITS])
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tta_core.weights.Path.is_dir", refuse)
+    with pytest.raises(InputError, match=r"cannot be looked into \(Permission denied\): mend its permissions"):
+        check_weights(row)
+
+
 def test_a_checksum_is_computed_once_until_the_file_changes(file, monkeypatch):
     first = file_sha256(file)
     monkeypatch.setattr("tta_core.own_weights.hashlib.file_digest", None)

@@ -225,7 +225,7 @@ def cache_images(
     It may be interrupted, and goes on where it was. TTA_GRID_CACHE names the folder; with TTA_GRID_DECODE_CACHE=1
     trials build what they find missing.
 
-    Exit status: 0 all is decoded, 1 some images are damaged (they are named), 2 the input is wrong.
+    Exit status: 0 all is decoded, 1 some images are damaged (they are named), 2 the input is wrong, 130 interrupted.
     """
     import os
     import sys
@@ -242,9 +242,10 @@ def cache_images(
     def tell(line: str) -> None:
         # On a terminal one line that changes; in a log file the last line of each domain.
         done, _, total = line.partition(": ")[2].removesuffix(" images").partition(" of ")
+        ends = done == total or not total
         if shown:
-            click.echo(f"\r\033[K{line}", err=True, nl=done == total)
-        elif done == total:
+            click.echo(f"\r\033[K{line}", err=True, nl=ends)
+        elif ends:
             click.echo(line, err=True)
 
     cut, pixels = crop_and_size(crop, backbone, image_size)
@@ -258,7 +259,11 @@ def cache_images(
     click.echo(plan.as_text())
     if only_plan:
         return
-    damaged = plan.build(workers=workers or usable_cores(), tell=tell)
+    try:
+        damaged = plan.build(workers=workers or usable_cores(), tell=tell)
+    except KeyboardInterrupt:
+        click.echo("interrupted; what is decoded is kept. Go on with the same command.", err=True)
+        raise SystemExit(130) from None
     if damaged:
         click.echo(damaged_text(damaged), err=True)
         raise SystemExit(1)

@@ -96,12 +96,13 @@ def open_array(path: Path) -> NDArray[np.uint8] | None:
 
 
 @contextmanager
-def locked(path: Path, *, seconds: float | None = None) -> Iterator[None]:
+def locked(path: Path, *, seconds: float | None = None, waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """Holds the lock of one file of the cache; the system frees it if the process dies.
 
     Args:
         path: the file.
         seconds: how long to wait for another process that holds it; `LOCK_SECONDS` unless given.
+        waiting: called if another process holds it.
 
     Raises:
         InputError: if the folder cannot be written to, or another process holds the lock for too long.
@@ -110,7 +111,12 @@ def locked(path: Path, *, seconds: float | None = None) -> Iterator[None]:
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=seconds)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            if waiting is not None:
+                waiting()
+            lock.acquire()
     except filelock.Timeout:
         raise InputError(
             f"another process has held the lock {lock.lock_file} for {seconds:.0f} s: "

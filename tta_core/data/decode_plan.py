@@ -77,7 +77,10 @@ class DecodePlan:
             def progress(done: int, total: int, name: str = name) -> None:
                 tell(f"{name}: {done:,} of {total:,} images")
 
-            built = each.build(workers=workers, progress=progress)
+            def waiting(name: str = name) -> None:
+                tell(f"{name}: another process decodes it, waiting")
+
+            built = each.build(workers=workers, progress=progress, waiting=waiting)
             if built.damaged:
                 damaged[name] = [f"{built.place(number)} ({reason})" for number, reason in built.damaged.items()]
         return damaged

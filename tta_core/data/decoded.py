@@ -40,8 +40,8 @@ FORMAT_VERSION = 1
 BLOCK_BYTES = 2**24
 """Bytes of a block: what a build that is killed loses, for each of its threads."""
 
-RESERVE_BYTES = 2**30
-"""What must stay free on the disk."""
+RESERVE_BYTES, RESERVE_SHARE = 2**30, 0.05
+"""What must stay free on the disk: so much, of a small disk so much of it."""
 
 LOCK_SECONDS = 24 * 3600.0
 """How long to wait for another process that decodes the same domain; a dead one frees the lock."""
@@ -140,12 +140,15 @@ class DecodedDomain:
         except OSError:
             return self.nbytes
 
-    def build(self, *, workers: int = 1, progress: Progress | None = None) -> DecodedImages:
+    def build(
+        self, *, workers: int = 1, progress: Progress | None = None, waiting: Callable[[], object] | None = None
+    ) -> DecodedImages:
         """Decodes the images, unless that is done; waits if another process is at it.
 
         Args:
             workers: threads that decode.
             progress: is told how far it is.
+            waiting: called if another process is at it.
 
         Raises:
             InputError: if the disk is too small or cannot be written to, or an image file cannot be read.
@@ -153,7 +156,7 @@ class DecodedDomain:
         found = self.opened()
         if found is not None:
             return found
-        with locked(self.path, seconds=LOCK_SECONDS):
+        with locked(self.path, seconds=LOCK_SECONDS, waiting=waiting):
             found = self.opened()
             if found is None:
                 check_room(self.path.parent, self.missing_bytes(), self.name)
@@ -320,13 +323,14 @@ def check_room(folder: Path, needed: int, what: str) -> None:
     """Looks whether the disk has room.
 
     Raises:
-        InputError: if it would have less than `RESERVE_BYTES` left.
+        InputError: if it would have less than `reserved_bytes` left.
     """
     free = free_bytes(folder)
-    if needed and needed + RESERVE_BYTES > free:
+    reserve = reserved_bytes(folder)
+    if needed and needed + reserve > free:
         raise InputError(
             f"decoding {what} takes {gib(needed)}, but the disk of {folder} has {gib(free)} free, of which "
-            f"{gib(RESERVE_BYTES)} are to stay: make room, decode fewer domains, or set TTA_GRID_CACHE to a folder on "
+            f"{gib(reserve)} are to stay: make room, decode fewer domains, or set TTA_GRID_CACHE to a folder on "
             "a larger disk"
         )
 
@@ -337,12 +341,26 @@ def free_bytes(folder: Path) -> int:
     Raises:
         InputError: if the disk cannot be asked.
     """
+    found = _disk(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def reserved_bytes(folder: Path) -> int:
+    """Bytes of the disk of a folder that must stay free.
+
+    Raises:
+        InputError: if the disk cannot be asked.
+    """
+    found = _disk(folder)
+    return min(RESERVE_BYTES, int(RESERVE_SHARE * found.f_blocks * found.f_frsize))
+
+
+def _disk(folder: Path) -> os.statvfs_result:
     try:
         existing = next(each for each in (folder, *folder.parents) if each.exists())
-        found = os.statvfs(existing)
+        return os.statvfs(existing)
     except (OSError, StopIteration) as error:
         raise InputError(f"cannot look at the disk of {folder}: {error}. {REMEDY}") from None
-    return found.f_bavail * found.f_frsize
 
 
 def gib(size: int) -> str:

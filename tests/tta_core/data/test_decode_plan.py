@@ -1,7 +1,10 @@
 """The command that decodes a benchmark once."""
 
+import os
 import shutil
+import threading
 
+import filelock
 import pytest
 from click.testing import CliRunner
 
@@ -100,9 +103,42 @@ def test_a_link_that_leads_nowhere_is_named(command, tmp_path):
     assert f"{file} cannot be read (No such file or directory): restore it" in done.output + done.stderr
 
 
+def test_a_small_disk_keeps_a_share_free(tmp_path, monkeypatch):
+    disk = os.statvfs(tmp_path)
+    size = disk.f_blocks * disk.f_frsize
+    assert decoded.reserved_bytes(tmp_path / "none") == min(decoded.RESERVE_BYTES, int(0.05 * size))
+    monkeypatch.setattr(decoded, "RESERVE_BYTES", size)
+    assert decoded.reserved_bytes(tmp_path) == int(0.05 * size)
+
+
+def test_an_interrupted_build_says_that_it_goes_on(command, monkeypatch):
+    def interrupted(self, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded.DecodedDomain, "build", interrupted)
+        done = command()
+    assert done.exit_code == 130
+    assert "interrupted; what is decoded is kept. Go on with the same command." in done.stderr
+    assert command().exit_code == 0
+
+
+def test_waiting_for_another_process_is_said(command, tmp_path):
+    command("--plan")
+    assert command("--domains", "snow").exit_code == 0
+    (kept,) = (tmp_path / "cache/decoded").glob("*.npy")
+    lock = filelock.FileLock(kept.with_name(f".{kept.name}.lock"), thread_local=False)
+    kept.unlink()
+    lock.acquire()
+    threading.Timer(0.5, lock.release, {"force": True}).start()
+    done = command("--domains", "snow")
+    assert done.exit_code == 0
+    assert "photos-c snow, severity 5: another process decodes it, waiting" in done.stderr
+
+
 def test_all_domains_must_fit_before_the_first_is_begun(command, tmp_path, monkeypatch):
     one = 12 * 32 * 32 * 3 + 128
-    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.RESERVE_BYTES + 2 * one - 1)
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.reserved_bytes(folder) + 2 * one - 1)
     done = command()
     assert done.exit_code == 2
     assert "decoding 2 domains takes 0.1 MiB, but the disk of" in done.output + done.stderr

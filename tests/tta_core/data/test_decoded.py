@@ -263,12 +263,12 @@ def test_a_damaged_cache_is_built_again(damage, photographs):
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(photographs, monkeypatch, cache_folder):
     domain = domain_of(photographs)
-    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.RESERVE_BYTES + domain.nbytes - 1)
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.reserved_bytes(folder) + domain.nbytes - 1)
     with pytest.raises(InputError, match=r"photos-c fog, severity 5 takes .* MiB, but the disk .*TTA_GRID_CACHE"):
         domain.build()
     assert not list(cache_folder.glob("*.npy"))
     assert not list(cache_folder.glob(".*.partial"))
-    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.RESERVE_BYTES + domain.nbytes)
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.reserved_bytes(folder) + domain.nbytes)
     domain.build()
 
 

@@ -12,6 +12,8 @@ from tta_core.data.benchmarks import CLEAN
 from tta_core.data.root import data_root, not_here, own_folder
 from tta_core.spec import BenchmarkSpec
 
+ONE_SEVERITY = "; one severity alone does not say which it is: all must be there, one after the other"
+
 
 def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Opens one severity of a corruption.
@@ -31,7 +33,7 @@ def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArra
         raise not_here(
             spec,
             f"{folder / domain}.npy holds {images.dtype} of shape {images.shape}, not uint8 of shape "
-            f"({expected}, height, width, 3)",
+            f"({expected}, height, width, 3)" + (ONE_SEVERITY if images.shape[:1] == (count,) else ""),
         )
     labels = _opened(spec, folder / "labels.npy")
     if labels.shape not in ((count,), (total,)) or labels.dtype.kind not in "iu":
@@ -80,8 +82,22 @@ def _check_labels(spec: BenchmarkSpec, file: Path, labels: NDArray[Any]) -> None
         raise not_here(spec, f"{file} has labels outside 0 to {spec.num_classes - 1}")
 
 
+def mapped(file: Path) -> NDArray[Any]:
+    """Maps an array read-only.
+
+    Raises:
+        OSError: if the file is missing or may not be read.
+        ValueError: if it is damaged, or no array, such as an archive of arrays or a pickle.
+    """
+    try:
+        # Unlike np.load, this takes no archive.
+        return np.lib.format.open_memmap(file, mode="r")
+    except (EOFError, OverflowError, MemoryError, TypeError, ValueError) as error:
+        raise ValueError(f"{error}: no .npy file with an array of numbers, or cut short") from None
+
+
 def _opened(spec: BenchmarkSpec, file: Path) -> NDArray[Any]:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return mapped(file)
+    except (OSError, ValueError) as error:
         raise not_here(spec, f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from None

@@ -18,6 +18,7 @@ from tta_core.data.encoded import first_names
 from tta_core.data.generated import RECORD, check_made_here
 from tta_core.data.readers import check_domain
 from tta_core.data.root import data_root, own_folder
+from tta_core.data.severity_arrays import mapped
 from tta_core.data.verify_folders import FolderCounts, scans
 from tta_core.data.verify_report import Checked, Report
 from tta_core.errors import InputError, unknown_name
@@ -181,20 +182,21 @@ def _look_at_array(row: BenchmarkSpec, root: Path, one: Checked) -> None:
     place = 0 if one.severity is None else row.severities.index(one.severity)
     one.found = min(max(0, len(images) - place * one.expected), one.expected)
     surplus = max(0, len(images) - strengths * one.expected) if place == strengths - 1 else 0
-    one.add("missing images", [], f"{file} is too short: get it again.", count=one.expected - one.found)
-    one.add("too many images", [], f"{file} has {len(images):,} images: get it again.", count=surplus)
+    told = f"{file} has {len(images):,} images, not {strengths * one.expected:,}: get it again."
+    one.add("missing images", [], told, count=one.expected - one.found)
+    one.add("too many images", [], told, count=surplus)
 
 
 def _opened(file: Path, one: Checked) -> np.ndarray[Any, Any] | None:
     """Maps an array; None, and a problem, if it is not here or is damaged."""
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return mapped(file)
     except FileNotFoundError:
         one.present = False
-        one.add("missing file", [str(file)], "Put it there.")
+        one.add("missing file", [str(file)], "Put what is missing there.")
     except PermissionError:
         one.add("unreadable", [str(file)], f"Let yourself read it: chmod u+r {file}")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         one.add("corrupt", [str(file)], f"It cannot be read ({error}): get it again.")
     return None
 

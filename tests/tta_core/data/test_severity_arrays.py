@@ -35,6 +35,7 @@ def test_clean_images_have_a_file_of_their_own(arrays, tmp_path):
         ("fog", np.zeros((29, 8, 8, 3), np.uint8), r"uint8 of shape \(29, 8, 8, 3\), not uint8 of shape \(30, height"),
         ("fog", np.zeros((30, 8, 8, 3), np.float32), "holds float32 of shape"),
         ("fog", np.zeros((30, 3, 8, 8), np.uint8), r"of shape \(30, 3, 8, 8\)"),
+        ("fog", np.zeros((6, 8, 8, 3), np.uint8), "one severity alone does not say which it is"),
         ("labels", np.zeros(7, np.uint8), r"labels.npy holds uint8 of shape \(7,\), not 6 or 30 integers"),
         ("labels", np.zeros(6), "labels.npy holds float64"),
         ("labels", np.full(6, 3), "labels outside 0 to 2"),
@@ -59,6 +60,10 @@ def test_a_file_that_is_missing_or_damaged_is_named(arrays, tmp_path):
     file = tmp_path / "tiny10-c/fog.npy"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"fog.npy cannot be read"):
+        load_domain(arrays, "fog", 5)
+    with file.open("wb") as archive:
+        np.savez(archive, np.zeros((30, 8, 8, 3), np.uint8))
+    with pytest.raises(InputError, match=r"fog.npy cannot be read \(.* no .npy file"):
         load_domain(arrays, "fog", 5)
     # Objects would be unpickled.
     np.save(file, np.array([{}], dtype=object))

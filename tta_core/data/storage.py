@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ IN_PART = "to use only a part, name its images in subset_file, a line <class>/<f
 
 TABLES = (".parquet", ".arrow")
 TAR = ".tar"
+PACKED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 @readable()
@@ -60,7 +62,29 @@ def find_images(spec: BenchmarkSpec, root: Path, folder: Path, crop: Crop = "non
             raw = [(member.label, member.file) for member in members]
             names, order = _in_order(spec, archive, raw)
             return TarImages(archive, names, crop, size, members=[members[number] for number in order])
-    raise not_here(spec, f"{missing}, and there is no {folder}.tar, .parquet or .arrow, nor a .tar above that holds it")
+    problem = f"{missing}, and there is no {folder}.tar, .parquet or .arrow, nor a .tar above that holds it"
+    raise not_here(spec, f"{problem}{packed(root, folder)}")
+
+
+def packed(root: Path, folder: Path) -> str:
+    """For people: an archive in the folders above that would have to be unpacked; empty if there is none."""
+    for above in folder.parents:
+        for file in _entries(above):
+            # What lies in the root itself may be of another benchmark.
+            if file.suffix in PACKED and (
+                above != root or file.name.partition(".")[0] in folder.relative_to(root).parts
+            ):
+                return f"; unpack {file} first: only .tar archives that are not compressed are read"
+        if above == root:
+            break
+    return ""
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def check_folders(spec: BenchmarkSpec, folder: Path) -> str | None:
@@ -185,4 +209,9 @@ def _in_order(spec: BenchmarkSpec, place: Path, raw: Sequence[tuple[str | int, s
     named = all(file for _, file in raw)
     order = sorted(range(len(raw)), key=lambda number: (classes[number], raw[number][1] if named else "", number))
     names = [sys.intern(f"{spec.class_names[classes[number]]}/{raw[number][1] or f'{number:08d}'}") for number in order]
+    if len(set(names)) < len(names):  # Rows of a table may have one file name: they are images of their own.
+        times = Counter(names)
+        names = [
+            f"{name}, row {number}" if times[name] > 1 else name for name, number in zip(names, order, strict=True)
+        ]
     return names, order

@@ -123,7 +123,7 @@ def find_members(index: TarIndex, below: Sequence[str], classes: Iterable[str]) 
     wanted, known = tuple(below), set(classes)
     images: dict[str, int] = {}
     labels: dict[str, int] = {}
-    members = []
+    members: dict[str, Member] = {}  # Of a file that was added again the last one counts, as where tar unpacks.
     for number, name in enumerate(index.names):
         parts = PurePosixPath(name).parts
         suffix = PurePosixPath(name).suffix.lower()
@@ -131,11 +131,11 @@ def find_members(index: TarIndex, below: Sequence[str], classes: Iterable[str]) 
             labels[name[: -len(suffix)]] = number
         elif is_image(parts[-1] if parts else ""):
             if len(parts) > 1 and parts[-2] in known and parts[max(0, len(parts) - 2 - len(wanted)) : -2] == wanted:
-                members.append(Member(index, number, parts[-2], parts[-1]))
+                members[name] = Member(index, number, parts[-2], parts[-1])
             if _lies_below(parts[:-1], wanted):
                 images[name[: -len(suffix)]] = number
     if not labels:
-        return members
+        return list(members.values())
     texts = _contents(index, labels.values())
     return [
         Member(index, number, texts[labels[key]].strip(), PurePosixPath(index.names[number]).name)

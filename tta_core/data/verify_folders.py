@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tta_core.data.class_folders import domain_folder, listed_names
 from tta_core.data.encoded import EncodedImages, ImageFiles, decoded, is_image
-from tta_core.data.storage import check_folders, find_images
+from tta_core.data.storage import check_folders, find_images, packed
 from tta_core.data.verify_report import Checked
 from tta_core.errors import InputError
 from tta_core.spec import BenchmarkSpec
@@ -43,6 +43,7 @@ class Scan:
         unreadable, empty: files.
         images: the images, to decode them; None if there are none.
         error: why there are none.
+        packed: for people, an archive beside it that would have to be unpacked; empty if there is none.
         damaged: whether that is because a file that should hold them is damaged.
     """
 
@@ -54,6 +55,7 @@ class Scan:
     empty: list[str] = field(default_factory=list)
     images: EncodedImages | None = None
     error: str = ""
+    packed: str = ""
     damaged: bool = False
 
 
@@ -96,7 +98,8 @@ def _scanned(row: BenchmarkSpec, root: Path, one: Checked) -> Scan:
     try:
         scan.images = find_images(row, root, folder)
     except InputError as error:
-        scan.error = str(error).partition(". ")[0]
+        scan.error = str(error).partition(". The images of ")[0]
+        scan.packed = packed(root, folder)
         # Else an archive is here, and something is wrong with it.
         scan.damaged = not scan.error.startswith(f"the folder {folder} ")
         scan.present = scan.damaged or folder.exists()
@@ -201,11 +204,12 @@ class FolderCounts:
         if scan.error:
             told = f"{scan.error[0].upper()}{scan.error[1:]}."
             if scan.damaged:
-                one.add("unreadable", [scan.place], f"{told} Get it again.")
+                one.add("unreadable", [scan.place], told if " again" in told else f"{told} Get it again.")
             elif scan.present:
                 one.add("missing classes", list(classes), f"{told} Lay the images out as the layout says.")
             else:
-                one.add("missing folder", [scan.place], "Put the images, or archives of them, as the layout says.")
+                remedy = "Put the images, or archives of them, as the layout says"
+                one.add("missing folder", [scan.place], f"{remedy}{scan.packed}.")
         if scan.images is None:
             return
         if listed == {}:  # Nothing is known of the images that there should be.

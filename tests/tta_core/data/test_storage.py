@@ -348,6 +348,38 @@ def test_a_compressed_archive_is_refused_with_what_to_do(real, tmp_path):
         check_domain(real, "fog", 5)
 
 
+def test_a_compressed_archive_of_another_name_is_pointed_to(real, tmp_path):
+    shutil.rmtree(tmp_path / "real-c/fog")
+    (tmp_path / "real-c/weather.tar.gz").write_bytes(b"packed")
+    with pytest.raises(InputError, match=r"above that holds it; unpack .*real-c/weather.tar.gz first: only .tar"):
+        check_domain(real, "fog", 5)
+
+
+def test_of_a_file_that_was_added_to_an_archive_again_the_last_counts(real, tmp_path):
+    expected = everything(real)[0]
+    file = tmp_path / "real-c/fog/5" / FILES[4]
+    good = file.read_bytes()
+    file.write_bytes(b"damaged")
+    as_one_tar(tmp_path)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(good)
+    with tarfile.open(tmp_path / "real-c/fog/5.tar", "a") as archive:
+        (first,) = [name for name in archive.getnames() if name.endswith(FILES[4])]
+        archive.add(file, arcname=first)
+    shutil.rmtree(tmp_path / "real-c/fog/5")
+    assert (everything(real)[0] == expected).all()
+
+
+def test_rows_of_one_file_name_are_images_of_their_own(real, tmp_path):
+    expected = everything(real)[0]
+    alike = [row | {"image": row["image"] | {"path": "image.jpg"}} for row in rows(tmp_path)]
+    pq.write_table(pa.Table.from_pylist(alike, SCHEMA), tmp_path / "real-c/fog/5.parquet")
+    shutil.rmtree(tmp_path / "real-c/fog/5")
+    images, _, names = everything(real)
+    assert (images == expected).all()
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
 def test_a_damaged_table_is_refused(suffix, real, tmp_path):
     shutil.rmtree(tmp_path / "real-c/fog/5")

@@ -68,15 +68,12 @@ def find_images(spec: BenchmarkSpec, root: Path, folder: Path, crop: Crop = "non
 
 def packed(root: Path, folder: Path) -> str:
     """For people: an archive in the folders above that would have to be unpacked; empty if there is none."""
-    for above in folder.parents:
-        for file in _entries(above):
+    parts = folder.relative_to(root).parts
+    for depth in range(len(parts) - 1, -1, -1):
+        for file in _entries(root.joinpath(*parts[:depth])):
             # What lies in the root itself may be of another benchmark.
-            if file.suffix in PACKED and (
-                above != root or file.name.partition(".")[0] in folder.relative_to(root).parts
-            ):
+            if file.suffix in PACKED and (depth or file.name.partition(".")[0] in parts):
                 return f"; unpack {file} first: only .tar archives that are not compressed are read"
-        if above == root:
-            break
     return ""
 
 

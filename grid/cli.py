@@ -168,14 +168,18 @@ def _shown(store: ResultStore) -> str:
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps", "diagnostics"]))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def list_(kind: str, as_json: bool) -> None:
-    """Lists what a sweep can name: methods, backbones, benchmarks, streams, diagnostics; or the shipped sweeps."""
+def list_(kind: str, names: tuple[str, ...], as_json: bool) -> None:
+    """Lists what a sweep can name: methods, backbones, benchmarks, streams, diagnostics; or the shipped sweeps.
+
+    With each NAME only the row of that name, in full.
+    """
     import json
 
     from grid.listing import listing, listing_text
 
-    click.echo(json.dumps(listing(kind), indent=2) if as_json else listing_text(kind))
+    click.echo(json.dumps(listing(kind, names), indent=2) if as_json else listing_text(kind, names))
 
 
 @main.command()

@@ -19,14 +19,27 @@ from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.crops import crop_text
 from tta_core.data.streams import STREAMS
 from tta_core.diagnostics.names import OBSERVERS
+from tta_core.errors import unknown_name
 from tta_core.registry import methods
 from tta_core.spec import NEEDS, BackboneSpec, MethodSpec, NetworkKind
 
 Row = dict[str, Any]
 
 
-def listing(kind: str) -> list[Row]:
-    """One row for each method, backbone, benchmark, stream, shipped sweep or observer."""
+def listing(kind: str, names: Sequence[str] = ()) -> list[Row]:
+    """One row for each method, backbone, benchmark, stream, shipped sweep or observer; or for those of some names.
+
+    Raises:
+        InputError: if there is none of a name.
+    """
+    rows = {row["name"]: row for row in _rows(kind)}
+    for name in names:
+        if name not in rows:
+            raise unknown_name(kind.removesuffix("s"), name, tuple(rows))
+    return [rows[name] for name in names or rows]
+
+
+def _rows(kind: str) -> list[Row]:
     if kind == "methods":
         return [_method_row(spec) for spec in methods().values()]
     if kind == "sweeps":
@@ -110,6 +123,32 @@ def _backbone_text(row: Row) -> Row:
     }
 
 
+def _benchmark_text(row: Row) -> Row:
+    """The entries of a benchmark, for people."""
+    spec = BENCHMARKS[row["name"]]
+    counts = {domain: spec.count(domain) for domain in (*spec.domains, *spec.held_out_domains)}
+    alike = set(counts[domain] for domain in spec.domains)
+    map_ = [f"{folder} {number}" for folder, number in zip(spec.class_names, spec.class_numbers, strict=False)]
+    return {
+        "title": spec.title,
+        "classes": f"{spec.num_classes} of {spec.classes}",
+        "label space": " or ".join(spec.label_spaces),
+        "label map": ", ".join(map_) or "class folders or labels in order: 0 to the last",
+        "domains": ", ".join(spec.domains),
+        "held out": ", ".join(spec.held_out_domains) or "none",
+        "images": f"{spec.images_per_domain:,} in each domain"
+        if len(alike) == 1 and spec.images_per_domain in alike
+        else ", ".join(f"{domain} {counts[domain]:,}" for domain in spec.domains),
+        "severities": ", ".join(map(str, spec.severities)) or "none",
+        "transforms": " or ".join(row["crops"]),
+        "files": spec.files,
+        "source": spec.source,
+        "size": spec.size,
+        "licence": spec.licence,
+        "expected": spec.expected or "not stated",
+    }
+
+
 def _clean_accuracy(spec: BackboneSpec) -> str:
     """What sources state, and under which transform."""
     if spec.clean_accuracy is None:
@@ -128,8 +167,8 @@ _SHOWN = {
     ),
     "backbones": ("title", "pretraining", "classes", "input", "own crop", "clean accuracy", "network", "weights"),
     "benchmarks": (
-        *("title", "classes", "num_classes", "label_spaces", "domains", "held_out_domains", "images_per_domain"),
-        *("counts", "severities", "crops", "files", "source", "size", "licence", "expected"),
+        *("title", "classes", "label space", "label map", "domains", "held out", "images", "severities"),
+        *("transforms", "files", "source", "size", "licence", "expected"),
     ),
     "streams": ("title", "reset", "needs", "settings"),
     "sweeps": ("description", "protocols"),
@@ -137,13 +176,22 @@ _SHOWN = {
 }
 
 
-def listing_text(kind: str) -> str:
-    """The rows for people: a name, and what belongs to it below; on a terminal no line is longer than it is wide."""
+def listing_text(kind: str, names: Sequence[str] = ()) -> str:
+    """The rows for people: a name, and what belongs to it below; on a terminal no line is longer than it is wide.
+
+    Args:
+        kind: as in `listing`.
+        names: of which rows; all if none is given. Label maps are cut short unless a row is asked for.
+    """
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    told = {"methods": _method_text, "backbones": _backbone_text}.get(kind, dict)
+    told = {"methods": _method_text, "backbones": _backbone_text, "benchmarks": _benchmark_text}.get(kind, dict)
     blocks = []
-    for row in listing(kind):
+    for row in listing(kind, names):
         texts = told(row)
+        if "label map" in texts and not names:
+            texts["label map"] = textwrap.shorten(
+                texts["label map"], 80, placeholder=f" ...: list {kind} {row['name']}"
+            )
         lines = [f"  {key:<18}{_plain(texts[key])}" for key in _SHOWN[kind]]
         blocks.append("\n".join([row["name"], *(_wrapped(line, wide) for line in lines)]))
     return "\n\n".join(blocks)

@@ -93,6 +93,34 @@ def test_backbones_are_listed_with_what_they_are_fed_and_reach():
     assert "shipped: digits_vit_mae.safetensors, sha256 " in blocks["digits-vit-mae"]
 
 
+def test_benchmarks_are_listed_with_all_that_a_user_must_know():
+    text = call("list", "benchmarks").output
+    blocks = {block.partition("\n")[0]: block for block in text.split("\n\n")}
+    assert "classes           200 of imagenet-1k" in blocks["imagenet-a"]
+    assert "label space       full or masked" in blocks["imagenet-a"]
+    assert "n01498041 6, n01531178 11" in blocks["imagenet-a"]
+    assert "...: list benchmarks imagenet-a" in blocks["imagenet-a"]
+    assert "images            50,000 in each domain" in blocks["imagenet-c"]
+    assert "imagenet-r 30,000, imagenet-sketch 50,889, imagenet-a 7,500" in blocks["potpourri"]
+    assert "size              2.19 GB" in blocks["imagenet-r"]
+    assert all("source  " in block and "licence  " in block and "transforms  " in block for block in blocks.values())
+    assert max(map(len, blocks["imagenet-a"].splitlines())) < 250
+
+
+def test_one_row_is_listed_in_full_by_its_name():
+    text = call("list", "benchmarks", "imagenet-a").output
+    assert text.startswith("imagenet-a\n")
+    assert text.count("\n\n") == 0
+    assert text.partition("label map")[2].partition("\n")[0].count(",") == 199
+    assert [row["name"] for row in json.loads(call("list", "methods", "tent", "sar", "--json").output)] == [
+        "tent",
+        "sar",
+    ]
+    done = call("list", "benchmarks", "imagenet-b")
+    assert done.exit_code == 2
+    assert "unknown benchmark 'imagenet-b'. Did you mean 'imagenet-" in done.output
+
+
 def test_methods_are_listed_with_what_decides_whether_they_may_be_compared():
     rows = {row["name"]: row for row in json.loads(call("list", "methods", "--json").output)}
     imse = rows["imse"]

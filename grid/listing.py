@@ -127,7 +127,7 @@ def _benchmark_text(row: Row) -> Row:
     """The entries of a benchmark, for people."""
     spec = BENCHMARKS[row["name"]]
     counts = {domain: spec.count(domain) for domain in (*spec.domains, *spec.held_out_domains)}
-    alike = set(counts[domain] for domain in spec.domains)
+    alike = {counts[domain] for domain in spec.domains}
     map_ = [f"{folder} {number}" for folder, number in zip(spec.class_names, spec.class_numbers, strict=False)]
     return {
         "title": spec.title,

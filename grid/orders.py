@@ -72,7 +72,7 @@ def _in_whole_domains(config: RunConfig, order: StreamOrder) -> StreamOrder:
     spec, index = benchmark_spec(config.benchmark), order.index.copy()
     for number, name in enumerate(order.domains):
         try:
-            names = domain_names(spec, name, config.severity, whole=True)
+            names = domain_names(spec, name, config.severity, data_seed=config.data_seed, whole=True)
         except InputError as error:
             raise InputError(
                 f"an order numbers the images of whole domains, and {name} is not here whole: give cells the list "

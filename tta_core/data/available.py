@@ -37,7 +37,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     """
     weights: dict[tuple[str, str], RunConfig] = {}
     domains: dict[tuple[str, str, int, int], None] = {}
-    subsets: dict[tuple[str, str, int, Subset], None] = {}
+    subsets: dict[tuple[str, str, int, int, Subset], None] = {}
     training: dict[str, None] = {}
     for config in configs:
         weights[config.backbone, config.weights_tag()] = config
@@ -46,7 +46,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
         clean = (CLEAN,) if needs_clean else ()
         visited, names = visited_domains(config.stream, config.domains), names_subset(config)
         if names is not None:
-            subsets |= {(config.benchmark, name, config.severity, names): None for name in visited}
+            subsets |= {(config.benchmark, name, config.severity, config.data_seed, names): None for name in visited}
             visited = ()
         for name in (*visited, *clean):
             domains[config.benchmark, name, config.severity, config.data_seed] = None
@@ -68,9 +68,9 @@ def check_available(configs: Iterable[RunConfig]) -> None:
             lacking.setdefault(domain, error)
     if lacking:
         raise missing_domains(lacking)
-    for benchmark, domain, severity, names in subsets:
+    for benchmark, domain, severity, data_seed, names in subsets:
         spec = benchmark_spec(benchmark)
         named_labels(spec, domain, names)
-        names.places(domain, domain_names(spec, domain, severity))
+        names.places(domain, domain_names(spec, domain, severity, data_seed=data_seed))
     for benchmark in training:
         check_training(benchmark_spec(benchmark))

@@ -52,8 +52,10 @@ def read_record(folder: Path) -> Record | None:
         values: Any = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"the record {file} cannot be read ({error}): make the images again") from None
+    except OSError as error:
+        raise InputError(f"the record {file} cannot be read ({error.strerror}): give yourself access to it") from None
+    except ValueError as error:
+        raise InputError(f"the record {file} is damaged ({error}): make the images again") from None
     return validated(Record, values if isinstance(values, dict) else {"": values}, where=str(file))
 
 

@@ -11,7 +11,7 @@ from tta_core.data import class_folders
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import split_severity
 from tta_core.data.encoded import first_names
-from tta_core.data.readers import read_domain
+from tta_core.data.readers import check_kind, read_domain
 from tta_core.data.subsets import Subset
 from tta_core.errors import InputError
 from tta_core.spec import BenchmarkSpec, Crop
@@ -58,13 +58,16 @@ def named_labels(spec: BenchmarkSpec, name: str, subset: Subset) -> NDArray[np.i
     return class_folders.image_labels(row, subset.entries)
 
 
-def domain_names(spec: BenchmarkSpec, name: str, severity: int, *, whole: bool = False) -> Sequence[str]:
+def domain_names(
+    spec: BenchmarkSpec, name: str, severity: int, *, data_seed: int | None = None, whole: bool = False
+) -> Sequence[str]:
     """`<class>/<file>` of each image of a domain in class folders.
 
     Args:
         spec: the benchmark.
         name: the domain.
         severity: strength of a domain that has none of its own.
+        data_seed: seed of corruptions that were made here; None for any.
         whole: whether all must be there.
 
     Raises:
@@ -72,4 +75,5 @@ def domain_names(spec: BenchmarkSpec, name: str, severity: int, *, whole: bool =
     """
     domain, severity = split_severity(name, severity)
     row = owner(spec, domain)
+    check_kind(row, domain, data_seed)
     return class_folders.load_domain(row, domain, severity, row.crops[0], 1, whole=whole)[0].names

@@ -80,7 +80,7 @@ def _read(
     build: bool,
 ) -> tuple[WholeImages, NDArray[np.int64]]:
     """Opens a domain of the row that it is read by."""
-    _check_made_here(spec, domain, data_seed)
+    check_kind(spec, domain, data_seed)
     if spec.storage == "class-folders":
         images, labels = class_folders.load_domain(spec, domain, severity, crop, image_size, whole=whole)
         return decoded_if_there(spec, domain, own_severity(spec, domain, severity), images, build=build), labels
@@ -89,7 +89,12 @@ def _read(
     return digits_c.load_domain(domain, severity, data_seed=data_seed)
 
 
-def _check_made_here(spec: BenchmarkSpec, domain: str, data_seed: int | None) -> None:
+def check_kind(spec: BenchmarkSpec, domain: str, data_seed: int | None) -> None:
+    """Looks whether files that were made here, or downloaded, are where the row that reads a domain says so.
+
+    Raises:
+        InputError: see `tta_core.data.generated.check_made_here`; it has the arguments too.
+    """
     if spec.storage != "embedded" and not (domain == CLEAN and spec.clean_folder):
         check_made_here(spec, data_seed)
 
@@ -113,7 +118,7 @@ def check_domain(spec: BenchmarkSpec, name: str, severity: int, *, data_seed: in
     """
     domain, severity = split_severity(name, severity)
     spec = owner(spec, domain)
-    _check_made_here(spec, domain, data_seed)
+    check_kind(spec, domain, data_seed)
     if spec.storage == "class-folders":
         class_folders.check_domain(spec, domain, severity)
     elif spec.storage == "severity-arrays":

@@ -50,7 +50,7 @@ def load_domain(spec: BenchmarkSpec, domain: str, severity: int) -> tuple[NDArra
         raise not_here(
             spec,
             f"{folder / 'labels.npy'} has {counts[number]} images of the class {number}, not {spec.images_per_class}: "
-            "are these the labels of another benchmark?",
+            "these look like the labels of another benchmark",
         )
     return images[first : first + count], own
 

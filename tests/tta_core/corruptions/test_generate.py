@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.tta_core.corruptions.photographs import photographs
+from tta_core.config import RunConfig
 from tta_core.corruptions.corrupt import corrupt
 from tta_core.corruptions.plan import Plan, make_job, plan_benchmark, plan_images
+from tta_core.data.available import check_available
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN, IMAGENET_WNIDS
 from tta_core.data.readers import check_domain, read_domain
 from tta_core.errors import InputError
@@ -229,6 +232,38 @@ def test_a_cell_reads_the_images_of_its_own_data_seed(root: Path) -> None:
     assert read_domain(spec, CLEAN, 5, data_seed=1, crop="upsample", image_size=32)[0].shape == images.shape
     with pytest.raises(InputError, match=r"data_seed = 0, but the images in .* were made with seed 1"):
         read_domain(spec, "contrast", 5, data_seed=0, crop="upsample", image_size=32)
+
+
+def test_a_plan_knows_the_seed_of_some_of_the_images(root: Path) -> None:
+    made(benchmark_plan("imagenet-c-gen", "frost", severities=(2,), seed=4))
+    names = root / "names.txt"
+    names.write_text("".join(f"{name}/{n}.JPEG\n" for n, name in enumerate(IMAGENET_WNIDS[:3])))
+    cell = {
+        "method": "source",
+        "benchmark": "imagenet-c-gen",
+        "backbone": "resnet50.tv_in1k",
+        "domains": ["frost"],
+        "severity": 2,
+        "subset_file": str(names),
+    }
+    weights = root / "weights.safetensors"
+    save_file({}, weights)
+    file = {"file": str(weights)}
+    check_available([RunConfig.from_values({**cell, "data_seed": 4, "weights": {cell["backbone"]: file}})])
+    with pytest.raises(InputError, match=r"data_seed = 0, but the images in .* were made with seed 4"):
+        check_available([RunConfig.from_values({**cell, "weights": {cell["backbone"]: file}})])
+
+
+def test_a_damaged_record_is_told_from_one_that_may_not_be_read(root: Path) -> None:
+    made(benchmark_plan("imagenet-c-gen", "frost", severities=(2,)))
+    record = root / "imagenet-c-gen/generated.json"
+    record.write_text("{")
+    with pytest.raises(InputError, match=r"generated.json is damaged .*: make the images again"):
+        check_domain(BENCHMARKS["imagenet-c-gen"], "frost", 2)
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(InputError, match=r"generated.json cannot be read .*: give yourself access to it"):
+        check_domain(BENCHMARKS["imagenet-c-gen"], "frost", 2)
 
 
 def test_only_benchmarks_that_are_made_here_are_made(root: Path) -> None:

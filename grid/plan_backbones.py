@@ -8,10 +8,10 @@ from typing import Any
 
 from tta_core.config import RunConfig
 from tta_core.data.crops import crop_text, domain_crop
+from tta_core.loading.weights import weights_origin
+from tta_core.loading.zero_shot import text_head_state
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.spec import Crop
-from tta_core.weights import weights_origin
-from tta_core.zero_shot import text_head_state
 
 DOMAINS_SHOWN = 4
 """How many domains a line names; of more it says how many."""

@@ -21,11 +21,11 @@ from tta_core.data.benchmarks import BENCHMARKS, CLEAN, owner
 from tta_core.data.crops import crop_text, domain_crop
 from tta_core.data.labels import domain_names
 from tta_core.errors import InputError
+from tta_core.loading.weights import weights_origin
+from tta_core.loading.zero_shot import text_head_state
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.runner import run
 from tta_core.spec import BackboneSpec, BenchmarkSpec, Crop
-from tta_core.weights import weights_origin
-from tta_core.zero_shot import text_head_state
 
 SAME_TRANSFORM = 0.003
 """Tolerance, in accuracy, where the number was stated under the transform of the check: decoders differ."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tta_core.errors import InputError
-from tta_core.text_head import TextPrototypeHead
+from tta_core.loading.text_head import TextPrototypeHead
 
 
 @torch.no_grad()

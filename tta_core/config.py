@@ -25,7 +25,7 @@ from tta_core.data.label_space import kept_classes
 from tta_core.data.streams import STREAM_SETTINGS, StreamOrder, visited_domains
 from tta_core.diagnostics.names import resolve_observers
 from tta_core.errors import InputError, unknown_name
-from tta_core.own_weights import OwnWeights, resolve_own_weights
+from tta_core.loading.own_weights import OwnWeights, resolve_own_weights
 from tta_core.registry import backbone_spec, benchmark_spec, method_spec, stream_spec
 from tta_core.spec import (
     HELD_OUT_IMAGES,
@@ -53,7 +53,7 @@ class RunConfig(Frozen):
         preset: named settings to start from; after resolution only a label.
         settings: the method's settings; what is not given comes from the preset, then from the defaults.
         backbone: network and weights.
-        weights: weights of the user's own: backbone -> a file, or the fields of `tta_core.own_weights.OwnWeights`;
+        weights: weights of the user's own: backbone -> a file, or the fields of `OwnWeights` in `tta_core.loading`;
             resolved to the entry of the cell's backbone with its checksum, None for the weights of the backbone's row.
         benchmark: where the images come from.
         domains: `reported`, `held-out`, one of the ten published random orders `order-0` to `order-9`, or a list of

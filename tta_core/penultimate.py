@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.errors import InputError
-from tta_core.text_head import LARGEST_SCALE, TextPrototypeHead
+from tta_core.loading.text_head import LARGEST_SCALE, TextPrototypeHead
 
 
 class PenultimateForward:

@@ -26,10 +26,10 @@ from tta_core.data.supplies import HeldOutImages, LabelledSource, SourceImages
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Scene
 from tta_core.errors import InputError
+from tta_core.loading.networks import load_backbone
 from tta_core.loop import Columns, CorruptImages, run_stream
 from tta_core.method import Context, Diagnostics, Method
 from tta_core.metrics import accuracy, accuracy_per_domain, all_finite
-from tta_core.networks import load_backbone
 from tta_core.preparation import artefact_key, kept_artefact
 from tta_core.registry import backbone_spec, method_class, method_spec
 from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES

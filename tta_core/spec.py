@@ -200,7 +200,7 @@ class TextHeadSpec(Frozen):
         model: open_clip's name of the model.
         weights: open_clip's tag of its weights.
         hub: the repository on the Hugging Face hub that has them.
-        texts: SHA-256 of class names and templates, see `tta_core.zero_shot_head.texts_digest`.
+        texts: SHA-256 of class names and templates, see `tta_core.loading.zero_shot_head.texts_digest`.
         version: raised whenever other vectors are made from the same.
     """
 
@@ -224,7 +224,7 @@ class BackboneSpec(Frozen):
         source: where the network comes from. `embedded:<network>`: shipped with this package.
             `timm:<architecture.tag>`: weights from a file of the user, else from the hub. `file:<architecture>`: a timm
             architecture with weights from a file of the user only.
-        weights: name of the weights file; of a file of the user without its suffix, see `tta_core.weights`.
+        weights: name of the weights file; of a file of the user without its suffix, see `tta_core.loading.weights`.
         sha256: checksum of the weights file; None where the tag is all that pins the weights.
         options: keyword arguments of `timm.create_model` that the weights need.
         text: what makes the logits of a zero-shot classifier; None of a network that has a classifier.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from tta_core.backbones import BACKBONES
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.errors import InputError, closest_match
+from tta_core.loading.networks import load_backbone
 from tta_core.losses import softmax_entropy
 from tta_core.method import Method, build_method
-from tta_core.networks import load_backbone
 from tta_core.registry import backbone_spec
 
 BATCHES = 4

@@ -13,10 +13,10 @@ from tta_core.data.readers import check_domain, check_training
 from tta_core.data.streams import visited_domains
 from tta_core.data.subsets import Subset
 from tta_core.errors import InputError
+from tta_core.loading.weights import check_weights
+from tta_core.loading.zero_shot import check_text_head
 from tta_core.registry import backbone_spec, benchmark_spec
 from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
-from tta_core.weights import check_weights
-from tta_core.zero_shot import check_text_head
 
 
 def missing_domains(lacking: Mapping[str, InputError]) -> InputError:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.errors import unknown_name
-from tta_core.text_head import TextPrototypeHead
+from tta_core.loading.text_head import TextPrototypeHead
 
 PRETRAININGS: tuple[str, ...] = ("supervised", "mae", "text-prototype")
 """Pretrainings of the vision transformer."""

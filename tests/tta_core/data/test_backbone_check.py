@@ -20,7 +20,7 @@ from tta_core.backbone_check import (
 from tta_core.backbones import BACKBONES
 from tta_core.data.readers import read_domain
 from tta_core.errors import InputError
-from tta_core.networks import load_backbone
+from tta_core.loading.networks import load_backbone
 
 EMBEDDED = [name for name, row in BACKBONES.items() if row.source.startswith("embedded:")]
 

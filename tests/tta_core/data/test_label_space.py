@@ -16,7 +16,7 @@ from tta_core.data.images import Normalise, load_domains
 from tta_core.data.label_space import of_kept_classes
 from tta_core.data.supplies import HeldOutImages, LabelledSource, SourceImages
 from tta_core.errors import InputError
-from tta_core.networks import load_backbone
+from tta_core.loading.networks import load_backbone
 from tta_core.registry import backbone_spec
 from tta_core.runner import _build
 from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES

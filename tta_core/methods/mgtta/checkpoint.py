@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from tta_core.errors import InputError
+from tta_core.loading.weights import VARIABLE
+from tta_core.loading.weights_files import read_weights
 from tta_core.methods.mgtta.learned_optimizer import HIDDEN, MetaParameters, shapes
-from tta_core.weights import VARIABLE
-from tta_core.weights_files import read_weights
 
 PREFIX = "mgg."
 """Of the meta parameters' names in an artefact, and in a file with our names."""

@@ -10,15 +10,16 @@ import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 
-from tta_core import build_method, zero_shot, zero_shot_head
+from tta_core import build_method
 from tta_core.backbones import BACKBONES
 from tta_core.classifier import keep_classes
 from tta_core.errors import InputError
-from tta_core.networks import load_backbone
+from tta_core.loading import zero_shot, zero_shot_head
+from tta_core.loading.networks import load_backbone
+from tta_core.loading.zero_shot import check_text_head, head_file, kept_head_file, text_head_state
+from tta_core.loading.zero_shot_head import texts_digest
 from tta_core.registry import methods
 from tta_core.surgery import network_kinds
-from tta_core.zero_shot import check_text_head, head_file, kept_head_file, text_head_state
-from tta_core.zero_shot_head import texts_digest
 
 ZERO_SHOT = [name for name, row in BACKBONES.items() if row.text is not None]
 MODEL = "tiny-clip-of-a-test"

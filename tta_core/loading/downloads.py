@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from tta_core.data.cache import cache_root, locked, write_whole
 from tta_core.errors import InputError
-from tta_core.own_weights import file_sha256
+from tta_core.loading.own_weights import file_sha256
 
 FOLDER = "weights"
 

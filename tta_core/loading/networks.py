@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from tta_core.embedded.network import WEIGHTS_FOLDER, build_digits_network
 from tta_core.errors import InputError
-from tta_core.own_weights import OwnWeights, check_sha256, unreadable
+from tta_core.loading.own_weights import OwnWeights, check_sha256, unreadable
+from tta_core.loading.weights import EMBEDDED, check_weights, weights_file, weights_missing
+from tta_core.loading.weights_files import first_line, read_weights
+from tta_core.loading.zero_shot_head import zero_shot_network
 from tta_core.spec import BackboneSpec
-from tta_core.weights import EMBEDDED, check_weights, weights_file, weights_missing
-from tta_core.weights_files import first_line, read_weights
-from tta_core.zero_shot_head import zero_shot_network
 
 NAMES_SHOWN = 3
 """How many of the keys that do not fit a message names."""

@@ -7,13 +7,13 @@ import safetensors.torch
 import timm
 import torch
 
-from tta_core import networks, weights
 from tta_core.backbones import BACKBONES
 from tta_core.embedded.network import MEAN, STD, weights_file
 from tta_core.errors import InputError
-from tta_core.networks import load_backbone, read_weights
+from tta_core.loading import networks, weights
+from tta_core.loading.networks import load_backbone, read_weights
+from tta_core.loading.weights import check_weights
 from tta_core.surgery import network_kinds
-from tta_core.weights import check_weights
 
 EMBEDDED = [name for name, row in BACKBONES.items() if row.source.startswith("embedded:")]
 TIMM = [name for name, row in BACKBONES.items() if row.source.startswith("timm:") and row.text is None]

@@ -14,9 +14,9 @@ import timm
 import torch
 
 from tta_core.backbones import BACKBONES
-from tta_core.networks import load_backbone
+from tta_core.loading.networks import load_backbone
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 TAG = "test_vit.r160_in1k"
 ROW = BACKBONES["vit_base_patch16_224.augreg_in21k_ft_in1k"].model_copy(
@@ -25,10 +25,10 @@ ROW = BACKBONES["vit_base_patch16_224.augreg_in21k_ft_in1k"].model_copy(
 
 PROGRAM = """
 from huggingface_hub import constants
-from tests.tta_core.test_hub import ROW
+from tests.tta_core.loading.test_hub import ROW
 from tta_core.errors import InputError
-from tta_core.networks import load_backbone
-from tta_core.weights import weights_origin
+from tta_core.loading.networks import load_backbone
+from tta_core.loading.weights import weights_origin
 
 def sums():
     return sum(tensor.double().sum().item() for tensor in load_backbone(ROW).state_dict().values())

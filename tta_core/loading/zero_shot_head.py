@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from tta_core.data.cache import locked, write_whole
 from tta_core.errors import InputError
-from tta_core.spec import BackboneSpec, TextHeadSpec
-from tta_core.text_head import TextPrototypeHead
-from tta_core.weights_files import read_weights
-from tta_core.zero_shot import (
+from tta_core.loading.text_head import TextPrototypeHead
+from tta_core.loading.weights_files import read_weights
+from tta_core.loading.zero_shot import (
     head_file,
     kept_head_file,
     open_clip_installed,
@@ -33,6 +32,7 @@ from tta_core.zero_shot import (
     text_weights,
     text_weights_missing,
 )
+from tta_core.spec import BackboneSpec, TextHeadSpec
 
 LOCK_SECONDS = 24 * 3600.0
 """How long to wait for another process that makes the same head."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tta_core.errors import InputError
-from tta_core.own_weights import GIVEN, check_sha256, file_sha256, unreadable
+from tta_core.loading.own_weights import GIVEN, check_sha256, file_sha256, unreadable
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
 """Keys under which training scripts put the weights of a network, beside other things."""
@@ -34,7 +34,7 @@ def read_weights(
     Args:
         file: `.safetensors`, or anything that `torch.load(weights_only=True)` reads.
         sha256: checksum that the file must have; None if any will do.
-        key_map: see `tta_core.own_weights.OwnWeights`.
+        key_map: see `tta_core.loading.own_weights.OwnWeights`.
         stated_by: who states the checksum, for the message.
 
     Returns:

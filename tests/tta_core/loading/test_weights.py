@@ -13,14 +13,14 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 
 import tta_core
-from tta_core import downloads
 from tta_core.backbones import BACKBONES
 from tta_core.config import RunConfig
 from tta_core.errors import InputError
-from tta_core.networks import _filled, load_backbone
-from tta_core.own_weights import OwnWeights, file_sha256
-from tta_core.weights import check_weights, weights_origin
-from tta_core.weights_files import read_weights
+from tta_core.loading import downloads
+from tta_core.loading.networks import _filled, load_backbone
+from tta_core.loading.own_weights import OwnWeights, file_sha256
+from tta_core.loading.weights import check_weights, weights_origin
+from tta_core.loading.weights_files import read_weights
 
 DIGITS = "digits-vit-supervised"
 MAE = BACKBONES["mae_finetuned_vit_base"]
@@ -194,11 +194,11 @@ def test_a_file_without_the_right_to_read_it_says_so(name, tmp_path, monkeypatch
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tta_core.weights_files.torch.load", refuse)
-    monkeypatch.setattr("tta_core.weights_files.safetensors.torch.load_file", refuse)
+    monkeypatch.setattr("tta_core.loading.weights_files.torch.load", refuse)
+    monkeypatch.setattr("tta_core.loading.weights_files.safetensors.torch.load_file", refuse)
     with pytest.raises(InputError, match=rf"{name} cannot be read: Permission denied: give this user the right"):
         read_weights(tmp_path / name)
-    monkeypatch.setattr("tta_core.own_weights._sha256", refuse)
+    monkeypatch.setattr("tta_core.loading.own_weights._sha256", refuse)
     with pytest.raises(InputError, match=rf"{name} cannot be read: Permission denied: give this user the right"):
         read_weights(tmp_path / name, "0" * 64)
 
@@ -432,12 +432,12 @@ def test_a_folder_that_is_none_is_not_passed_over(row, tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tta_core.weights.Path.is_dir", refuse)
+    monkeypatch.setattr("tta_core.loading.weights.Path.is_dir", refuse)
     with pytest.raises(InputError, match=r"cannot be looked into \(Permission denied\): mend its permissions"):
         check_weights(row)
 
 
 def test_a_checksum_is_computed_once_until_the_file_changes(file, monkeypatch):
     first = file_sha256(file)
-    monkeypatch.setattr("tta_core.own_weights.hashlib.file_digest", None)
+    monkeypatch.setattr("tta_core.loading.own_weights.hashlib.file_digest", None)
     assert file_sha256(file) == first

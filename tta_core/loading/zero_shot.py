@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 from tta_core.data.cache import cache_root
-from tta_core.downloads import hub_is_offline
 from tta_core.errors import InputError
+from tta_core.loading.downloads import hub_is_offline
+from tta_core.loading.weights import VARIABLE
 from tta_core.spec import BackboneSpec, TextHeadSpec
-from tta_core.weights import VARIABLE
 
 FOLDER = "text-heads"
 INSTALL = "pip install open_clip_torch (the extra `clip` of tta-grid)"

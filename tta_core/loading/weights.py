@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tta_core.downloads import downloaded, downloaded_file, hub_is_offline, offline_problem, shown
 from tta_core.errors import InputError
-from tta_core.own_weights import OwnWeights, check_sha256
+from tta_core.loading.downloads import downloaded, downloaded_file, hub_is_offline, offline_problem, shown
+from tta_core.loading.own_weights import OwnWeights, check_sha256
 from tta_core.spec import BackboneSpec
 
 VARIABLE = "TTA_GRID_WEIGHTS"

@@ -8,6 +8,9 @@ import torch
 # Results and run times should not depend on how many cores happen to be free.
 torch.set_num_threads(1)
 
+# Ray puts its workers behind everything else: here they would wait for the tests that run beside them.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray reads it in this case
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

@@ -11,7 +11,7 @@ from grid.sweep import read_sweep
 
 TINY = """
 sweep: tiny
-base: {preset: digits-c, severity: 4, samples_per_domain: 8, domains: [fog, contrast]}
+base: {preset: digits-c, severity: 4, samples_per_domain: 8, domains: [fog, contrast], batch_size: 8}
 grid:
   method: [source, tent, moetta]
   moetta.num_experts: [2, 3]

@@ -15,7 +15,7 @@ from tta_core.errors import InputError
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Results of the source cells of the tiny sweep."""
-    values = {"method": "source", "preset": "digits-c", "severity": 4, "samples_per_domain": 8}
+    values = {"method": "source", "preset": "digits-c", "severity": 4, "samples_per_domain": 8, "batch_size": 8}
     return [tta_core.run(values | {"domains": ["fog", "contrast"], "seed": seed}) for seed in (0, 1)]
 
 

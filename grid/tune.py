@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -48,6 +49,8 @@ def run_cells(
     Raises:
         InputError: if the store takes no more results. The cells that it has are kept.
     """
+    # Tune would print each failure and its traceback: listeners tell of it, and the store keeps the traceback.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     left = list(launch.cells)
     for tries_left in range(resources.max_retries, -1, -1):
         round_ = CellEvents(launch, store, listeners, may_retry=tries_left > 0)

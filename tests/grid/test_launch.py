@@ -146,6 +146,7 @@ def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_
     assert process.wait() == 130, output
     assert "Go on with the same command" in output
     assert "Traceback" not in output
+    assert "ERROR" not in output
 
     # Workers die, and are replaced.
     process = start(results)
@@ -154,6 +155,8 @@ def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_
         os.kill(workers(process.pid)[0], signal.SIGKILL)
     output = process.stdout.read()
     assert process.wait() == 0, output
+    assert "Traceback" not in output
+    assert "ERROR" not in output
     assert cells(results) == undisturbed
     assert check_results(open_results(results)) == []
     assert sorted(children(results)) == sorted(undisturbed)

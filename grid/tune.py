@@ -19,6 +19,9 @@ from grid.sweep import Resources
 from grid.trial import CellEnd, Launch, run_cell
 from tta_core.errors import InputError
 
+TELL_FAILURES = ("ray.tune.execution.tune_controller", "ray.tune.tune")
+"""Loggers of Tune that print trials that failed."""
+
 
 class CellListener(Protocol):
     """Hears what happens to cells, in the driver."""
@@ -50,7 +53,8 @@ def run_cells(
         InputError: if the store takes no more results. The cells that it has are kept.
     """
     # Tune would print each failure and its traceback: listeners tell of it, and the store keeps the traceback.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    for name in TELL_FAILURES:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     left = list(launch.cells)
     for tries_left in range(resources.max_retries, -1, -1):
         round_ = CellEvents(launch, store, listeners, may_retry=tries_left > 0)

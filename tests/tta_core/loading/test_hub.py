@@ -5,7 +5,6 @@ import http.server
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def state():
 
 
 @pytest.fixture
-def hub(state):
+def hub(state, serving):
     """A hub that has the weights of one model: its address, and what it was asked for."""
     content, asked = safetensors.torch.save(state), []
 
@@ -78,12 +77,8 @@ def hub(state):
         def log_message(self, *arguments):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}", asked
-        running.shutdown()
-        thread.join()
+    with serving(Hub) as address:
+        yield address, asked
 
 
 def test_timm_downloads_once_and_then_works_offline(hub, state, tmp_path):

@@ -303,7 +303,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, serving):
     """Serves `tmp_path` on loopback: its address, and the paths that were asked for."""
     asked = []
     handler = type("Handler", (Quiet,), {"asked": asked})
@@ -311,12 +311,8 @@ def server(tmp_path):
     def make(*arguments):
         return handler(*arguments, directory=str(tmp_path))
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}", asked
-        running.shutdown()
-        thread.join()
+    with serving(make) as address:
+        yield address, asked
 
 
 @pytest.fixture

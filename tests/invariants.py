@@ -16,15 +16,16 @@ import click
 import torch
 
 from analysis import schema
-from grid.cli import main
-from grid.expand import expand
-from grid.sweep import read_sweep, shipped_sweeps
-from tta_core.backbones import BACKBONES
-from tta_core.config import RunConfig, canonical_hash
-from tta_core.data import cache, digits_c
-from tta_core.loading.networks import load_backbone
-from tta_core.preparation import artefact_key
-from tta_core.registry import methods
+from grid.commands.main import main
+from grid.plan.expand import expand
+from grid.plan.sweep import read_sweep, shipped_sweeps
+from tta_core import cache
+from tta_core.backbones.networks import load_backbone
+from tta_core.backbones.table import BACKBONES
+from tta_core.data.sources import embedded as digits_c
+from tta_core.methods.registry import methods
+from tta_core.run.config import RunConfig, canonical_hash
+from tta_core.run.preparation import artefact_key
 
 PINNED = Path(__file__).with_name("invariants.txt")
 

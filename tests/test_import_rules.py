@@ -66,13 +66,14 @@ def test_planning_imports_nothing_heavy(arguments, tmp_path):
     if arguments[0] == "data":
         arguments = [*arguments, "--output", str(tmp_path / "order.parquet")]
     code = (
-        f"from grid.cli import main\ntry: main({arguments!r})\nexcept SystemExit as end: assert not end.code, end.code"
+        "from grid.commands.main import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as end: assert not end.code, end.code"
     )
     assert not loaded_modules(code) & set(HEAVY)
 
 
 def test_help_imports_only_the_command_line(tmp_path):
-    modules = loaded_modules("from grid.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass")
+    modules = loaded_modules("from grid.commands.main import main\ntry: main(['--help'])\nexcept SystemExit: pass")
     assert not modules & {*HEAVY, "numpy", "pydantic", "pyarrow", "duckdb", "pandas", "yaml", "rich"}
 
 

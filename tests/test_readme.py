@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 import tta_core
-from grid.cli import main
-from grid.expand import expand
-from grid.plan import make_plan
-from grid.store import ResultStore
-from grid.sweep import read_sweep
-from grid.tracking import MlflowMirror
+from grid.commands.main import main
+from grid.plan.expand import expand
+from grid.plan.plan import make_plan
+from grid.plan.sweep import read_sweep
+from grid.store.store import ResultStore
+from grid.track.mlflow import MlflowMirror
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 

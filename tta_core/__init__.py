@@ -8,18 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tta_core.config import RunConfig
-    from tta_core.method import Method, build_method
-    from tta_core.runner import RunResult, run
+    from tta_core.methods.base import Method
+    from tta_core.methods.registry import build_method
+    from tta_core.run.cell import RunResult, run
+    from tta_core.run.config import RunConfig
 
 __all__ = ["Method", "RunConfig", "RunResult", "build_method", "run"]
 
 _HOMES = {
-    "Method": "tta_core.method",
-    "RunConfig": "tta_core.config",
-    "RunResult": "tta_core.runner",
-    "build_method": "tta_core.method",
-    "run": "tta_core.runner",
+    "Method": "tta_core.methods.base",
+    "RunConfig": "tta_core.run.config",
+    "RunResult": "tta_core.run.cell",
+    "build_method": "tta_core.methods.registry",
+    "run": "tta_core.run.cell",
 }
 
 

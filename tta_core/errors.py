@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+Row = TypeVar("Row")
+
+NAMES_SHOWN = 3
+"""How many of many names a message gives."""
 
 
 class InputError(ValueError):
@@ -33,3 +39,31 @@ def unknown_name(kind: str, given: object, allowed: Iterable[str], what_to_do: s
     hint = f" Did you mean {match!r}?" if match else ""
     listed = ", ".join(names) if names else "none"
     return InputError(f"unknown {kind} {given!r}.{hint} Allowed: {listed}. {what_to_do}".rstrip())
+
+
+def named_row(kind: str, table: Mapping[str, Row], name: str) -> Row:
+    """Returns the row of that name in a table that `tta-grid list` shows.
+
+    Args:
+        kind: what the rows are, in the singular, such as "method".
+        table: rows by name.
+        name: the name that was given.
+
+    Raises:
+        InputError: with the closest match, if there is no such row.
+    """
+    if name not in table:
+        raise unknown_name(kind, name, table, f"See them with: tta-grid list {kind}s")
+    return table[name]
+
+
+def first_names(names: Sequence[str], count: int | None = None) -> str:
+    """The first of many names for a message, and how many more there are.
+
+    Args:
+        names: the names, or the first of them.
+        count: how many there are, if `names` has not all.
+    """
+    count = len(names) if count is None else count
+    more = f" and {count - NAMES_SHOWN:,} more" if count > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tests.golden.case import Case
 from tta_core.errors import InputError
-from tta_core.method import Method, build_method
+from tta_core.methods.base import Method
+from tta_core.methods.registry import build_method
 
 
 class Comparison(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.golden.follower import Comparison, Follower
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 
 class RestoringFollower(Follower):

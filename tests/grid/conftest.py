@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.store import ResultStore
-from grid.sweep import read_sweep
+from grid.plan.sweep import read_sweep
+from grid.store.store import ResultStore
 
 TINY = """
 sweep: tiny
@@ -18,7 +18,7 @@ grid:
 seeds: [0, 1]
 """
 
-COMMAND = [sys.executable, "-u", "-c", "from grid.cli import main; main()"]
+COMMAND = [sys.executable, "-u", "-c", "from grid.commands.main import main; main()"]
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,17 @@
-"""Small networks with random weights."""
+"""Small networks with random weights, and small benchmarks of the kinds that are not shipped."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
-from tta_core.registry import method_spec
+from tta_core.backbones.table import BACKBONES
+from tta_core.data.benchmarks import BENCHMARKS, CLEAN
+from tta_core.data.spec import BenchmarkSpec
+from tta_core.methods.registry import method_spec
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 10}
 
@@ -92,3 +99,177 @@ def beyond(images):
         }
 
     return make
+
+
+WNIDS = ("n01", "n02", "n03")
+COLOURS = {"n01": (200, 40, 40), "n02": (40, 200, 40), "n03": (40, 40, 200)}
+PER_CLASS = 4
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def write_photograph(file: Path, name: str, number: int, severity: int, size: tuple[int, int]) -> None:
+    """A plain image whose colour tells the class and whose brightness tells number and severity."""
+    colour = tuple(c + 2 * number - 5 * severity for c in COLOURS[name])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(file, format="JPEG", quality=95)
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch) -> BenchmarkSpec:
+    """`photos-c`, laid out as ImageNet-C: two domains and clean images, three classes of four images, 32x32."""
+    row = BenchmarkSpec(
+        name="photos-c",
+        title="plain colours",
+        version=1,
+        domains=("fog", "snow"),
+        held_out_domains=("spatter",),
+        images_per_domain=len(WNIDS) * PER_CLASS,
+        num_classes=len(WNIDS),
+        classes="colours",
+        class_names=WNIDS,
+        severities=SEVERITIES,
+        crops=("center", "resize-center", "backbone"),
+        storage="class-folders",
+        folder="photos-c",
+        clean_folder="photos/val",
+        files="photos-c/<corruption>/<severity>/<wnid>/*.JPEG",
+        source="https://example.org/photos",
+        licence="none",
+    )
+    for name in WNIDS:
+        for number in range(PER_CLASS):
+            for domain in row.domains:
+                for severity in SEVERITIES:
+                    file = tmp_path / row.folder / domain / str(severity) / name / f"image_{number}.JPEG"
+                    write_photograph(file, name, number, severity, (32, 32))
+            write_photograph(tmp_path / row.clean_folder / name / f"image_{number}.JPEG", name, number, 0, (50, 40))
+    monkeypatch.setenv("TTA_GRID_DATA", str(tmp_path))
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row
+
+
+@pytest.fixture
+def listed_photographs(photographs, tmp_path, monkeypatch) -> BenchmarkSpec:
+    """`photos-c-5`: five images of `photos-c`, in the order of a list."""
+    listed = ["n02/image_3.JPEG", "n01/image_0.JPEG", "n03/image_1.JPEG", "n02/image_0.JPEG", "n03/image_2.JPEG"]
+    row = photographs.model_copy(
+        update={"name": "photos-c-5", "images_per_domain": 5, "shuffled": False, "image_list": "photos-c-5.txt"}
+    )
+    (tmp_path / row.image_list).write_text("\n".join(listed) + "\n")
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row
+
+
+@pytest.fixture
+def arrays(tmp_path, monkeypatch) -> BenchmarkSpec:
+    """`tiny10-c`, laid out as CIFAR-10-C: two domains and clean images, six random images at five severities."""
+    row = BenchmarkSpec(
+        name="tiny10-c",
+        title="noise",
+        version=1,
+        domains=("fog", "snow"),
+        held_out_domains=(),
+        images_per_domain=6,
+        num_classes=3,
+        classes="colours",
+        severities=SEVERITIES,
+        shuffled=False,
+        crops=("upsample",),
+        storage="severity-arrays",
+        folder="tiny10-c",
+        files="tiny10-c/<corruption>.npy",
+        source="https://example.org/tiny",
+        licence="none",
+    )
+    folder = tmp_path / row.folder
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name in (*row.domains, CLEAN):
+        count = 6 if name == CLEAN else 30
+        np.save(folder / f"{name}.npy", generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
+    np.save(folder / "labels.npy", np.tile(np.arange(6, dtype=np.uint8) % 3, 5))
+    monkeypatch.setenv("TTA_GRID_DATA", str(tmp_path))
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row
+
+
+@pytest.fixture
+def colour_vit(tmp_path, monkeypatch):
+    """A backbone of three colours whose weights are a file in `TTA_GRID_WEIGHTS`: timm's test ViT at 32 pixels."""
+    import safetensors.torch
+    import timm
+    import torch
+
+    row = BACKBONES["mae_finetuned_vit_base"].model_copy(
+        update={
+            "name": "colour-vit",
+            "source": "file:test_vit",
+            "weights": "colour_vit",
+            "options": {"img_size": 32},
+            "num_classes": 3,
+            "image_size": 32,
+            "classes": "colours",
+        }
+    )
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=3, img_size=32)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    safetensors.torch.save_file(network.state_dict(), folder / "colour_vit.safetensors")
+    monkeypatch.setenv("TTA_GRID_WEIGHTS", str(folder))
+    monkeypatch.setitem(BACKBONES, row.name, row)
+    return row
+
+
+RENDITIONS = {"n01": 2, "n03": 3}
+
+
+@pytest.fixture
+def renditions(photographs, tmp_path, monkeypatch) -> BenchmarkSpec:
+    """`renditions`: five larger images of the first and the third class; its clean images are those of `photos-c`."""
+    row = photographs.model_copy(
+        update={
+            "name": "renditions",
+            "domains": ("renditions",),
+            "held_out_domains": (),
+            "images_per_domain": 5,
+            "counts": {CLEAN: 12},
+            "num_classes": 2,
+            "class_names": tuple(RENDITIONS),
+            "class_numbers": (0, 2),
+            "label_spaces": ("full", "masked"),
+            "severities": (),
+            "crops": ("resize-center", "backbone"),
+            "parts": {CLEAN: photographs.name},
+            "folder": "renditions",
+            "clean_folder": "",
+            "files": "renditions/<wnid>/*.jpg",
+        }
+    )
+    for name, count in RENDITIONS.items():
+        for number in range(count):
+            write_photograph(tmp_path / row.folder / name / f"art_{number}.jpg", name, number, 0, (64, 48))
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row
+
+
+@pytest.fixture
+def mixture(photographs, renditions, monkeypatch) -> BenchmarkSpec:
+    """`mixture`: the domains of `photos-c` and of `renditions`."""
+    owners = dict.fromkeys((*photographs.domains, *photographs.held_out_domains, CLEAN), photographs.name)
+    row = photographs.model_copy(
+        update={
+            "name": "mixture",
+            "domains": ("fog", "snow", "renditions"),
+            "images_per_domain": 12,
+            "counts": {"renditions": 5},
+            "class_names": (),
+            "parts": owners | {"renditions": renditions.name},
+            "storage": "composition",
+            "folder": "",
+            "clean_folder": "",
+            "files": "those of photos-c and renditions",
+        }
+    )
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    return row

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tta_core.backbones.precision import autocast
 from tta_core.bench.agreement import difference_to_cpu
 from tta_core.bench.compilation import CompiledTrunk, compile_method
 from tta_core.bench.instruments import Clock, TensorMemory, Timing, counted_images, mark_for_counting
@@ -18,10 +19,9 @@ from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import Row, Setting, Spread
 from tta_core.bench.subject import classifier, make_subject
 from tta_core.errors import InputError
-from tta_core.method import Method
-from tta_core.precision import autocast
-from tta_core.registry import method_spec
-from tta_core.surgery import count_parameters
+from tta_core.methods.base import Method
+from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.registry import method_spec
 
 
 class Source:

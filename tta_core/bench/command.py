@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from tta_core.bench.request import BenchRequest, read_choices
-from tta_core.spec import validated
+from tta_core.frozen import validated
 
 DESCRIPTION = """\
 Measures each method's step in units of the source forward (no gradient) of the same network in the same process:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 RECOMPILE_LIMIT = 64
 """All methods share the code of one forward, and each needs a compilation of its own. Beyond the limit, 8 unless told

@@ -18,15 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tta_core.data import class_folders
-from tta_core.data.benchmarks import owner
-from tta_core.data.decoded import DecodedDomain
-from tta_core.data.encoded import EncodedImages, ImageFiles
-from tta_core.data.readers import own_severity
+from tta_core.data.benchmarks import benchmark_spec, owner
+from tta_core.data.files.decoded import DecodedDomain
+from tta_core.data.files.encoded import EncodedImages, ImageFiles
+from tta_core.data.opened import own_severity
 from tta_core.data.root import VARIABLE
+from tta_core.data.sources import class_folders
+from tta_core.data.spec import Crop
 from tta_core.errors import InputError, unknown_name
-from tta_core.registry import benchmark_spec
-from tta_core.spec import Crop
 
 TARGET = 10.0
 """Times that the cache should be faster than decoding."""

@@ -14,9 +14,9 @@ from tta_core.bench.instruments import Timing
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import BenchResult, Row
 from tta_core.errors import InputError
-from tta_core.registry import method_spec
-from tta_core.runner import choose_device
-from tta_core.surgery import network_kinds
+from tta_core.methods.common.surgery import network_kinds
+from tta_core.methods.registry import method_spec
+from tta_core.run.cell import choose_device
 
 ROUNDS_BETWEEN_RESETS = 4
 """Before each timed step the trained parameters are put back; teachers, banks and running means need a reset. One

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from tta_core.errors import InputError, unknown_name
-from tta_core.registry import method_spec, methods
-from tta_core.spec import Frozen
+from tta_core.frozen import Frozen
+from tta_core.methods.registry import method_spec, methods
 
 
 class MethodChoice(Frozen):

@@ -11,13 +11,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tta_core.backbones import BACKBONES
+from tta_core.backbones.networks import load_backbone
+from tta_core.backbones.table import BACKBONES, backbone_spec
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.errors import InputError, closest_match
-from tta_core.loading.networks import load_backbone
-from tta_core.losses import softmax_entropy
-from tta_core.method import Method, build_method
-from tta_core.registry import backbone_spec
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.registry import build_method
 
 BATCHES = 4
 """Distinct batches, taken in turn: a method that saw the same one again and again would converge on it."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tta_core.backbones.spec import NETWORK_KINDS
 from tta_core.bench.result import BenchResult, Row, Setting
 from tta_core.bench.subject import PASSING_MARGIN
-from tta_core.registry import method_spec
-from tta_core.spec import NETWORK_KINDS
+from tta_core.methods.registry import method_spec
 
 Column = tuple[str, Callable[[Row], str]]
 

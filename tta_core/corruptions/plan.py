@@ -15,16 +15,15 @@ from tta_core.corruptions.frost import read_textures
 from tta_core.corruptions.generate import QUALITY, Job, Tell, generate_arrays, generate_files
 from tta_core.corruptions.sources import BenchmarkImages, FolderImages, ImageSource, read_array
 from tta_core.corruptions.strengths import LADDERS, NAMES, SEVERITIES, Ladder
-from tta_core.data.benchmarks import BENCHMARKS, CLEAN
-from tta_core.data.decoded import free_bytes, gib
+from tta_core.data.benchmarks import BENCHMARKS, CLEAN, benchmark_spec
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
+from tta_core.data.files.decoded import free_bytes, gib
+from tta_core.data.files.find import find_images
 from tta_core.data.generated import Record, read_record
 from tta_core.data.root import data_root, own_folder
-from tta_core.data.severity_arrays import load_domain
-from tta_core.data.storage import find_images
+from tta_core.data.sources.severity_arrays import load_domain
+from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError, unknown_name
-from tta_core.registry import benchmark_spec
-from tta_core.spec import BenchmarkSpec
 
 IMAGE_SIZE = 224
 """Pixels of the images of ImageNet-C."""

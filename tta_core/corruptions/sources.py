@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tta_core.data.encoded import EncodedImages, cropped, decoded, is_image
+from tta_core.data.files.encoded import EncodedImages, cropped, decoded, is_image
 from tta_core.errors import InputError
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
-from tta_core.spec import BenchmarkSpec, CropName, LabelSpace
+from tta_core.data.spec import BenchmarkSpec, CropName, LabelSpace
+from tta_core.errors import named_row
 
 CLEAN = "clean"
 """The domain of uncorrupted test images; every benchmark has it, no table reports it."""
@@ -348,3 +349,8 @@ def benchmark_tag(spec: BenchmarkSpec, domains: Iterable[str]) -> str:
     """Name and version of a benchmark, and of those by which some of its domains are read: equal tags, equal images."""
     parts = sorted({row.name: row.version for row in (owner(spec, name) for name in domains) if row != spec}.items())
     return " ".join([f"{spec.name} v{spec.version}", *(f"+ {name} v{version}" for name, version in parts)])
+
+
+def benchmark_spec(name: str) -> BenchmarkSpec:
+    """Returns the description of a benchmark, or raises `InputError` with the closest match."""
+    return named_row("benchmark", BENCHMARKS, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tta_core.data.benchmarks import CLEAN, owner
-from tta_core.spec import BenchmarkSpec, Crop, OwnCrop
+from tta_core.data.spec import BenchmarkSpec, Crop, OwnCrop
 
 
 def domain_crop(spec: BenchmarkSpec, domain: str, wanted: Crop) -> Crop:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tta_core.data import class_folders
-from tta_core.data.available import missing_domains
+from tta_core.backbones.table import backbone_spec
 from tta_core.data.benchmarks import CLEAN, owner
-from tta_core.data.decoded import DecodedDomain, check_room, decoded_domain, free_bytes, gib
 from tta_core.data.domains import ORDERS
-from tta_core.data.encoded import first_names
-from tta_core.data.readers import TRAINING, own_severity
-from tta_core.errors import InputError, unknown_name
-from tta_core.registry import backbone_spec
-from tta_core.spec import BenchmarkSpec, Crop
+from tta_core.data.files.decoded import DecodedDomain, check_room, decoded_domain, free_bytes, gib
+from tta_core.data.opened import TRAINING, own_severity
+from tta_core.data.root import missing_domains
+from tta_core.data.sources import class_folders
+from tta_core.data.spec import BenchmarkSpec, Crop
+from tta_core.errors import InputError, first_names, unknown_name
 
 SETS = ("reported", "held-out")
 

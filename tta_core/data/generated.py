@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import Field
 
 from tta_core.data.root import data_root, not_here, own_folder
+from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError
-from tta_core.spec import BenchmarkSpec, Frozen, validated
+from tta_core.frozen import Frozen, validated
 
 RECORD = "generated.json"
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tta_core.spec import BenchmarkSpec, LabelSpace
+from tta_core.data.spec import BenchmarkSpec, LabelSpace
 
 
 class _Indexed(Protocol):

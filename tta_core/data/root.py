@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tta_core.errors import InputError
-from tta_core.spec import BenchmarkSpec
+from tta_core.data.spec import BenchmarkSpec
+from tta_core.errors import InputError, first_names
 
 VARIABLE = "TTA_GRID_DATA"
 """Environment variable that names the data root. Workers inherit it from the process that started Ray."""
@@ -68,4 +68,14 @@ def not_here(spec: BenchmarkSpec, problem: str) -> InputError:
     return InputError(
         f"{problem}. The images of {spec.name} are not shipped: let {VARIABLE} name the folder that holds "
         f"{spec.files}. Get them from {spec.source} (licence: {spec.licence})"
+    )
+
+
+def missing_domains(lacking: Mapping[str, InputError]) -> InputError:
+    """One error for several domains: what is wrong with the first, and the names of all."""
+    told = str(next(iter(lacking.values())))
+    if len(lacking) == 1:
+        return InputError(told)
+    return InputError(
+        f"{len(lacking)} domains are missing or not whole: {first_names(list(lacking))}. {told[:1].upper()}{told[1:]}"
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tta_core.diagnostics.capture import FirstForward
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 EDGES = tuple(10 ** (half / 2) for half in range(-8, 5))
 """Borders of the bins, 1e-4 to 1e2, two bins a decade. Bin 0 holds the exact zeros, bin 1 what is above 0 and at most

@@ -12,8 +12,8 @@ from tta_core.data.benchmarks import CLEAN
 from tta_core.diagnostics.capture import FirstForward
 from tta_core.diagnostics.held_out import EVALUATION_BATCH, held_out
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
-from tta_core.method import Method
-from tta_core.spectral_cache import cached_decomposition
+from tta_core.methods.base import Method
+from tta_core.methods.common.spectral_cache import cached_decomposition
 
 OWNERS = ("Attention", "Mlp")
 """Ends of the class names of the modules whose linear layers are looked at."""

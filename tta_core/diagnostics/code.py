@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tta_core.diagnostics.directions import Directions, cosines, entries
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene, Segment
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 LARGEST = 5
 """Number of the most increased and of the most decreased experts that are reported for each layer."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_core.diagnostics.directions import Directions, cosines, entries, pairs
 from tta_core.diagnostics.observer import Measurement, Observer, Scene, Segment
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 
 class Displacement(Observer):

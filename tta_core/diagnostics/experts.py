@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta_core.adapters.moe_norm import MoELayerNorm
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.moetta.moe_norm import MoELayerNorm
 
 PARTS = ("weight", "bias")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tta_core.diagnostics.capture import FirstForward
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 
 class Features(Observer):

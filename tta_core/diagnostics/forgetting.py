@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from tta_core.data.benchmarks import CLEAN
-from tta_core.data.images import DomainImages
+from tta_core.data.opened import DomainImages
 from tta_core.diagnostics.held_out import frozen_accuracy, held_out, plain
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene, Segment
-from tta_core.method import Method
+from tta_core.methods.base import Method
 
 
 class Visit(NamedTuple):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_core.backbones.precision import autocast
 from tta_core.data.domains import split_severity
-from tta_core.data.images import DomainImages
+from tta_core.data.opened import DomainImages
 from tta_core.diagnostics.observer import Scene
-from tta_core.precision import autocast
 
 MAX_IMAGES = 256
 """Images in a set: enough for a standard error of 3 points at worst, few enough to evaluate often."""

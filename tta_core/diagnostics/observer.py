@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tta_core.data.images import DomainImages, Normalise
-from tta_core.data.streams import StreamOrder
-from tta_core.method import Method
+from tta_core.data.opened import DomainImages
+from tta_core.methods.base import Method
+from tta_core.streams.batches import Normalise
+from tta_core.streams.order import StreamOrder
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Scene:
         normalise: brings images to the device.
         open_domain: opens the images of a domain by name, `clean` included.
         open_source: builds the source network afresh, on the device.
-        precision: precision that the stream runs in, see `tta_core.precision`.
+        precision: precision that the stream runs in, see `tta_core.backbones.precision`.
         off_clock: what runs inside is not counted as the method's time; waits for the device.
     """
 

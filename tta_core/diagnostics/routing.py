@@ -12,10 +12,10 @@ from scipy.special import entr, rel_entr
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.adapters.router import SharedRouter, load_balance
 from tta_core.diagnostics.capture import FirstForward
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.moetta.router import SharedRouter, load_balance
 
 LOWEST_ENTROPY = 0.5
 """Share of the largest usage entropy below which routing has collapsed."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tta_core.data.streams import StreamBatch
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.streams.order import StreamBatch
 
 TOLERANCES = (0, 1, 2, 3)
 """Batches that a detection may be off."""

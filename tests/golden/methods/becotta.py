@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.golden.follower import Comparison, Follower
-from tta_core.adapters.gated_adapters import GatedAdapters
 from tta_core.errors import InputError
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.becotta.layers import GatedAdapters
 from tta_core.methods.becotta.method import BECoTTA
 
 NOISE_GRID = 32

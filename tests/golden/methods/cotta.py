@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.golden.follower import Comparison
 from tests.golden.restoring import RestoringFollower
 from tta_core.errors import InputError
-from tta_core.method import Method
+from tta_core.methods.base import Method
 from tta_core.methods.cotta.method import CoTTA
 
 SYMMETRIC = "softmax(student)*log_softmax(teacher)"

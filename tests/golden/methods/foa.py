@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.golden.case import Case
 from tests.golden.follower import Comparison, Follower
-from tta_core.method import Method
+from tta_core.methods.base import Method
 from tta_core.methods.foa.evolution import Array, EvolutionStrategy
 from tta_core.methods.foa.method import FOA
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tests.golden.follower import Comparison, Follower
 from tta_core.errors import InputError
-from tta_core.feature_statistics import source_statistics
-from tta_core.losses import softmax_entropy
-from tta_core.method import Method, build_method
+from tta_core.methods.base import Method
+from tta_core.methods.common.feature_statistics import source_statistics
+from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.mgtta.checkpoint import PREFIX, meta_from
 from tta_core.methods.mgtta.method import MGTTA
+from tta_core.methods.registry import build_method
 
 UPDATE_TOLERANCE = 1e-3
 """In float32: a tanh of normalised gradients (README of the cases)."""

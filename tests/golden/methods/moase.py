@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tests.golden.follower import Comparison
 from tests.golden.restoring import RestoringFollower
-from tta_core.adapters.sparsity import SparseExperts
 from tta_core.errors import InputError
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.moase.sparsity import SparseExperts
 
 ROUTERS = {"router_2.0": "router", "router.0": "gate"}
 """Published name -> ours, of the linear layers that all experts of a block share."""

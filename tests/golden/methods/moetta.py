@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.golden.case import Case
 from tests.golden.follower import Comparison, Follower
-from tta_core.adapters.router import Decision, load_balance
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.moetta.router import Decision, load_balance
 
 
 class MoETTAFollower(Follower):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.golden.follower import Comparison, Follower
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.sar.method import SAR
 
 COUNTS = {"n_reliable": "reliable", "n_selected": "selected", "event_reset": "reset"}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.golden.follower import Comparison, Follower
 from tta_core.errors import InputError
-from tta_core.method import Method
+from tta_core.methods.base import Method
 from tta_core.methods.vida.method import ViDA
 
 SYMMETRIC = "softmax(s)*log_softmax(t)"

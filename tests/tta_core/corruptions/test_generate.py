@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.tta_core.corruptions.photographs import photographs
-from tta_core.config import RunConfig
 from tta_core.corruptions.corrupt import corrupt
 from tta_core.corruptions.plan import Plan, make_job, plan_benchmark, plan_images
-from tta_core.data.available import check_available
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN, IMAGENET_WNIDS
-from tta_core.data.readers import check_domain, read_domain
+from tta_core.data.opened import check_domain, read_domain
 from tta_core.errors import InputError
+from tta_core.run.available import check_available
+from tta_core.run.config import RunConfig
 
 
 def planned(images: Path, folder: Path, *corruptions: str, severities: tuple[int, ...] = (), seed: int = 0) -> Plan:

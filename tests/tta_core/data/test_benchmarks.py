@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import timm
 
-from tta_core.config import RunConfig
 from tta_core.data.benchmarks import (
     BENCHMARKS,
     CLEAN,
@@ -17,6 +16,7 @@ from tta_core.data.benchmarks import (
 )
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
 from tta_core.errors import InputError
+from tta_core.run.config import RunConfig
 
 VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
 SUPPLEMENT = ("imagenet-r", "imagenet-sketch", "imagenet-a")

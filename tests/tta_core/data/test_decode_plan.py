@@ -8,13 +8,14 @@ import filelock
 import pytest
 from click.testing import CliRunner
 
-from grid.cli import main
-from tta_core.backbones import BACKBONES
-from tta_core.config import RunConfig
-from tta_core.data import decoded
-from tta_core.data.decoded import DecodedImages
-from tta_core.data.images import gather, load_domains
-from tta_core.data.readers import read_domain
+from grid.commands.main import main
+from tta_core.backbones.table import BACKBONES
+from tta_core.data.files import decoded
+from tta_core.data.files.decoded import DecodedImages
+from tta_core.data.opened import read_domain
+from tta_core.run.config import RunConfig
+from tta_core.run.images import load_domains
+from tta_core.streams.batches import gather
 
 
 @pytest.fixture

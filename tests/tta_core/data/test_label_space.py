@@ -9,17 +9,18 @@ import torch
 from torch import nn
 
 import tta_core
-from tta_core.classifier import keep_classes
-from tta_core.config import RunConfig
+from tta_core.backbones.classifier import keep_classes
+from tta_core.backbones.networks import load_backbone
+from tta_core.backbones.table import backbone_spec
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
-from tta_core.data.images import Normalise, load_domains
 from tta_core.data.label_space import of_kept_classes
-from tta_core.data.supplies import HeldOutImages, LabelledSource, SourceImages
 from tta_core.errors import InputError
-from tta_core.loading.networks import load_backbone
-from tta_core.registry import backbone_spec
-from tta_core.runner import _build
-from tta_core.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
+from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
+from tta_core.run.cell import _build
+from tta_core.run.config import RunConfig
+from tta_core.run.images import load_domains
+from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
+from tta_core.streams.batches import Normalise
 
 
 def values(**changes):

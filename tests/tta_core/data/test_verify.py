@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from grid.cli import main
+from grid.commands.main import main
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
-from tta_core.data.verify import verify
-from tta_core.data.verify_folders import VALIDATION_NAME
+from tta_core.data.verify.folders import VALIDATION_NAME
+from tta_core.data.verify.verify import verify
 from tta_core.errors import InputError
 
 from .conftest import PER_CLASS, SEVERITIES, WNIDS, write_photograph
@@ -153,7 +153,7 @@ def test_clean_and_held_out_images_may_be_left_out_but_not_in_part(whole, tmp_pa
 
 
 def test_numbered_validation_images_are_named_even_if_all_lack_them(whole, fog, monkeypatch):
-    monkeypatch.setattr("tta_core.data.verify_folders.VALIDATION_IMAGES", 12)
+    monkeypatch.setattr("tta_core.data.verify.folders.VALIDATION_IMAGES", 12)
     for severity in SEVERITIES:
         for domain in whole.domains:
             folder = fog.parents[1] / domain / str(severity)
@@ -330,7 +330,7 @@ def test_what_the_system_refuses_is_one_message(whole, monkeypatch):
     def refusing(*arguments, **options):
         raise PermissionError(13, "Permission denied", "/data/secret")
 
-    monkeypatch.setattr("tta_core.data.verify.verify", refusing)
+    monkeypatch.setattr("tta_core.data.verify.verify.verify", refusing)
     done = command(whole.name)
     assert done.exit_code == 2
     assert done.output.startswith("Error: /data/secret: Permission denied. Mend its permissions")

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from tta_core import build_method
-from tta_core.data.images import DomainImages, Normalise
-from tta_core.data.streams import stream_order
+from tta_core.data.opened import DomainImages
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Observer, Scene
-from tta_core.loop import StreamRecord, run_stream
+from tta_core.run.loop import StreamRecord, run_stream
+from tta_core.streams.batches import Normalise
+from tta_core.streams.order import stream_order
 
 DOMAINS = ("fog", "snow", "frost")
 IMAGES = 30

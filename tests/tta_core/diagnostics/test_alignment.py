@@ -9,7 +9,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
 
 from tta_core.diagnostics.alignment import alignment_std, chosen_linears
-from tta_core.registry import methods
+from tta_core.methods.registry import methods
 
 LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 

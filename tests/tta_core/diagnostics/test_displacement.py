@@ -6,7 +6,7 @@ import torch
 
 from tta_core.diagnostics.displacement import Displacement
 from tta_core.diagnostics.observer import Segment
-from tta_core.registry import methods
+from tta_core.methods.registry import methods
 
 SELECTS_ALL = {"entropy_margin": 1.0, "redundancy_margin": 1.0, "plpd_margin": -1.0}
 """With these, methods that filter their samples learn from images that mean nothing, too."""

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from tta_core.data.images import DomainImages
-from tta_core.data.streams import StreamOrder
+from tta_core.data.opened import DomainImages
 from tta_core.diagnostics.forgetting import Forgetting, Visit, backward_transfer
 from tta_core.diagnostics.held_out import MAX_IMAGES, frozen_accuracy, held_out
 from tta_core.diagnostics.observer import Scene
+from tta_core.streams.order import StreamOrder
 
 
 def visits(*rows):

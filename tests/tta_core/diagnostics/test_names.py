@@ -2,10 +2,10 @@
 
 import pytest
 
-from tta_core.config import RunConfig
 from tta_core.diagnostics.make import observer_class
 from tta_core.diagnostics.names import OBSERVERS, resolve_observers
 from tta_core.errors import InputError
+from tta_core.run.config import RunConfig
 
 
 def config(**values):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.diagnostics.observer import Measurement, Observer
-from tta_core.registry import methods
+from tta_core.methods.registry import methods
 
 PARTS = ("parameters", "buffers", "extra")
 

@@ -5,8 +5,8 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
-from tta_core.registry import method_spec
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.registry import method_spec
 
 
 def becotta(network, dtype=torch.float32, **settings):

@@ -7,7 +7,7 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.registry import methods
+from tta_core.methods.registry import methods
 
 METHODS = list(methods())
 EVERY_PRESET = [(name, preset) for name, spec in methods().items() for preset in spec.preset_names()]

@@ -7,8 +7,8 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.losses import soft_cross_entropy, symmetric_cross_entropy, teacher_loss
-from tta_core.registry import method_spec
+from tta_core.methods.common.losses import soft_cross_entropy, symmetric_cross_entropy, teacher_loss
+from tta_core.methods.registry import method_spec
 
 ALWAYS, NEVER = 1.01, 0.0
 

@@ -7,7 +7,7 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.registry import method_spec
+from tta_core.methods.registry import method_spec
 
 LEARNS = {"lr": 0.05, "entropy_margin": 0.6, "plpd_margin": 0.01}
 """Settings with which some of the images are reliable, and some of these depend on their shapes."""

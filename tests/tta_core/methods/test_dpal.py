@@ -8,9 +8,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tta_core import build_method
-from tta_core.adapters.lifting import noise_similarity
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.dpal.layers import noise_similarity
 from tta_core.methods.dpal.spec import SPEC
 
 

@@ -7,9 +7,9 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.method import Context
+from tta_core.methods.base import Context
 from tta_core.methods.eata.method import EATA, fisher_information
-from tta_core.registry import method_spec
+from tta_core.methods.registry import method_spec
 
 LEARNS = {"lr": 0.05, "entropy_margin": 0.6, "redundancy_margin": 0.8}
 """Settings with which some of the images are reliable, and some of these redundant."""

@@ -13,7 +13,7 @@ from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.methods.foa import method as foa_module
 from tta_core.methods.foa.evolution import EvolutionStrategy
-from tta_core.registry import method_spec
+from tta_core.methods.registry import method_spec
 
 ROOT = Path(__file__).resolve().parents[3]
 DIM, DEPTH = 48, 3

@@ -8,12 +8,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tta_core import build_method
-from tta_core.adapters import spectral
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.spectral_cache import Decomposition
+from tta_core.methods.common.transformer import embed, predict
+from tta_core.methods.imse import layers as spectral
 from tta_core.methods.imse.diversity import mean_spread
-from tta_core.spectral_cache import Decomposition
-from tta_core.transformer import embed, predict
 
 
 @pytest.fixture

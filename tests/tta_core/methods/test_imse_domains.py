@@ -7,11 +7,11 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
+from tta_core.methods.common.transformer import embed
 from tta_core.methods.imse.bank import SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, average, blend, describe, describe_patches, distance
 from tta_core.methods.imse.domains import source_descriptor
 from tta_core.methods.imse.spec import IMSESettings
-from tta_core.transformer import embed
 
 OFFSETS = {"A": 2.0, "B": -2.0, "C": 6.0}
 """What is added to the normalised images of each domain; the source has 0."""

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from tta_core import build_method
-from tta_core.augmix import draw_views, make_views
 from tta_core.errors import InputError
 from tta_core.methods.memo import method as memo_method
+from tta_core.methods.memo.augmix import draw_views, make_views
 from tta_core.methods.memo.method import marginal_entropy
-from tta_core.registry import method_spec
+from tta_core.methods.registry import method_spec
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SMALL = {"views": 4, "lr": 0.05, "optimizer": "sgd", "crop": "none", "flip": False, "severity": 5.0}

@@ -6,13 +6,18 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.feature_statistics import FeatureStatistics, class_token_features, discrepancy, source_statistics
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.feature_statistics import (
+    FeatureStatistics,
+    class_token_features,
+    discrepancy,
+    source_statistics,
+)
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.transformer import embed
 from tta_core.methods.mgtta import training
 from tta_core.methods.mgtta.checkpoint import PREFIX, PUBLISHED, meta_from
 from tta_core.methods.mgtta.learned_optimizer import LearnedOptimizer, initial_meta
-from tta_core.registry import method_spec
-from tta_core.transformer import embed
+from tta_core.methods.registry import method_spec
 
 QUICK = {"training_epochs": 3, "training_images": 8, "selection_images": 8, "selection_batch": 4}
 

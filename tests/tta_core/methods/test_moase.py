@@ -5,9 +5,9 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.losses import soft_cross_entropy
+from tta_core.methods.common.losses import soft_cross_entropy
 from tta_core.methods.moase.method import proximal
-from tta_core.registry import method_spec
+from tta_core.methods.registry import method_spec
 
 
 @pytest.fixture

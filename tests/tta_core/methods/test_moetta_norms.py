@@ -11,10 +11,10 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.swin_transformer import SwinTransformer
 
 from tta_core import build_method
-from tta_core.adapters.moe_norm import MoEBatchNorm2d, MoEGroupNorm, MoELayerNorm
 from tta_core.errors import InputError
+from tta_core.methods.common.surgery import counted_norms
+from tta_core.methods.moetta.moe_norm import MoEBatchNorm2d, MoEGroupNorm, MoELayerNorm
 from tta_core.methods.moetta.spec import parse_indices
-from tta_core.surgery import counted_norms
 
 SMALL = {
     "convnext": lambda: ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), num_classes=10),

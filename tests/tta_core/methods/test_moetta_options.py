@@ -8,7 +8,7 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.moetta.spec import SPEC
 
 ABLATIONS = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tta_core import build_method
+from tta_core.methods.common.surgery import norm_layers
 from tta_core.methods.roid import method as module
 from tta_core.methods.roid.terms import (
     correct_prior,
@@ -15,7 +16,6 @@ from tta_core.methods.roid.terms import (
     soft_likelihood_ratio,
     symmetric_cross_entropy,
 )
-from tta_core.surgery import norm_layers
 
 TREND = [0.6, 0.3, 0.1]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tta_core import build_method
-from tta_core.adapters.batch_norm import RunningBatchNorm
+from tta_core.methods.common.batch_norm import RunningBatchNorm
 from tta_core.methods.rotta import method as module
 from tta_core.methods.rotta.memory import BalancedMemory
 from tta_core.methods.rotta.method import timeliness_weights

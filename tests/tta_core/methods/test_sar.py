@@ -8,9 +8,9 @@ from torch import nn
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.optim import ascend
 from tta_core.methods.sar.spec import SPEC
-from tta_core.optim import ascend
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import torch
 from torch.nn.functional import normalize
 
 from tta_core import build_method
-from tta_core.embedded.network import build_digits_vit
+from tta_core.backbones.embedded.network import build_digits_vit
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy
+from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.t3a.supports import AllSupports, FilteredSupports
 
 

@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from tta_core import build_method
 from tta_core.errors import InputError
+from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.registry import method_spec
 from tta_core.methods.vida.warm_up import warmed_up_adapters
-from tta_core.registry import method_spec
-from tta_core.surgery import count_parameters
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from dataclasses import fields
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.gated_adapters import AdapterOptions, GateDraws, add_gated_adapters, repeating
-from tta_core.losses import entropy_margin, softmax_entropy
-from tta_core.method import Diagnostics, Method
+from tta_core.methods.base import Diagnostics, Method
+from tta_core.methods.becotta.layers import AdapterOptions, GateDraws, add_gated_adapters, repeating
 from tta_core.methods.becotta.spec import BECoTTASettings
-from tta_core.optim import make_optimizer
-from tta_core.selective import SelectiveForward
-from tta_core.teacher import random_positions, restore
+from tta_core.methods.common.losses import entropy_margin, softmax_entropy
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.selective import SelectiveForward
+from tta_core.methods.common.teacher import random_positions, restore
 
 
 class BECoTTA(Method[BECoTTASettings]):

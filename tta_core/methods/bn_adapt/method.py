@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tta_core.adapters.batch_norm import BlendedBatchNorm, RunningBatchNorm, StreamBatchNorm, replace_batch_norms
-from tta_core.method import Method
+from tta_core.methods.base import Method
 from tta_core.methods.bn_adapt.spec import BNAdaptSettings
+from tta_core.methods.common.batch_norm import BlendedBatchNorm, RunningBatchNorm, StreamBatchNorm, replace_batch_norms
 
 
 class BNAdapt(Method[BNAdaptSettings]):

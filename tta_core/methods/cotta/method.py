@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tta_core.losses import teacher_loss, widened
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import teacher_loss, widened
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.surgery import norm_layers, thaw_weights, use_batch_statistics, uses_batch_statistics
+from tta_core.methods.common.teacher import MeanTeacher, random_positions, restore
+from tta_core.methods.common.views import predict_views, random_view
 from tta_core.methods.cotta.spec import CoTTASettings
-from tta_core.optim import make_optimizer
-from tta_core.surgery import norm_layers, thaw_weights, use_batch_statistics, uses_batch_statistics
-from tta_core.teacher import MeanTeacher, random_positions, restore
-from tta_core.views import predict_views, random_view
 
 NOT_ASKED = -1.0
 """The anchor's confidence where the threshold makes the decision without it."""

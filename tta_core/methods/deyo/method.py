@@ -12,15 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.shape_destruction import occlude, shuffle_patches, shuffle_pixels
 from tta_core.errors import InputError
-from tta_core.layer_choice import trained_norms
-from tta_core.losses import entropy_margin, softmax_entropy, widened
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.layer_choice import trained_norms
+from tta_core.methods.common.losses import entropy_margin, softmax_entropy, widened
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.selective import SelectiveForward
+from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.deyo.shape_destruction import occlude, shuffle_patches, shuffle_pixels
 from tta_core.methods.deyo.spec import DeYOSettings
-from tta_core.optim import make_optimizer
-from tta_core.selective import SelectiveForward
-from tta_core.surgery import thaw_norms
 
 PUBLISHED_SIZE = 224
 """The image size, in pixels, that the published occlusion window is made for."""

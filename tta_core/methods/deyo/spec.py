@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tta_core.optimizers import OptimizerSettings
-from tta_core.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.common.optimizer_settings import OptimizerSettings
+from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
 
 
 class DeYOSettings(OptimizerSettings):
@@ -20,7 +20,7 @@ class DeYOSettings(OptimizerSettings):
         lr: learning rate; it is not scaled with the batch size. The DeYO repository doubles it for single images.
         norms: which normalisation layers are trained: `all`; `not_last_quarter`, those before the last quarter of the
             network, without the final norm; `legacy_names`, the release's rule, which goes by names. See
-            `tta_core.layer_choice`.
+            `tta_core.methods.common.layer_choice`.
         entropy_margin: a sample is reliable if its entropy is below this, in units of ln(classes).
         plpd_margin: a reliable sample is selected if its difference is above this.
         weight_margin: the entropy's part of a sample's weight is exp(margin - entropy), this in units of ln(classes).

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.lifting import lift, noise_similarity
-from tta_core.layer_choice import trained_norms
-from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.layer_choice import trained_norms
+from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
+from tta_core.methods.common.optim import ascend, restore
+from tta_core.methods.common.recovery import Recovery, step_where
+from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.common.transformer import as_transformer
+from tta_core.methods.dpal.layers import lift, noise_similarity
 from tta_core.methods.dpal.spec import DPALSettings
-from tta_core.optim import ascend, restore
-from tta_core.recovery import Recovery, step_where
-from tta_core.surgery import thaw_norms
-from tta_core.transformer import as_transformer
 
 DRAWN = {"zero": ("domain_token",), "zero_output": ("domain_token", "hidden.weight", "hidden.bias")}
 """By initial values of the predictors: how the names of parameters end that are drawn at random."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.methods.sar.spec import RELIABLE_SCALARS, RELIABLE_SEARCH, ReliableSharpnessSettings
-from tta_core.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
 
 
 class DPALSettings(ReliableSharpnessSettings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tta_core.methods.eta.spec import DIGITS, ETA_PRESETS, ETA_SCALARS, ETA_SEARCH, ETASettings
-from tta_core.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
 
 
 class EATASettings(ETASettings):

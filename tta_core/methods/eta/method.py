@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.losses import entropy_margin, masked_mean, softmax_entropy, widened
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy, widened
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.selective import SelectiveForward
+from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.eta.spec import ETASettings
-from tta_core.optim import make_optimizer
-from tta_core.selective import SelectiveForward
-from tta_core.surgery import thaw_norms
 
 REFERENCE_CLASSES = 1000
 """The number of classes that the published redundancy margin is made for."""

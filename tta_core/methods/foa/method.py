@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tta_core.feature_statistics import (
+from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.common.feature_statistics import (
     FeatureStatistics,
     class_token_features,
     discrepancy,
     source_statistics,
     with_class_token,
 )
-from tta_core.losses import softmax_entropy
-from tta_core.method import Artefact, Context, Method
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.common.transformer import embed
 from tta_core.methods.foa.evolution import Array, EvolutionStrategy
 from tta_core.methods.foa.spec import FOASettings, needs_source
-from tta_core.optim import make_optimizer
-from tta_core.surgery import thaw_norms
-from tta_core.transformer import embed
 
 REFERENCE_BATCH = 64
 """The batch size for which the release weighs discrepancy against entropy."""

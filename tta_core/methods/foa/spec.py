@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tta_core.optimizers import OptimizerSettings
-from tta_core.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.common.optimizer_settings import OptimizerSettings
+from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
 
 
 class FOASettings(OptimizerSettings):

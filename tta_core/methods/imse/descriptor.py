@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tta_core.losses import widened
+from tta_core.methods.common.losses import widened
 from tta_core.methods.imse.spec import Distance
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tta_core.losses import masked_mean
+from tta_core.methods.common.losses import masked_mean
 
 
 def mean_spread(spread: Tensor, ratio: float, exclude_max: bool) -> Tensor:

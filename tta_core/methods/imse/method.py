@@ -13,18 +13,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.spectral import merged
 from tta_core.errors import InputError
-from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.method import Artefact, Context, Method
+from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
+from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, restore
+from tta_core.methods.common.transformer import as_transformer, embed, predict
 from tta_core.methods.imse.bank import Retrieval, SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, describe_patches
 from tta_core.methods.imse.diversity import mean_spread
 from tta_core.methods.imse.domains import DomainTracker, source_descriptor
+from tta_core.methods.imse.layers import merged
 from tta_core.methods.imse.network import decompose_layers
 from tta_core.methods.imse.spec import IMSESettings
-from tta_core.optim import adam_memory, ascend, load_adam_memory, restore
-from tta_core.transformer import as_transformer, embed, predict
 
 OFFICIALLY_FROZEN = (9, 10, 11)
 """The blocks that the release leaves out by name, whatever the depth."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tta_core.adapters.spectral import SpectralLinear, replace_by_spectral
 from tta_core.errors import InputError
+from tta_core.methods.imse.layers import SpectralLinear, replace_by_spectral
 
 HOLDERS = ("Attention", "Mlp")
 """Names of the classes whose linear layers are decomposed (spec 1.1)."""

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from tta_core.spec import SOURCE_IMAGES, Frozen, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.frozen import Frozen
+from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
 
 Component = Literal["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
 Distance = Literal["kl", "mean", "variance", "mean_variance"]

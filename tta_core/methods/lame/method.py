@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tta_core.losses import widened
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import widened
+from tta_core.methods.common.penultimate import PenultimateForward
 from tta_core.methods.lame.laplacian import Assignments, affinity, assign
 from tta_core.methods.lame.spec import LAMESettings
-from tta_core.penultimate import PenultimateForward
 
 
 class LAME(Method[LAMESettings]):

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tta_core.adapters.per_image_norm import PerImageBatchNorm, PerImageNorm, replace_norms
-from tta_core.augmix import Draws, draw_views, make_views
 from tta_core.errors import InputError
-from tta_core.losses import softmax_entropy, widened
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import softmax_entropy, widened
+from tta_core.methods.common.surgery import norm_layers
+from tta_core.methods.common.views import scale_channels
+from tta_core.methods.memo.augmix import Draws, draw_views, make_views
+from tta_core.methods.memo.layers import PerImageBatchNorm, PerImageNorm, replace_norms
 from tta_core.methods.memo.spec import MEMOSettings
-from tta_core.surgery import norm_layers
-from tta_core.views import scale_channels
 
 VIEWS_AT_ONCE = {"cpu": 64, "cuda": 256}
 """Views in one forward, where several images are adapted to at once."""

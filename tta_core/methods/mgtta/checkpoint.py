@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tta_core.backbones.weights import VARIABLE
+from tta_core.backbones.weights_files import read_weights
 from tta_core.errors import InputError
-from tta_core.loading.weights import VARIABLE
-from tta_core.loading.weights_files import read_weights
 from tta_core.methods.mgtta.learned_optimizer import HIDDEN, MetaParameters, shapes
 
 PREFIX = "mgg."

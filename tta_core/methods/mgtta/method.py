@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tta_core.feature_statistics import FeatureStatistics, source_statistics, with_class_token
-from tta_core.method import Artefact, Context, Method
+from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.common.feature_statistics import FeatureStatistics, source_statistics, with_class_token
+from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.mgtta.checkpoint import PREFIX, meta_from, read_meta
 from tta_core.methods.mgtta.spec import MGTTASettings
 from tta_core.methods.mgtta.training import NormOptimizer, objective, train
-from tta_core.surgery import thaw_norms
 
 
 class MGTTA(Method[MGTTASettings]):

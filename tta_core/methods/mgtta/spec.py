@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tta_core.optimizers import Betas
-from tta_core.spec import (
+from tta_core.frozen import Frozen
+from tta_core.methods.common.optimizer_settings import Betas
+from tta_core.methods.spec import (
     HELD_OUT_IMAGES,
     HELD_OUT_LABELS,
     SOURCE_IMAGES,
-    Frozen,
     MethodSpec,
     PreparationSpec,
     ScalarSpec,

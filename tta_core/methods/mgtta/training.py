@@ -11,12 +11,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tta_core.errors import InputError
-from tta_core.feature_statistics import FeatureStatistics, class_token_features, discrepancy
-from tta_core.losses import softmax_entropy
-from tta_core.method import PREPARATION_SEED, LabelledBatch
+from tta_core.methods.base import PREPARATION_SEED, LabelledBatch
+from tta_core.methods.common.feature_statistics import FeatureStatistics, class_token_features, discrepancy
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.mgtta.learned_optimizer import LearnedOptimizer, MetaParameters, initial_meta
 from tta_core.methods.mgtta.spec import MGTTASettings
-from tta_core.surgery import thaw_norms
 
 
 class Objective(NamedTuple):

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.sparsity import ExpertOptions, SparseExperts, add_experts
-from tta_core.losses import soft_cross_entropy
-from tta_core.method import Diagnostics, Method
+from tta_core.methods.base import Diagnostics, Method
+from tta_core.methods.common.losses import soft_cross_entropy
+from tta_core.methods.common.surgery import norm_layers, thaw_weights
+from tta_core.methods.common.teacher import MeanTeacher, random_positions, restore
+from tta_core.methods.moase.sparsity import ExpertOptions, SparseExperts, add_experts
 from tta_core.methods.moase.spec import ExpertSettings, MoASESettings
-from tta_core.surgery import norm_layers, thaw_weights
-from tta_core.teacher import MeanTeacher, random_positions, restore
 
 Settings = TypeVar("Settings", bound=ExpertSettings)
 

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tta_core.optimizers import Betas
-from tta_core.spec import Frozen, MethodSpec, ScalarSpec, SearchRange
+from tta_core.frozen import Frozen
+from tta_core.methods.common.optimizer_settings import Betas
+from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
 
 
 class ExpertSettings(Frozen):

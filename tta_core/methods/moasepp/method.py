@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from tta_core.augmentation import augment
-from tta_core.losses import soft_cross_entropy, widened
+from tta_core.methods.common.augmentation import augment
+from tta_core.methods.common.losses import soft_cross_entropy, widened
 from tta_core.methods.moase.method import ExpertMethod
 from tta_core.methods.moasepp.policy import ACTIONS, Decision, Policy
 from tta_core.methods.moasepp.spec import MoASEppSettings

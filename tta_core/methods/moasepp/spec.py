@@ -6,14 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tta_core.methods.moase.spec import (
-    EXPERT_SCALARS,
-    EXPERT_SEARCH,
-    PAPER_EXPERTS,
-    RELEASED_EXPERTS,
-    ExpertSettings,
-)
-from tta_core.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.moase.spec import EXPERT_SCALARS, EXPERT_SEARCH, PAPER_EXPERTS, RELEASED_EXPERTS, ExpertSettings
+from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
 
 
 class MoASEppSettings(ExpertSettings):

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.moe_norm import MoEBatchNorm2d, MoEGroupNorm, MoELayerNorm
-from tta_core.adapters.router import Router, RoutesBefore, RoutingRules, SharedRouter
 from tta_core.errors import InputError
+from tta_core.methods.common.surgery import counted_norms, replace_modules
+from tta_core.methods.moetta.moe_norm import MoEBatchNorm2d, MoEGroupNorm, MoELayerNorm
+from tta_core.methods.moetta.router import Router, RoutesBefore, RoutingRules, SharedRouter
 from tta_core.methods.moetta.spec import MoETTASettings, parse_indices
-from tta_core.surgery import counted_norms, replace_modules
 
 PUBLISHED_DISABLED_NORMS = {("VisionTransformer", 49): "0-14", ("ConvNeXt", 36): "0-3"}
 """(network class, number of counted norms) -> `disabled_norms` of the release; elsewhere only the first norm."""

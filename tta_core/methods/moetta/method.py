@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.router import Decision, Router, load_balance
 from tta_core.errors import InputError
-from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.method import Diagnostics, Method
+from tta_core.methods.base import Diagnostics, Method
+from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.methods.moetta.layers import install_experts, norm_roles
+from tta_core.methods.moetta.router import Decision, Router, load_balance
 from tta_core.methods.moetta.spec import MoETTASettings
 from tta_core.methods.moetta.threshold import OfficialThreshold, PaperThreshold
 

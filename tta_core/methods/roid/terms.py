@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tta_core.losses import softmax_entropy, widened
+from tta_core.methods.common.losses import softmax_entropy, widened
 
 
 def sample_weights(logits: Tensor, trend: Tensor, temperature: float) -> Tensor:

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tta_core.layer_choice import trained_norms
-from tta_core.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.layer_choice import trained_norms
+from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
+from tta_core.methods.common.optim import ascend, restore
+from tta_core.methods.common.recovery import Recovery, step_where
+from tta_core.methods.common.selective import SelectiveForward
+from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.sar.spec import SARSettings
-from tta_core.optim import ascend, restore
-from tta_core.recovery import Recovery, step_where
-from tta_core.selective import SelectiveForward
-from tta_core.surgery import thaw_norms
 
 
 class Pass(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tta_core.spec import Frozen, MethodSpec, ScalarSpec, SearchRange
+from tta_core.frozen import Frozen
+from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
 
 
 class ReliableSharpnessSettings(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tta_core.method import Method
+from tta_core.methods.base import Method
 from tta_core.methods.source.spec import SourceSettings
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tta_core.spec import Frozen, MethodSpec
+from tta_core.frozen import Frozen
+from tta_core.methods.spec import MethodSpec
 
 
 class SourceSettings(Frozen):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.losses import softmax_entropy, widened
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import softmax_entropy, widened
+from tta_core.methods.common.penultimate import PenultimateForward, class_space
 from tta_core.methods.t3a.spec import T3ASettings
 from tta_core.methods.t3a.supports import AllSupports, FilteredSupports, Supports
-from tta_core.penultimate import PenultimateForward, class_space
 
 
 class T3A(Method[T3ASettings]):

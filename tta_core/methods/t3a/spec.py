@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from tta_core.spec import Frozen, MethodSpec, ScalarSpec
+from tta_core.frozen import Frozen
+from tta_core.methods.spec import MethodSpec, ScalarSpec
 
 
 class T3ASettings(Frozen):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tta_core.losses import softmax_entropy
-from tta_core.method import Method
+from tta_core.methods.base import Method
+from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.tent.spec import TentSettings
-from tta_core.optim import make_optimizer
-from tta_core.surgery import thaw_norms
 
 
 class Tent(Method[TentSettings]):

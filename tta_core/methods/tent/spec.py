@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tta_core.optimizers import OptimizerSettings
-from tta_core.spec import MethodSpec, SearchRange
+from tta_core.methods.common.optimizer_settings import OptimizerSettings
+from tta_core.methods.spec import MethodSpec, SearchRange
 
 
 class TentSettings(OptimizerSettings):

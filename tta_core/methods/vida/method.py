@@ -11,15 +11,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tta_core.adapters.lowrank import adapter_parameters, add_low_rank, low_rank_layers
-from tta_core.losses import teacher_loss, widened
-from tta_core.method import Artefact, Context, Method
+from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.common.losses import teacher_loss, widened
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.teacher import MeanTeacher, random_positions, restore
+from tta_core.methods.common.views import predict_views, random_view
+from tta_core.methods.spec import LABELLED_SOURCE_IMAGES
+from tta_core.methods.vida.layers import adapter_parameters, add_low_rank, low_rank_layers
 from tta_core.methods.vida.spec import ViDASettings
 from tta_core.methods.vida.warm_up import warmed_up_adapters
-from tta_core.optim import make_optimizer
-from tta_core.spec import LABELLED_SOURCE_IMAGES
-from tta_core.teacher import MeanTeacher, random_positions, restore
-from tta_core.views import predict_views, random_view
 
 
 class ViDA(Method[ViDASettings]):

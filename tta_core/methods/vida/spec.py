@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tta_core.optimizers import OptimizerSettings
-from tta_core.spec import LABELLED_SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.common.optimizer_settings import OptimizerSettings
+from tta_core.methods.spec import LABELLED_SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
 
 
 class ViDASettings(OptimizerSettings):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.adapters.lowrank import adapter_parameters, add_low_rank
-from tta_core.losses import widened
-from tta_core.method import PREPARATION_SEED, LabelledBatch
+from tta_core.methods.base import PREPARATION_SEED, LabelledBatch
+from tta_core.methods.common.losses import widened
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.optimizer_settings import OptimizerSettings
+from tta_core.methods.vida.layers import adapter_parameters, add_low_rank
 from tta_core.methods.vida.spec import ViDASettings
-from tta_core.optim import make_optimizer
-from tta_core.optimizers import OptimizerSettings
 
 
 def warmed_up_adapters(

@@ -1,0 +1,1 @@
+"""Means, intervals, ranks and paired differences over seeds."""

@@ -1,0 +1,1 @@
+"""What observers measured, as tables, curves and maps."""

@@ -1,0 +1,240 @@
+"""Diagnostics in numbers: routing, shift detection, agreement between domains, forgetting, single domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from analysis.diagnosis.measurements import Measurements
+from analysis.figures.table import MINUS, NOT_AVAILABLE, Table, points
+
+MOST_COLUMNS = 6
+"""So many configurations stand side by side in a table of domains."""
+LARGEST_CHANGES = 5
+"""So many of the most increased and of the most decreased spectral experts are listed."""
+
+PUBLISHED_AGREEMENT: Mapping[str, float] = {"tent": 0.69, "sar": 0.64, "eata": 0.66, "deyo": 0.71}
+"""Mean cosine between domains as published for ViT-B/16 on ImageNet-C (MoETTA poster, AAAI 2026; spec 6.2)."""
+
+_PUBLISHED_NOTE = (
+    "Published: mean over pairs as printed on the poster of MoETTA (AAAI 2026), ViT-B/16 on ImageNet-C, each domain "
+    "on its own from the source. Another network, other images and settings: not comparable to results on the embedded "
+    "benchmark."
+)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return NOT_AVAILABLE
+    text = "0" if value == 0 else f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+    return text.replace("-", MINUS)
+
+
+def count(value: float | None) -> str:
+    """A mean of counts, with a decimal only where it is not whole."""
+    return NOT_AVAILABLE if value is None else f"{value:.1f}".removesuffix(".0")
+
+
+def label_of(measured: Measurements, each: int) -> str:
+    """Label of a configuration."""
+    return measured.section.configurations[each].label
+
+
+def cosine(value: float | None) -> str:
+    """Two decimals."""
+    return NOT_AVAILABLE if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS)
+
+
+def routing_table(measured: Measurements) -> Table:
+    """Mutual information, use of experts and collapse of each configuration that routes."""
+    found = measured.query(
+        """
+        with each_layer as (
+            select number, layer,
+                avg(value) filter (where quantity = 'routing_information') as information,
+                avg(value) filter (where quantity = 'routing_entropy') as entropy,
+                max(value) filter (where quantity = 'routing_collapse') > 0 as collapsed
+            from measured where quantity like 'routing\\_%' escape '\\' and last group by all
+        )
+        select number, count(*), avg(information), max(information), arg_max(layer, information), avg(entropy),
+            min(entropy), arg_min(layer, entropy), count(*) filter (where collapsed)
+        from each_layer where information is not null or entropy is not null group by number order by number
+        """
+    )
+    rows = tuple(
+        (
+            label_of(measured, each),
+            number(information),
+            f"{number(most)} ({most_layer})" if most is not None else NOT_AVAILABLE,
+            number(entropy),
+            f"{number(least)} ({least_layer})" if least is not None else NOT_AVAILABLE,
+            f"{collapsed} of {layers}",
+        )
+        for each, layers, information, most, most_layer, entropy, least, least_layer, collapsed in found
+    )
+    return Table(
+        headers=(
+            "Configuration",
+            "Mutual information, nat",
+            "Largest (layer)",
+            "Entropy of use",
+            "Smallest (layer)",
+            "Collapsed layers",
+        ),
+        rows=rows,
+        numeric=(False, True, False, True, False, True),
+        kinds=tuple("" if row[-1].startswith("0 ") else "alarm" for row in rows),
+        notes=(
+            "Mutual information of domain and expert: 0 if routing ignores the domain, at most the logarithm of the "
+            "number of domains or of experts. Entropy of use: share of the largest possible, 1 if all experts are used "
+            "equally. Means over seeds; a layer has collapsed if it has with any seed.",
+        ),
+    )
+
+
+def detection_table(measured: Measurements) -> Table:
+    """Precision, recall and F1 of shift detection by tolerance."""
+    found = measured.query(
+        """
+        select number, item, avg(value) filter (where quantity = 'shift_precision'),
+            avg(value) filter (where quantity = 'shift_recall'), avg(value) filter (where quantity = 'shift_f1')
+        from measured where quantity in ('shift_precision', 'shift_recall', 'shift_f1') group by all order by all
+        """
+    )
+    tails = measured.at_end("shift_tail_triggers")
+    rows = tuple(
+        (
+            label_of(measured, each),
+            str(tolerance),
+            *(NOT_AVAILABLE if value is None else f"{value:.2f}" for value in values),
+            count(tails.get(each)),
+        )
+        for each, tolerance, *values in found
+    )
+    return Table(
+        headers=("Configuration", "Tolerance, batches", "Precision", "Recall", "F1", "Set off by a short last batch"),
+        rows=rows,
+        numeric=(False, True, True, True, True, True),
+        kinds=("",) * len(rows),
+        notes=("Means over seeds. A short last batch of a domain has noisy statistics, which may look like a shift.",),
+    )
+
+
+def agreement_table(measured: Measurements) -> Table:
+    """Mean and least cosine between the displacements of two domains, beside published values."""
+    means = measured.at_end("displacement_cosine_mean", layers=False)
+    least = measured.at_end("displacement_cosine_min", layers=False)
+    members = measured.section.configurations
+    rows = tuple(
+        (
+            label_of(measured, each),
+            cosine(means.get(each)),
+            cosine(least.get(each)),
+            cosine(PUBLISHED_AGREEMENT.get(members[each].method)),
+        )
+        for each in sorted({*means, *least})
+    )
+    return Table(
+        headers=("Configuration", "Mean over pairs", "Least agreeing pair", "Published, other setting"),
+        rows=rows,
+        numeric=(False, True, True, True),
+        kinds=("",) * len(rows),
+        notes=(_PUBLISHED_NOTE,),
+    )
+
+
+def forgetting_table(measured: Measurements) -> Table:
+    """Backward transfer and loss on clean images."""
+    transfer, drop = measured.at_end("backward_transfer"), measured.at_end("forgetting_clean_drop")
+    rows = tuple(
+        (
+            label_of(measured, each),
+            points(transfer[each]) if each in transfer else NOT_AVAILABLE,
+            points(drop[each]) if each in drop else NOT_AVAILABLE,
+        )
+        for each in sorted({*transfer, *drop})
+    )
+    return Table(
+        headers=("Configuration", "Backward transfer, points", "Clean images, points"),
+        rows=rows,
+        numeric=(False, True, True),
+        kinds=("",) * len(rows),
+        notes=(
+            "Backward transfer: accuracy on each domain at the end of the stream minus that right after the domain, "
+            "mean over all domains but the last; negative: forgotten. Clean images: accuracy at the end minus that of "
+            "the source network. Frozen, means over seeds.",
+        ),
+    )
+
+
+def changed_codes_table(measured: Measurements) -> Table:
+    """The spectral experts that changed most, of the best configuration that has them."""
+    numbers = measured.numbers("code_change")[:1]
+    found = measured.query(
+        """
+        with each_expert as (
+            select layer, item, avg(value) as change, count(distinct seed) as seeds from measured
+            where quantity = 'code_change' and number in (select unnest($numbers)) group by all
+        ), ranked as (
+            select *, row_number() over (order by change desc, layer, item) as up,
+                row_number() over (order by change, layer, item) as down
+            from each_expert
+        )
+        select layer, item, change, seeds from ranked
+        where (up <= $most and change > 0) or (down <= $most and change < 0) order by change desc, layer, item
+        """,
+        numbers=numbers,
+        most=LARGEST_CHANGES,
+    )
+    rows = tuple(
+        (layer, str(item), ("+" if change > 0 else "") + number(change), str(seeds))
+        for layer, item, change, seeds in found
+    )
+    label = label_of(measured, numbers[0]) if numbers else ""
+    return Table(
+        headers=("Layer", "Spectral expert", "Change of its singular value", "Seeds"),
+        rows=rows,
+        numeric=(False, True, True, True),
+        kinds=("",) * len(rows),
+        notes=(
+            f"The most increased and the most decreased spectral experts of {label} at the end of the stream; expert 0 "
+            "has the largest singular value. Seeds: with how many it was among the most changed of its layer; the mean "
+            "is over those.",
+        ),
+    )
+
+
+def domain_table(measured: Measurements, quantity: str, words: Callable[[float], str] = number) -> Table:
+    """A quantity of single domains or of pairs: one row a domain or pair, one column a configuration."""
+    found = measured.query(
+        """
+        select number, domain, against, avg(value) from measured where quantity = $quantity and last
+        group by all
+        """,
+        quantity=quantity,
+    )
+    numbers = sorted({each for each, *_ in found})[:MOST_COLUMNS]
+    values = {(each, domain, against): value for each, domain, against, value in found}
+    domains = measured.ordered("domain", (domain for _, domain, _, _ in found))
+    places = sorted(
+        {(domain, against) for _, domain, against, _ in found}, key=lambda pair: (domains.index(pair[0]), pair)
+    )
+    rows = tuple(
+        (
+            _place(domain, against),
+            *(words(values[key]) if (key := (each, domain, against)) in values else NOT_AVAILABLE for each in numbers),
+        )
+        for domain, against in places
+    )
+    return Table(
+        headers=("Domain", *(label_of(measured, each) for each in numbers)),
+        rows=rows,
+        numeric=(False, *(True for _ in numbers)),
+        kinds=("",) * len(rows),
+        notes=(),
+    )
+
+
+def _place(domain: str, against: str) -> str:
+    name = domain.replace("_", " ") or "all domains"
+    return f"{name} to {against.replace('_', ' ')}" if against else name

@@ -1,0 +1,252 @@
+"""Opens a results folder as four SQL views over its Parquet files.
+
+The views are `cells`, `batches`, `samples` and `diagnostics`; their columns are those of `analysis.schema`. They read
+the files anew for each query, so cells that finish later appear in an open connection.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis import schema
+
+# Writers stage a cell under a hidden name before they rename it; `[!.]*` keeps such folders out of the views.
+_CELL_FOLDERS = "[!.]*"
+
+_SQL_TYPES: dict[pa.DataType, str] = {
+    pa.string(): "VARCHAR",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+}
+
+# DuckDB hands out timestamps with a zone only if pytz is installed, which is not a dependency of ours. `started_at` is
+# therefore a plain timestamp, in UTC, in the view.
+_UTC_TIMESTAMP = "TIMESTAMP"
+
+
+_BATCHES_FILES = "batches_files"
+"""Variable of the connection; the fields' metadata cannot be had from the view."""
+
+
+class ResultsError(ValueError):
+    """A results folder that cannot be read.
+
+    The message says what was given, what is allowed and what to do.
+    """
+
+
+def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
+    """Opens a results folder.
+
+    Args:
+        folder: the folder that a sweep wrote to; it is only read.
+
+    Returns:
+        A connection to an in-memory database with the views `cells` (finished and failed cells; a failure is not shown
+        once the cell has finished), `batches`, `samples` and `diagnostics`. `cells.started_at` is in UTC. The
+        connection may open no file outside the folder and loads no extension.
+
+    Raises:
+        ResultsError: if the folder is missing, is not a results folder, holds a file that cannot be read, or holds
+            results of a newer version of this package.
+    """
+    path = Path(folder).expanduser().resolve()
+    _check_folder(path, given=str(folder))
+    con = duckdb.connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            # Otherwise a mistyped view name could resolve to a variable of the calling Python code.
+            "python_enable_replacements": False,
+        },
+    )
+    # DuckDB compares patterns and the files that they match with this list, so it holds both spellings of the path.
+    spellings = {str(path), _literal_glob(path)}
+    allowed = ", ".join(
+        _quoted(f"{spelling}/{root}/")
+        for spelling in sorted(spellings)
+        for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER)
+    )
+    con.sql("set TimeZone = 'UTC'")
+    con.sql(f"set allowed_directories = [{allowed}]")
+    con.sql("set enable_external_access = false")
+    _check_files(con, path)
+    _create_views(con, path)
+    batches = f"{_literal_glob(path)}/{schema.CELLS_FOLDER}/{_CELL_FOLDERS}/{schema.VIEWS['batches']}.parquet"
+    con.sql(f"set variable {_BATCHES_FILES} = {_quoted(batches)}")
+    return con
+
+
+def rows(
+    con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | dict[str, Any] | None = None
+) -> list[tuple[Any, ...]]:
+    """Runs a statement of this package on a connection from `open_results` and returns all rows.
+
+    Raises:
+        ResultsError: if a file was damaged or vanished since the folder was opened.
+    """
+    try:
+        found: list[tuple[Any, ...]] = con.execute(sql, params or None).fetchall()
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
+        raise ResultsError(
+            f"the results could not be read: {_first_line(error)}. Allowed are complete Parquet files; delete the "
+            "folder of the cell that is named here and run the sweep again"
+        ) from error
+    return found
+
+
+def scalar_fields(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
+    """Unit and meaning of the columns that methods add to `batches`, as the files give them; by name.
+
+    Args:
+        con: connection from `open_results` to a folder with at least one finished cell.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for (encoded,) in rows(
+        con,
+        f"""
+        select distinct value from parquet_kv_metadata([getvariable('{_BATCHES_FILES}')])
+        where key::varchar = 'ARROW:schema' order by value
+        """,
+    ):
+        for each in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))):
+            if each.name not in schema.BATCHES.names:
+                words = {key.decode(): text.decode() for key, text in (each.metadata or {}).items()}
+                unit, meaning = found.get(each.name, (words.get("unit", ""), words.get("meaning", "")))
+                if words.get("meaning", "") not in meaning:  # Two methods use one name.
+                    meaning = f"{meaning}, or {words['meaning']}"
+                found[each.name] = (unit, meaning)
+    return found
+
+
+def _check_folder(path: Path, given: str) -> None:
+    advice = "give the folder that `tta-grid run` wrote to"
+    if not path.exists():
+        raise ResultsError(f"results folder {given!r} does not exist: {advice}")
+    if not path.is_dir():
+        raise ResultsError(f"{given!r} is a file; allowed is a results folder: {advice}")
+    if not any((path / name).is_dir() for name in (schema.CELLS_FOLDER, schema.FAILED_FOLDER)):
+        raise ResultsError(
+            f"{given!r} is not a results folder: it has neither a folder {schema.CELLS_FOLDER!r} nor a folder "
+            f"{schema.FAILED_FOLDER!r}; {advice}"
+        )
+
+
+def _check_files(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raises ResultsError for files that cannot be read or that a newer version wrote."""
+    patterns = [
+        f"{_literal_glob(path)}/{root}/{_CELL_FOLDERS}/{name}.parquet"
+        for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER)
+        for name in schema.FILES
+        if _any_file(path / root, name)
+    ]
+    if not patterns:
+        return
+    listed = ", ".join(_quoted(pattern) for pattern in patterns)
+    key = _quoted(schema.VERSION_KEY.decode())
+    try:
+        found = con.sql(
+            "select file_name, max(value::varchar) filter (where key::varchar = " + key + ") "
+            f"from parquet_kv_metadata([{listed}]) group by file_name order by file_name"
+        ).fetchall()
+    except duckdb.Error as error:
+        raise _unreadable(path, error) from error
+    for file_name, version in found:
+        _check_version(str(file_name), version)
+
+
+def _check_version(file_name: str, version: str | None) -> None:
+    if version is None or not version.isdecimal():
+        raise ResultsError(
+            f"{file_name} has no schema version, so `tta-grid` did not write it. Allowed are files with schema "
+            f"version up to {schema.SCHEMA_VERSION}: move it out of the results folder, or delete the cell's folder "
+            "and run the sweep again"
+        )
+    if int(version) > schema.SCHEMA_VERSION:
+        raise ResultsError(
+            f"{file_name} has schema version {version}; this `tta-grid` reads up to {schema.SCHEMA_VERSION}: "
+            "upgrade `tta-grid`, or use another results folder"
+        )
+
+
+def _unreadable(path: Path, error: duckdb.Error) -> ResultsError:
+    """Finds which file is torn, which DuckDB's message does not always say."""
+    for file in _parquet_files(path):
+        try:
+            pq.read_metadata(file)
+        except (OSError, pa.ArrowException) as reason:
+            return ResultsError(
+                f"{file} cannot be read ({_first_line(reason)}). Allowed are complete Parquet files: delete the "
+                f"folder {file.parent} and run the sweep again, which runs that cell once more"
+            )
+    return ResultsError(
+        f"the results in {path} cannot be read ({_first_line(error)}): delete the folder of the cell that is named "
+        "here and run the sweep again"
+    )
+
+
+def _parquet_files(path: Path) -> Iterator[Path]:
+    for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER):
+        for name in schema.FILES:
+            yield from sorted(path.glob(f"{root}/{_CELL_FOLDERS}/{name}.parquet"))
+
+
+def _any_file(root: Path, name: str) -> bool:
+    return next(root.glob(f"{_CELL_FOLDERS}/{name}.parquet"), None) is not None
+
+
+def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    for view, file in schema.VIEWS.items():
+        fields = schema.FILES[file]
+        finished = _typed(fields, _files(path, schema.CELLS_FOLDER, file), keep_others=view == "batches")
+        if view == "cells":
+            failed = _typed(fields, _files(path, schema.FAILED_FOLDER, file), keep_others=False)
+            finished = f"with finished as ({finished}) from finished union all by name from ({failed}) as failed"
+            finished += " where not exists (from finished where finished.cell = failed.cell)"
+        con.sql(f"create view {view} as {finished}")
+
+
+def _files(path: Path, root: str, file: str) -> str:
+    pattern = f"{_literal_glob(path)}/{root}/{_CELL_FOLDERS}/{file}.parquet"
+    # union_by_name: each method adds its own columns to `batches`. allow_empty: a sweep may not have finished a cell.
+    return f"read_parquet([{_quoted(pattern)}], union_by_name = true, allow_empty = true)"
+
+
+def _typed(fields: pa.Schema, files: str, keep_others: bool) -> str:
+    """A query with the columns and types of the schema, whatever is in the files, and whether or not there are any."""
+    types = {field.name: _sql_type(field.type) for field in fields}
+    empty = ", ".join(f'NULL::{kind} as "{name}"' for name, kind in types.items())
+    source = f"(select {empty} where false union all by name from {files})"
+    casts = ", ".join(f'"{name}"::{kind} as "{name}"' for name, kind in types.items())
+    if keep_others:
+        # With no files at all, DuckDB invents one column named `empty`.
+        return f"select columns(lambda name: name <> 'empty') from (select * replace ({casts}) from {source})"
+    return f"select {casts} from {source}"
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    return _UTC_TIMESTAMP if pa.types.is_timestamp(kind) else _SQL_TYPES[kind]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _literal_glob(path: Path) -> str:
+    """The path with the characters that a glob would interpret put in brackets."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

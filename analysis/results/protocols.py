@@ -1,0 +1,129 @@
+"""Protocols: what makes results comparable, how protocols are told apart, and which of them share their source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+
+from analysis.results.load import ResultsError, rows
+
+SCORED_LOGITS = "scored_logits"
+"""The entry of a protocol that says which logits are scored."""
+
+PRE_UPDATE = "pre-update"
+
+SCORED: Mapping[str, str] = {
+    PRE_UPDATE: "the logits computed before the method learned from the batch",
+    "perturbed": "the logits at weights that a sharpness-aware step on the same batch has moved up the gradient",
+    "post-update": "the logits after the update on the same batch: it has already changed what predicts it",
+}
+"""Which logits are scored -> what these are, for people; in the order in which sections are shown."""
+
+_SCORED_WORDS = "scored logits"
+_USUAL = ("benchmark", "stream", "severity")
+
+
+def read_protocols(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+    """Fingerprint -> protocol, for all cells."""
+    found = rows(con, "select fingerprint, min(protocol) from cells group by fingerprint order by fingerprint")
+    return {fingerprint: mapping(protocol) for fingerprint, protocol in found}
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """The JSON object that a column of `cells` holds.
+
+    Raises:
+        ResultsError: if it is none.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ResultsError(
+            f"settings or protocol {text[:80]!r} in a cell.parquet is not a JSON object: delete that cell's folder "
+            "and run the sweep again"
+        )
+    return value
+
+
+def scored_logits(protocol: Mapping[str, Any]) -> str:
+    """Which logits are scored under a protocol."""
+    return str(protocol.get(SCORED_LOGITS, PRE_UPDATE))
+
+
+def up_to_scoring(protocol: Mapping[str, Any]) -> str:
+    """The protocol without which logits are scored, as text: equal for protocols that may share their source.
+
+    `source` adapts nothing, so its logits are the same whenever they are scored.
+    """
+    return json.dumps({name: value for name, value in protocol.items() if name != SCORED_LOGITS}, sort_keys=True)
+
+
+def flattened(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as `outer.inner`, and every value as text."""
+    flat: dict[str, str] = {}
+    for name, value in protocol.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[prefix + name] = ", ".join(value_text(each) for each in value)
+        else:
+            flat[prefix + name] = value_text(value)
+    return flat
+
+
+def value_text(value: Any) -> str:
+    """A value of a protocol or a setting as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def domains_of(protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """The domains of the stream, in the order of the protocol."""
+    domains = protocol.get("domains")
+    return tuple(str(each) for each in domains) if isinstance(domains, list) else ()
+
+
+def headings(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Fingerprint -> what differs between the protocols; where nothing else does, benchmark, stream and severity.
+
+    Which logits are scored comes last, and is said of every protocol that scores others than those before the update.
+    """
+    scored = {fingerprint: scored_logits(each) for fingerprint, each in protocols.items()}
+    flat = {fingerprint: flattened(each) for fingerprint, each in protocols.items()}
+    names = [name for name in dict.fromkeys(name for each in flat.values() for name in each) if name != SCORED_LOGITS]
+    differing = [name for name in names if len({each.get(name) for each in flat.values()}) > 1]
+    # The hash of an order says nothing to a reader if the order has a name, and that differs too.
+    differing = [name for name in differing if not name.startswith("stream_order")] or differing
+    several = len(set(scored.values())) > 1
+    if not differing and (several or len(flat) == 1):
+        differing = [name for name in _USUAL if name in names]
+    made = {}
+    for fingerprint, each in flat.items():
+        parts = [f"{name.replace('_', ' ')} {_short(each.get(name, 'not given'))}" for name in differing]
+        if several or scored[fingerprint] != PRE_UPDATE:
+            parts.append(f"{_SCORED_WORDS} {scored[fingerprint]}")
+        made[fingerprint] = ", ".join(parts) or f"protocol {fingerprint}"
+    return made
+
+
+def heading_order(heading: str) -> tuple[str, int]:
+    """Sort key: headings that differ only in what is scored stand together, what is said before the update first."""
+    rest, found, scored = heading.rpartition(_SCORED_WORDS)
+    known = list(SCORED)
+    if not found or scored.strip() not in known:
+        return heading, 0
+    return rest.removesuffix(", "), known.index(scored.strip())
+
+
+def _short(value: str) -> str:
+    """A list of many names by its length and ends."""
+    parts = value.split(", ")
+    return value if len(parts) <= 3 else f"{parts[0]} … {parts[-1]} ({len(parts)})"

@@ -1,0 +1,1 @@
+"""The `tta-grid` command: one file a group of verbs."""

@@ -1,0 +1,249 @@
+"""The `tta-grid` command. Thin: each command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grid.commands.data import data
+from tta_core.errors import InputError, closest_match
+
+if TYPE_CHECKING:
+    from grid.launch.launch import Outcome
+    from grid.plan.sweep import Sweep
+    from grid.store.store import ResultStore
+
+EXIT_SOME_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+class BadInput(click.ClickException):
+    """What the user gave is wrong: one message, exit status 2."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class Commands(click.Group):
+    """Names the closest command for a misspelt one, and turns a user's mistakes into one message each."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Finds a command by name."""
+        command = super().get_command(ctx, cmd_name)
+        match = closest_match(cmd_name, self.commands) if command is None else None
+        if match:
+            raise click.UsageError(f"no command {cmd_name!r}. Did you mean {match!r}?", ctx)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            from analysis.results.load import ResultsError
+
+            if isinstance(error, InputError | ResultsError):
+                raise BadInput(str(error)) from None
+            raise
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise BadInput(
+                f"{error.filename}: {error.strerror}. Mend its permissions or make room, or give another place"
+            ) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tta-grid", prog_name="tta-grid")
+def main() -> None:
+    """Runs grids of test-time adaptation experiments.
+
+    \b
+    tta-grid plan quickstart                 what would run, and for how long
+    tta-grid run quickstart                  run it; again runs only what is missing
+    tta-grid report results/quickstart       leaderboard and HTML page
+    """
+
+
+def _sweep_options(command: Any) -> Any:
+    command = click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry of the sweep; repeatable."
+    )(command)
+    command = click.option("--results", metavar="DIR", help="Results folder. [default: results/NAME-OF-THE-SWEEP]")(
+        command
+    )
+    return click.argument("sweep")(command)
+
+
+def _open_sweep(name: str, overrides: tuple[str, ...], results: str | None) -> tuple[Sweep, ResultStore]:
+    from pathlib import Path
+
+    from grid.plan.sweep import read_sweep
+    from grid.store.store import ResultStore
+
+    sweep = read_sweep(name, overrides)
+    return sweep, ResultStore(results or Path("results") / sweep.sweep)
+
+
+@main.command()
+@_sweep_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(sweep: str, results: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Lists the cells of SWEEP, which of them exist, and an estimate of time.
+
+    SWEEP is a YAML file or the name of a shipped sweep, such as quickstart.
+    """
+    from grid.plan.plan import make_plan
+
+    made = make_plan(*_open_sweep(sweep, overrides, results))
+    click.echo(made.as_json() if as_json else made.as_text())
+
+
+@main.command()
+@_sweep_options
+@click.option("--address", metavar="ADDR", help="Ray head (host:port or auto). [default: start Ray here]")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in the results folder]")
+def run(
+    sweep: str, results: str | None, overrides: tuple[str, ...], address: str | None, tracking_uri: str | None
+) -> None:
+    """Runs the cells of SWEEP that the results folder lacks.
+
+    \b
+    Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
+    130 interrupted. The same command goes on where an earlier one stopped.
+    """
+    from grid.launch.launch import launch_sweep
+
+    opened, store = _open_sweep(sweep, overrides, results)
+    try:
+        outcome = launch_sweep(opened, store, address=address, tracking_uri=tracking_uri)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    _tell_outcome(outcome, store)
+
+
+def _tell_outcome(outcome: Outcome, store: ResultStore) -> None:
+    cells = outcome.plan.cells
+    existed = len(cells) - len(outcome.plan.to_run)
+    done = len(cells) - len(outcome.failed) - len(outcome.not_run)
+    if done and not outcome.not_run:
+        from analysis.report.leaderboard import leaderboard_markdown
+        from analysis.results.load import open_results
+
+        click.echo(f"\n{leaderboard_markdown(open_results(store.folder))}\n")
+    click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
+    click.echo(f"results  {store.folder}")
+    click.echo(f"report   tta-grid report {_shown(store)}")
+    if outcome.tracking_uri:
+        from grid.track.mlflow import ui_command
+
+        click.echo(f"mlflow   {ui_command(outcome.tracking_uri)}")
+    if outcome.tracking_problem:
+        click.echo(f"warning: MLflow lacks some runs ({outcome.tracking_problem}); the next run logs them", err=True)
+    for cell, reason in outcome.failed.items():
+        click.echo(f"failed: {outcome.plan.labels[cell]} ({cell}): {reason}", err=True)
+    if outcome.failed:
+        click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
+    if outcome.not_run:
+        click.echo(
+            f"interrupted with {len(outcome.not_run)} cells to go; the rest is kept. Go on with the same command.",
+            err=True,
+        )
+        raise SystemExit(EXIT_INTERRUPTED)
+    if outcome.failed:
+        raise SystemExit(EXIT_SOME_FAILED)
+
+
+def _shown(store: ResultStore) -> str:
+    """The folder as a user would type it here."""
+    from pathlib import Path
+
+    try:
+        return str(store.folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(store.folder)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps", "diagnostics"]))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_(kind: str, names: tuple[str, ...], as_json: bool) -> None:
+    """Lists what a sweep can name: methods, backbones, benchmarks, streams, diagnostics; or the shipped sweeps.
+
+    With each NAME only the row of that name, in full.
+    """
+    import json
+
+    from grid.commands.listing import listing, listing_text
+
+    click.echo(json.dumps(listing(kind, names), indent=2) if as_json else listing_text(kind, names))
+
+
+@main.command()
+@click.argument("results", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def status(results: str, as_json: bool) -> None:
+    """Says what the results folder DIR holds, and what failed and why."""
+    import json
+
+    from grid.commands.listing import status_of, status_text
+
+    found = status_of(results)
+    click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
+
+
+@main.command()
+@click.argument("results", metavar="DIR")
+@click.argument("sql", metavar="SQL")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def query(results: str, sql: str, form: str) -> None:
+    """Runs SQL on the results in DIR: views cells, batches, samples, diagnostics.
+
+    \b
+    tta-grid query results/quickstart "SELECT method, avg(accuracy) FROM cells GROUP BY method"
+    """
+    from grid.commands.listing import run_query
+
+    click.echo(run_query(results, sql, form), nl=False)
+
+
+@main.command()
+@click.argument("results", metavar="DIR")
+@click.option("--output", metavar="FILE", help="HTML page to write. [default: DIR/report.html]")
+@click.option("--latex", is_flag=True, help="Print the leaderboard as LaTeX tables instead; write no page.")
+def report(results: str, output: str | None, latex: bool) -> None:
+    """Prints the leaderboard of DIR and writes one self-contained HTML page."""
+    from pathlib import Path
+
+    from analysis.report.leaderboard import leaderboard_latex
+    from analysis.report.report import report_markdown, write_report
+    from analysis.results.load import open_results
+
+    if latex:
+        click.echo(leaderboard_latex(open_results(results)))
+        return
+    click.echo(report_markdown(open_results(results)))
+    click.echo(f"wrote {write_report(results, Path(output) if output else None)}")
+
+
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
+def bench(options: tuple[str, ...]) -> None:
+    """Measures what a step of each method costs, in source forwards.
+
+    \b
+    tta-grid bench --methods tent,moetta --backbone vit_tiny_patch16_224 --batch-size 16
+    """
+    from tta_core.bench.command import bench_command
+
+    # Its options are read there: a machine that lacks the packages of the grid runs python -m tta_core.bench.
+    text, failed = bench_command(options, program="tta-grid bench", tell=lambda line: click.echo(line, err=True))
+    click.echo(text)
+    if failed:
+        raise SystemExit(EXIT_SOME_FAILED)
+
+
+main.add_command(data)

@@ -1,0 +1,1 @@
+"""Cells on Ray: the queue, the trials, the cluster, the progress."""

@@ -1,0 +1,98 @@
+"""Shows how a launch goes: a bar in a terminal, and one line a cell both there and in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from grid.events import CellEnd
+from grid.plan.plan import Plan, duration
+
+
+class LaunchProgress:
+    """Counts the cells of a launch and tells the user. Use as a context manager around the launch.
+
+    Attributes:
+        finished: cells that finished in this launch.
+        failed: cells that failed in this launch.
+    """
+
+    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
+        self._plan = plan
+        self._total = len(plan.to_run)
+        self._width = max(map(len, plan.labels.values()))
+        stream = stream or sys.stdout
+        # A log file gets each line whole, however long.
+        width = None if stream.isatty() else 10_000
+        self._console = Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[summary]}"),
+            console=self._console,
+            transient=True,
+            disable=not stream.isatty(),
+        )
+        self._task = self._bar.add_task("starting Ray", total=self._total, summary="")
+        # (time, estimated cost done) at the first cell that ended and now: what came before it is starting up.
+        self._first: tuple[float, float] | None = None
+        self._cost_done = 0.0
+        self._best: tuple[float, str] | None = None
+        self.finished = 0
+        self.failed = 0
+
+    def __enter__(self) -> LaunchProgress:
+        self._bar.start()
+        if self._bar.disable:
+            self._console.print(f"starting Ray for {self._total} cells")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def cell_started(self, cell: str) -> None:
+        """Says that Ray is up."""
+        self._bar.update(self._task, description="running cells")
+
+    def cell_ended(self, cell: str, end: CellEnd) -> None:
+        """Prints the cell's line and moves the bar."""
+        if end.status == "unwritten":
+            return  # The launch says so when it ends.
+        if end.status == "retry":
+            self._console.print(f"to be tried again: {self._plan.labels[cell]}: {end.reason}", markup=False)
+            return
+        self.finished += end.status == "done"
+        self.failed += end.status == "failed"
+        self._cost_done += self._plan.seconds[cell]
+        self._first = self._first or (time.monotonic(), self._cost_done)
+        label = self._plan.labels[cell]
+        if end.accuracy is not None and (self._best is None or end.accuracy > self._best[0]):
+            self._best = (end.accuracy, label)
+        accuracy = f"{end.accuracy:7.1%}" if end.accuracy is not None else "       "
+        seconds = f"{end.seconds:8.1f} s" if end.seconds is not None else " " * 10
+        done = self.finished + self.failed
+        place = f"[{done:>{len(str(self._total))}}/{self._total}]"
+        line = f"{place} {end.status:<6} {label:<{self._width}} {accuracy} {seconds}"
+        self._console.print(f"{line}   {self._summary()}" if self._bar.disable else line, markup=False)
+        if end.status == "failed":
+            self._console.print(f"{' ' * len(place)} reason: {end.reason}", markup=False)
+        self._bar.update(self._task, completed=done, summary=self._summary())
+
+    def _summary(self) -> str:
+        best = f"best {self._best[0]:.1%} ({self._best[1]})" if self._best else "no result yet"
+        return f"{self.failed} failed | {best} | {self._time_left()} left"
+
+    def _time_left(self) -> str:
+        cost_left = sum(self._plan.seconds[cell] for cell in self._plan.to_run) - self._cost_done
+        if self._first is None or self._cost_done <= self._first[1]:
+            return duration(self._plan.estimate.seconds)
+        began, cost_before = self._first
+        return duration((time.monotonic() - began) * cost_left / (self._cost_done - cost_before))

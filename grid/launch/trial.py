@@ -1,0 +1,81 @@
+"""What a Ray worker does with one cell."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Literal
+
+from grid.events import CellEnd
+from grid.store.store import FULL, ResultStore
+from tta_core.errors import InputError
+from tta_core.run.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What all trials of one launch share.
+
+    Attributes:
+        sweep: name of the sweep.
+        results: absolute path of the results folder, the same on every node.
+        device: device of the network.
+        git_commit: commit of this project on the driver.
+        checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
+        cells: cell id -> configuration.
+        corrupt_images: what happens to images that cannot be decoded: `error` or `skip`.
+    """
+
+    sweep: str
+    results: str
+    device: str
+    git_commit: str
+    checkpoint_every: int
+    cells: dict[str, RunConfig]
+    corrupt_images: Literal["error", "skip"] = "error"
+
+
+def run_cell(cell: str, launch: Launch) -> CellEnd:
+    """Runs one cell and publishes its result, or why it failed, in the store.
+
+    A cell that is in the store already is not run again, so a trial may be tried any number of times. Where the store
+    cannot be written nothing is published.
+
+    Raises:
+        Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
+    """
+    from tta_core.run.cell import CollapseError, run
+    from tta_core.run.checkpoint import discard
+
+    store = ResultStore(launch.results)
+    if store.cell_folder(cell).exists():
+        return CellEnd("done")
+    config = launch.cells[cell]
+    checkpoint = store.checkpoint_file(cell)
+    try:
+        result = run(
+            config,
+            device=launch.device,
+            checkpoint_file=checkpoint,
+            checkpoint_every=launch.checkpoint_every,
+            corrupt_images=launch.corrupt_images,
+        )
+    except (InputError, CollapseError) as error:
+        # Trying again would end the same way.
+        discard(checkpoint)
+        details = traceback.format_exc()
+        try:
+            store.write_failure(config, str(error), sweep=launch.sweep, git_commit=launch.git_commit, traceback=details)
+        except OSError as problem:
+            return CellEnd("unwritten", reason=store.unwritable(problem))
+        return CellEnd("failed", reason=str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return CellEnd("unwritten", reason=store.unwritable(error))
+    try:
+        store.write_result(result, sweep=launch.sweep, git_commit=launch.git_commit)
+    except OSError as error:
+        return CellEnd("unwritten", reason=store.unwritable(error))
+    discard(checkpoint)
+    return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)

@@ -1,0 +1,1 @@
+"""From a sweep file to cells: what would run, and for how long."""

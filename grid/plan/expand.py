@@ -1,0 +1,110 @@
+"""Turns a sweep into its cells: unique, in a fixed order. Imports no torch, ray, mlflow or optuna."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from grid.plan.sweep import Axes, Sweep, scoped_keys
+from tta_core.errors import InputError
+from tta_core.methods.registry import method_spec
+from tta_core.run.config import RunConfig
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The cells of a sweep.
+
+    Attributes:
+        cells: cell id -> configuration, in the order in which they run.
+        duplicates: combinations that were the same cell as an earlier one.
+        excluded: combinations that an `exclude` entry took out.
+    """
+
+    cells: dict[str, RunConfig]
+    duplicates: int
+    excluded: int
+
+
+def expand(sweep: Sweep) -> Expansion:
+    """Expands a sweep into cells.
+
+    Seeds vary slowest, so that a sweep that is cut short has whole seeds; then the variants, then the axes in the order
+    of the file, then the axes of the cell's own method. A variant's values win over those of the axes.
+
+    Raises:
+        InputError: if a cell is not allowed, no method is named, or no cell is left.
+    """
+    cells: dict[str, RunConfig] = {}
+    duplicates = excluded = 0
+    for seed in sweep.seeds:
+        for point in _points(sweep):
+            # As the file has it first: what is excluded need not be allowed.
+            if any(_matches(point | {"seed": seed}, entry) for entry in sweep.exclude):
+                excluded += 1
+                continue
+            config = _config(sweep, point, seed)
+            if any(_matches(_resolved(config), entry) for entry in sweep.exclude):
+                excluded += 1
+                continue
+            cell = config.cell_id()
+            duplicates += cell in cells
+            cells.setdefault(cell, config)
+    if not cells:
+        raise InputError(f"sweep {sweep.sweep!r} has no cells: its exclude list takes out all {excluded}; shorten it")
+    return Expansion(cells, duplicates, excluded)
+
+
+def _points(sweep: Sweep) -> Iterator[Point]:
+    groups: list[Axes] = [{key: axis} for key, axis in sweep.grid.items()] + list(sweep.zip)
+    common = [group for group in groups if not all(map(_is_scoped, group))]
+    scoped = [group for group in groups if all(map(_is_scoped, group))]
+    for variant, *steps in itertools.product(sweep.variants or [{}], *map(_steps, common)):
+        point = _merged([sweep.base, *steps, variant])
+        if "method" not in point:
+            raise InputError(
+                f"sweep {sweep.sweep!r} names no method: add `method: [source, tent]` to its grid, or one to its base"
+            )
+        own = [group for group in scoped if scoped_keys(group, str(point["method"]))]
+        for own_steps in itertools.product(*map(_steps, own)):
+            yield _merged([point, *own_steps])
+
+
+def _is_scoped(key: str) -> bool:
+    return "." in key
+
+
+def _steps(axes: Axes) -> list[Point]:
+    """Axes that step together: one point for each place in them."""
+    return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)]
+
+
+def _merged(points: Iterable[Point]) -> Point:
+    return {key: value for point in points for key, value in point.items()}
+
+
+def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:
+    method = str(point["method"])
+    method_spec(method)  # An unknown method is named before its settings are looked at.
+    values = {key: value for key, value in point.items() if not _is_scoped(key)}
+    try:
+        return RunConfig.from_values(values | {"settings": scoped_keys(point, method), "seed": seed})
+    except InputError as error:
+        raise InputError(
+            f"{error}. This is in the cells of {method!r} in sweep {sweep.sweep!r}: change the file, or "
+            "give --set key=value"
+        ) from None
+
+
+def _resolved(config: RunConfig) -> Point:
+    return config.model_dump(mode="json") | {f"{config.method}.{k}": v for k, v in config.settings.items()}
+
+
+def _matches(values: Point, entry: Point) -> bool:
+    return all(
+        key in values and values[key] in (value if isinstance(value, list) else [value]) for key, value in entry.items()
+    )

@@ -1,0 +1,1 @@
+"""Results on disk: one folder of Parquet files a cell."""

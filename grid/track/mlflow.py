@@ -1,0 +1,189 @@
+"""Mirrors the result store into MLflow: one parent run a launch, one child run a cell.
+
+The driver does all of it, in one background thread, from the files of the store. So there is no race between workers,
+a cell is logged once however often a launch is repeated, and what a killed driver did not log the next one does.
+MLflow may be missing, slow or down: cells run all the same, and the next launch catches up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from grid.events import CellEnd
+from grid.plan.plan import Plan
+from grid.store.store import ResultStore
+from grid.track.cell import TrackedCell, read_tracked_cell
+from tta_core.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+"""Tracking stores that MLflow still writes to; its folder store (`file:`, `./mlruns`) is closed."""
+
+RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Raises `InputError` if MLflow cannot write to this kind of store."""
+    scheme = urlparse(uri).scheme.partition("+")[0]
+    if scheme not in SCHEMES:
+        raise InputError(
+            f"tracking URI {uri!r}: MLflow needs one of {', '.join(SCHEMES)}; for a file give sqlite:///PATH/mlflow.db"
+        )
+
+
+class MlflowMirror:
+    """Logs the cells of one launch. Use as a context manager around the launch.
+
+    Attributes:
+        uri: tracking store.
+        problem: what went wrong first, if anything did; cells are not affected.
+    """
+
+    def __init__(self, plan: Plan, store: ResultStore, uri: str | None = None) -> None:
+        self.uri = uri or f"sqlite:///{store.folder / 'mlflow.db'}"
+        self.problem: str | None = None
+        self._plan = plan
+        self._store = store
+        self._experiment_name = plan.sweep.tracking.experiment or plan.sweep.sweep
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._parent: str | None = None
+        self._finished = self._failures = 0
+
+    def __enter__(self) -> MlflowMirror:
+        # Imported here, in the main thread: importing it beside Ray in another thread is asking for trouble.
+        importlib.import_module("mlflow.tracking")
+        self._later(self._open)
+        self._later(self._catch_up)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        complete = self._finished + self._failures == len(self._plan.to_run)
+        self._later(self._close, "KILLED" if not complete else "FAILED" if self._failures else "FINISHED")
+        self._thread.shutdown(wait=True)
+
+    def cell_started(self, cell: str) -> None:
+        """Nothing to log yet."""
+
+    def cell_ended(self, cell: str, end: CellEnd) -> None:
+        """Logs the cell."""
+        if end.status in ("retry", "unwritten"):
+            return
+        self._finished += end.status == "done"
+        self._failures += end.status == "failed"
+        self._later(self._log, cell)
+
+    def _later(self, work: Callable[..., None], *arguments: Any) -> None:
+        self._thread.submit(self._guarded, work, *arguments)
+
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
+        if self.problem is not None:
+            return
+        try:
+            work(*arguments)
+        # Whatever a tracking store raises, the cells must not suffer; the launch reports it at its end.
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+
+    def _open(self) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=self.uri)  # Makes the tables of a new database, which takes seconds.
+        found = self._client.get_experiment_by_name(self._experiment_name)
+        if found is not None:
+            self._experiment = str(found.experiment_id)
+            return
+        location = _artifact_location(self.uri)
+        self._experiment = str(self._client.create_experiment(self._experiment_name, artifact_location=location))
+
+    def _catch_up(self) -> None:
+        """Logs cells that the store has and MLflow lacks, and ends what a killed driver left open."""
+        logged = set()
+        for run in self._runs_of_store():
+            is_parent = "mlflow.parentRunId" not in run.data.tags
+            if run.info.status != "RUNNING":
+                logged.add(run.data.tags.get("cell") if run.info.status == "FINISHED" else None)
+            elif is_parent:
+                self._client.set_terminated(run.info.run_id, status="KILLED")
+            else:
+                self._client.delete_run(run.info.run_id)
+        for cell, state in self._plan.states.items():
+            if state == "done" and cell not in logged:
+                self._log(cell)
+
+    def _runs_of_store(self) -> list[Run]:
+        runs: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.store = '{self._store.id}'", max_results=1000, page_token=token
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def _log(self, cell: str) -> None:
+        tracked = read_tracked_cell(self._store, cell)
+        tags = tracked.tags | {
+            "store": self._store.id,
+            "mlflow.parentRunId": self._parent_run(),
+            "mlflow.runName": self._plan.labels[cell],
+        }
+        run = self._client.create_run(self._experiment, start_time=tracked.started_ms, tags=tags)
+        self._client.log_batch(run.info.run_id, metrics=_metrics(tracked), params=_params(tracked))
+        for name, content in tracked.artefacts.items():
+            self._client.log_dict(run.info.run_id, content, name)
+        for file in tracked.files:
+            self._client.log_artifact(run.info.run_id, str(file))
+        self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
+
+    def _parent_run(self) -> str:
+        """The run of this launch, made when the first cell needs it: a launch with nothing to log leaves no run."""
+        if self._parent is None:
+            sweep = self._plan.sweep
+            tags = {"store": self._store.id, "sweep": sweep.sweep, "results": str(self._store.folder)}
+            name = f"{sweep.sweep} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            run = self._client.create_run(self._experiment, tags=tags | {"mlflow.runName": name})
+            self._parent = str(run.info.run_id)
+            self._client.log_dict(self._parent, sweep.model_dump(mode="json"), "sweep.yaml")
+        return self._parent
+
+    def _close(self, status: str) -> None:
+        if self._parent is not None:
+            self._client.log_metric(self._parent, "cells_finished", self._finished)
+            self._client.log_metric(self._parent, "cells_failed", self._failures)
+            self._client.set_terminated(self._parent, status)
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artefacts go beside an sqlite file, where MLflow would take the current folder; a server has its own place."""
+    scheme, _, path = uri.partition(":///")
+    return (Path(path).absolute().parent / "mlartifacts").as_uri() if scheme == "sqlite" else None
+
+
+def ui_command(uri: str) -> str:
+    """What a user types to browse the runs."""
+    if uri.startswith("http"):
+        return f"open {uri} in a browser"
+    # With one worker the server starts in seconds and takes a quarter of the memory.
+    return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --workers 1 --backend-store-uri {uri}"
+
+
+def _params(tracked: TrackedCell) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(key, value) for key, value in tracked.params.items()]
+
+
+def _metrics(tracked: TrackedCell) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(key, value, tracked.timestamp_ms(step), step) for key, value, step in tracked.metrics]

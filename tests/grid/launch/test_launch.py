@@ -1,0 +1,175 @@
+"""Whole launches, as a user types them: real Ray Tune, real MLflow, real files, real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+import tta_core
+from analysis.results.checks import check_results
+from analysis.results.load import open_results
+from grid.launch.cluster import terminate_like_interrupt
+from grid.plan.expand import expand
+from grid.plan.sweep import read_sweep
+from tta_core.methods.registry import method_spec
+
+# One worker imports torch in half the time of two at once on two cores.
+ONE_WORKER = ["--set", "resources.max_concurrent=1"]
+SLOW = ["--set", "samples_per_domain=200", "--set", "seeds=[0,1,2,3]"]
+PROC = Path("/proc/self/status").exists()
+LR = method_spec("tent").presets["digits-c"]["lr"]
+
+
+def cells(results: Path) -> dict[str, float]:
+    found = open_results(results).sql("select cell, accuracy from cells where status = 'done'").fetchall()
+    assert len({cell for cell, _ in found}) == len(found)
+    return dict(found)
+
+
+def children(results: Path) -> list[str]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{results / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    return [r.data.tags["cell"] for r in runs if "cell" in r.data.tags and r.info.status == "FINISHED"]
+
+
+def test_a_sweep_runs_once_and_then_only_what_is_new(command, tiny_file, tmp_path):
+    results = tmp_path / "out"
+    first = command("run", tiny_file, "--results", results)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "[8/8]" in first.stdout
+    assert "8 cells: 8 done (0 were there before), 0 failed" in first.stdout
+    assert "INFO" not in first.stderr  # Libraries keep their notes to themselves.
+    before = cells(results)
+    assert len(before) == 8
+    assert sorted(children(results)) == sorted(before)
+    con = open_results(results)
+    assert check_results(con) == []
+    recount = con.sql(
+        "select method, avg(accuracy) from (select cell, avg((prediction = label)::int) as accuracy from samples "
+        "group by cell) join (select cell, method from cells) using (cell) group by method"
+    ).fetchall()
+    assert dict(recount) == pytest.approx(
+        dict(con.sql("select method, avg(accuracy) from cells group by method").fetchall())
+    )
+
+    again = command("run", tiny_file, "--results", results)
+    assert again.returncode == 0
+    assert "starting Ray" not in again.stdout
+    assert "8 done (8 were there before)" in again.stdout
+
+    # A seed more, and a learning rate at which Tent diverges.
+    changes = ("--set", "seeds=[0,1,2]", "--set", f"tent.lr=[{LR},1e30]")
+    more = command("run", tiny_file, "--results", results, *changes, *ONE_WORKER)
+    assert more.returncode == 1
+    assert "[7/7]" in more.stdout
+    assert "15 cells: 12 done (8 were there before), 3 failed" in more.stdout
+    diverged = r"failed: tent lr=1e\+30 seed=\d \(tent-\w+\): tent diverged: parameters or predictions are infinite"
+    assert len(re.findall(diverged, more.stderr)) == 3
+    assert "Traceback" not in more.stdout + more.stderr
+    after = cells(results)
+    assert len(after) == 12
+    assert before.items() <= after.items()
+    assert sorted(children(results)) == sorted(after)
+    status = json.loads(command("status", results, "--json").stdout)
+    assert (status["done"], status["failed"]) == (12, 3)
+    for asked, to_run in (((), 0), (changes, 3)):
+        assert json.loads(command("plan", tiny_file, "--results", results, *asked, "--json").stdout)["to_run"] == to_run
+    assert not list((results / ".staging").iterdir())
+
+
+@pytest.fixture(scope="module")
+def start(command_line, tiny_file):
+    """Starts the sweep that the tests below disturb, in a process group of its own."""
+
+    def begin(results: Path, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command_line, "run", str(tiny_file), "--results", str(results), *SLOW, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_file):
+    """Accuracies of that sweep when nobody disturbs it: run here, one cell after the other, without Ray."""
+    overrides = SLOW[1::2]
+    cells = expand(read_sweep(str(tiny_file), overrides)).cells
+    return {cell: tta_core.run(config).accuracy for cell, config in cells.items()}
+
+
+def wait_for_cells(process, count):
+    for line in process.stdout:
+        if line.startswith("[") and int(re.match(r"\[ *(\d+)/", line)[1]) >= count:
+            return
+    raise AssertionError("the sweep ended too early")
+
+
+def workers(driver: int) -> list[int]:
+    """Ray workers that run trials, among the descendants of a driver."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status, title = (folder / "status").read_text(), (folder / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(re.search(r"PPid:\s+(\d+)", status)[1])
+        titles[int(folder.name)] = title
+
+    def descends(pid):
+        return pid == driver or (pid in parents and descends(parents[pid]))
+
+    return [pid for pid, title in titles.items() if title.startswith("ray::ImplicitFunc") and descends(pid)]
+
+
+def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_path, undisturbed):
+    results = tmp_path / "out"
+    # The driver dies, and cleans up nothing.
+    process = start(results)
+    wait_for_cells(process, 3)
+    process.kill()
+    process.wait()
+    kept = cells(results)
+    assert 3 <= len(kept) < len(undisturbed)
+    assert kept.items() <= undisturbed.items()
+
+    # Ctrl-C, as a terminal sends it: to the whole group.
+    process = start(results)
+    wait_for_cells(process, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.stdout.read()
+    assert process.wait() == 130, output
+    assert "Go on with the same command" in output
+    assert "Traceback" not in output
+
+    # Workers die, and are replaced.
+    process = start(results)
+    for count in (1, 5) if PROC else ():
+        wait_for_cells(process, count)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+    output = process.stdout.read()
+    assert process.wait() == 0, output
+    assert "Traceback" not in output
+    assert cells(results) == undisturbed
+    assert check_results(open_results(results)) == []
+    assert sorted(children(results)) == sorted(undisturbed)
+    if not PROC:
+        pytest.skip("workers are found through /proc: none was killed")
+
+
+def test_sigterm_interrupts_as_ctrl_c_does():
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,141 @@
+"""What a worker does with one cell that somebody kills."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from analysis.results.load import open_results
+from grid.events import CellEnd
+from grid.launch.environment import SWITCHES
+from grid.launch.trial import Launch, run_cell
+from grid.plan.sweep import Resources
+from grid.store.store import ResultStore
+from tta_core.errors import InputError
+from tta_core.run import cell as runner
+from tta_core.run.config import RunConfig
+
+FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
+
+
+class FullFile(io.BytesIO):
+    """A file on a disk that takes a hundred bytes."""
+
+    def write(self, content):
+        if self.tell() + len(content) > 100:
+            raise FULL_DISK
+        return super().write(content)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A cell that takes a second, its store, and a launch of it that saves it after each batch."""
+    config = RunConfig.from_values({"method": "tent", "preset": "digits-c", "domains": ["fog"], "first_samples": 200})
+    store = ResultStore(tmp_path / "out")
+    store.create()
+    return config.cell_id(), store, Launch("a", str(store.folder), "cpu", "", 1, {config.cell_id(): config})
+
+
+@pytest.mark.parametrize("place", ["result", "checkpoint"])
+def test_a_full_disk_is_no_failure_of_the_cell_and_the_next_launch_goes_on(place, tiny, monkeypatch):
+    cell, store, launch = tiny
+    with monkeypatch.context() as patch:
+        if place == "result":
+            patch.setattr("pyarrow.parquet.write_table", raising(FULL_DISK))
+        else:
+            opened = Path.open
+            patch.setattr(
+                Path, "open", lambda path, *a, **k: FullFile() if path.suffix == ".partial" else opened(path, *a, **k)
+            )
+        end = run_cell(cell, launch)
+    told = f"the results folder {store.folder} cannot be written (No space left on device): make room"
+    assert (end.status, end.reason) == ("unwritten", told)
+    assert store.states() == {}
+    assert run_cell(cell, launch).status == "done"
+
+
+@pytest.fixture
+def tune(monkeypatch):
+    """`grid.launch.tune`, imported as a launch does."""
+    for name, value in SWITCHES.items():
+        monkeypatch.setenv(name, value)
+    from grid.launch import tune
+
+    return tune
+
+
+def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, monkeypatch):
+    cell, store, launch = tiny
+    rounds = []
+
+    def full(cells, launch, resources, events, snapshots):
+        events.on_trial_complete(0, [], trial(cell, CellEnd("unwritten", reason="the disk is full")))
+        assert tune._StopAtProblem(events).stop_all()
+        rounds.append(cells)
+
+    monkeypatch.setattr(tune, "_run_round", full)
+    with pytest.raises(InputError, match=r"disk is full\. Finished cells are kept; then go on with the same command"):
+        tune.run_cells(launch, store, Resources(max_retries=3), [], snapshots=store.folder)
+    assert rounds == [[cell]]
+
+
+def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, monkeypatch):
+    cell, store, launch = tiny
+    events = tune.CellEvents(launch, store, [], may_retry=False)
+    monkeypatch.setattr(store, "write_failure", raising(PermissionError(errno.EACCES, "Permission denied")))
+    events.on_trial_error(0, [], trial(cell))
+    assert events.problem.endswith("cannot be written (Permission denied): mend its permissions")
+
+
+def trial(cell, end=None):
+    """What Ray Tune hands to callbacks."""
+    return SimpleNamespace(config={"cell": cell}, last_result=end and asdict(end), error_file=None)
+
+
+def raising(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+WORKER = """
+import sys
+from grid.launch.trial import Launch, run_cell
+from tta_core.run.config import RunConfig
+config = RunConfig.model_validate_json(sys.argv[2])
+run_cell(config.cell_id(), Launch("a", sys.argv[1], "cpu", "", 1, {config.cell_id(): config}))
+"""
+
+
+def test_a_cell_that_was_killed_in_mid_stream_goes_on_where_it_was(tmp_path):
+    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 8}
+    config = RunConfig.from_values(values | {"samples_per_domain": 200})
+    cell, store = config.cell_id(), ResultStore(tmp_path / "out")
+    store.create()
+    file = store.checkpoint_file(cell)
+    # With another number of threads, sums are rounded in another order.
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(store.folder), config.model_dump_json()], env=threads)
+    while not file.exists():
+        assert worker.poll() is None, "the worker ended without a checkpoint"
+        time.sleep(0.01)
+    time.sleep(0.3)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert store.states() == {}
+    launch = Launch("a", str(store.folder), "cpu", "", 10_000, {cell: config})
+    assert run_cell(cell, launch).status == "done"
+    assert not list(file.parent.iterdir())
+    found = open_results(store.folder).sql("select prediction, entropy from samples order by position").fetchall()
+    samples = runner.run(config, device="cpu").samples
+    assert found == list(zip(samples["prediction"].tolist(), samples["entropy"].tolist(), strict=True))

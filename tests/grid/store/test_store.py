@@ -1,0 +1,135 @@
+"""The store: whole or absent, whatever happens."""
+
+import json
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+import tta_core
+from analysis import schema
+from analysis.results.load import open_results
+from grid.store.store import ResultStore
+from tta_core.errors import InputError
+from tta_core.run.config import RunConfig
+
+CONFIG = {"method": "moetta", "preset": "digits-c", "severity": 4, "samples_per_domain": 6, "domains": ["fog", "snow"]}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return tta_core.run(CONFIG)
+
+
+def write(store, result):
+    store.write_result(result, sweep="s", git_commit="abc")
+
+
+def test_a_written_cell_reads_back_as_what_it_was(store, result):
+    write(store, result)
+    con = open_results(store.folder)
+    row = con.sql("select * from cells").df().iloc[0]
+    assert row["cell"] == result.cell == result.config.cell_id()
+    assert row["accuracy"] == result.accuracy
+    assert row["status"] == "done"
+    assert row["git_commit"] == "abc"
+    assert json.loads(row["settings"]) == result.config.settings
+    assert RunConfig.from_values(json.loads(row["config"])) == result.config
+    assert {"python", "torch", "timm", "ray", "tta-grid"} <= set(json.loads(row["versions"]))
+    samples = con.sql("select * from samples order by position").df()
+    assert (samples["prediction"] == samples["label"]).mean() == result.accuracy
+    assert samples["entropy"].tolist() == pytest.approx(result.samples["entropy"].tolist())
+    batches = con.sql("select * from batches order by step").df()
+    assert batches["samples_seen"].iloc[-1] == len(samples) == result.n_samples
+    assert {"loss", "selected", "threshold", "effective_experts"} <= set(batches.columns)
+    shares = con.sql("select sum(value) from diagnostics where quantity = 'expert_usage' group by layer").fetchall()
+    assert [share for (share,) in shares] == pytest.approx([1.0] * len(shares))
+
+
+def test_files_carry_version_units_and_the_schema(store, result):
+    write(store, result)
+    for name, kind in schema.FILES.items():
+        found = pq.read_schema(store.cell_folder(result.cell) / f"{name}.parquet")
+        assert found.metadata[schema.VERSION_KEY] == str(schema.SCHEMA_VERSION).encode()
+        for field in kind:
+            assert found.field(field.name).type == field.type
+            assert found.field(field.name).metadata[b"unit"] == field.metadata[b"unit"]
+    threshold = pq.read_schema(store.cell_folder(result.cell) / "batches.parquet").field("threshold")
+    assert threshold.metadata[b"unit"] == b"nat"
+
+
+def test_writing_a_cell_twice_keeps_the_first(store, result):
+    write(store, result)
+    before = (store.cell_folder(result.cell) / "cell.parquet").stat().st_mtime_ns
+    write(store, result)
+    assert (store.cell_folder(result.cell) / "cell.parquet").stat().st_mtime_ns == before
+    assert open_results(store.folder).sql("select count(*) from cells").fetchall() == [(1,)]
+
+
+def test_a_failure_is_kept_until_the_cell_finishes(store, result):
+    for reason in ("first", "second"):
+        store.write_failure(result.config, reason, sweep="s", git_commit="", traceback="Traceback ...")
+    assert store.states() == {result.cell: "failed"}
+    assert store.failures([result.cell]) == {result.cell: "second"}
+    assert (store.entry_folder(result.cell) / "traceback.txt").read_text() == "Traceback ..."
+    row = open_results(store.folder).sql("select status, reason, accuracy from cells").fetchall()
+    assert row == [("failed", "second", None)]
+    write(store, result)
+    assert store.states() == {result.cell: "done"}
+    assert store.failures([result.cell]) == {}
+    store.write_failure(result.config, "too late", sweep="s", git_commit="")
+    assert store.states() == {result.cell: "done"}
+
+
+def test_an_interrupted_write_leaves_nothing_to_read(store, result, monkeypatch):
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grid.store.store._flush", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(store, result)
+    assert store.states() == {}
+    assert open_results(store.folder).sql("select count(*) from samples").fetchall() == [(0,)]
+
+
+def test_leftovers_of_a_killed_driver_are_removed(store):
+    (store.folder / ".staging" / "half").mkdir()
+    (store.tune_folder / "old").mkdir(parents=True)
+    with store.locked():
+        assert not list((store.folder / ".staging").iterdir())
+        assert not list(store.tune_folder.iterdir())
+
+
+def test_a_second_driver_is_told_to_wait(store):
+    with store.locked(), pytest.raises(InputError, match="another tta-grid run is writing"), store.locked():
+        pass
+    with store.locked():
+        pass
+
+
+def test_the_id_survives_a_second_create_and_a_move(store, tmp_path):
+    before = store.id
+    store.create()
+    store.folder.rename(tmp_path / "moved")
+    assert ResultStore(tmp_path / "moved").id == before
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"results folder .*cannot be written .*--results DIR"):
+        ResultStore(tmp_path / "file" / "results").create()
+
+
+def test_skipped_images_are_counted_and_named(store, result):
+    samples = {name: values[:-1] for name, values in result.samples.items()}
+    write(store, replace(result, samples=samples, skipped=("fog: n01/image_0.JPEG (cut short)",)))
+    row = pq.read_table(store.cell_folder(result.cell) / "cell.parquet").to_pylist()[0]
+    assert (row["n_samples"], row["skipped_images"]) == (result.n_samples, 1)
+    names = (store.cell_folder(result.cell) / "skipped_images.txt").read_text()
+    assert names == "fog: n01/image_0.JPEG (cut short)\n"
+
+
+def test_cells_that_skip_nothing_say_so(store, result):
+    write(store, result)
+    assert pq.read_table(store.cell_folder(result.cell) / "cell.parquet")["skipped_images"][0].as_py() == 0
+    assert not (store.cell_folder(result.cell) / "skipped_images.txt").exists()

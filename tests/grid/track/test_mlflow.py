@@ -1,0 +1,150 @@
+"""MLflow mirrors the store: each cell once, whatever happened to earlier drivers."""
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow.tracking import MlflowClient
+
+import tta_core
+from grid.events import CellEnd
+from grid.plan.plan import make_plan
+from grid.store.store import ResultStore
+from grid.track.mlflow import MlflowMirror, check_tracking_uri, ui_command
+from tta_core.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Results of the source cells of the tiny sweep."""
+    values = {"method": "source", "preset": "digits-c", "severity": 4, "samples_per_domain": 8, "batch_size": 8}
+    return [tta_core.run(values | {"domains": ["fog", "contrast"], "seed": seed}) for seed in (0, 1)]
+
+
+def write(store, result):
+    store.write_result(result, sweep="tiny", git_commit="")
+
+
+def runs(mirror):
+    client = MlflowClient(tracking_uri=mirror.uri)
+    found = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    return client, parents, [run for run in found if "mlflow.parentRunId" in run.data.tags]
+
+
+def test_a_launch_is_a_parent_and_its_cells_are_children(store, tiny_sweep, results):
+    mirror = MlflowMirror(make_plan(tiny_sweep, store), store)
+    with mirror:
+        for result in results:
+            write(store, result)
+            mirror.cell_ended(result.cell, CellEnd("done"))
+        failed = next(c for c in make_plan(tiny_sweep, store).cells.values() if c.method == "tent")
+        store.write_failure(failed, "no luck", sweep="tiny", git_commit="", traceback="Traceback")
+        mirror.cell_ended(failed.cell_id(), CellEnd("failed", "no luck"))
+    assert mirror.problem is None
+    client, parents, children = runs(mirror)
+    assert len(parents) == 1
+    assert parents[0].info.status == "KILLED"  # Most cells of the sweep did not run.
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    by_cell = {run.data.tags["cell"]: run for run in children}
+    assert by_cell.keys() == {*(result.cell for result in results), failed.cell_id()}
+    first = by_cell[results[0].cell]
+    assert first.info.status == "FINISHED"
+    assert first.data.metrics["accuracy"] == results[0].accuracy
+    assert first.data.metrics["accuracy/fog"] == results[0].domain_accuracy["fog"]
+    assert first.data.params["severity"] == "4"
+    assert first.data.tags["method"] == "source"
+    assert (first.data.tags["needs"], first.data.tags["artefact"]) == ("", "")
+    assert first.data.tags["scored_logits"] == "pre-update"
+    history = client.get_metric_history(first.info.run_id, "accuracy_so_far")
+    assert history[-1].step == results[0].n_samples
+    assert history[-1].value == pytest.approx(results[0].accuracy)
+    assert {"config.json", "domain_accuracy.json", "batches.parquet"} <= {
+        file.path for file in client.list_artifacts(first.info.run_id)
+    }
+    assert by_cell[failed.cell_id()].info.status == "FAILED"
+    assert by_cell[failed.cell_id()].data.tags["reason"] == "no luck"
+
+
+def test_repeating_a_launch_adds_nothing_and_catches_up_with_what_is_missing(store, tiny_sweep, results):
+    write(store, results[0])
+    for _ in range(2):
+        with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+            pass
+    _, parents, children = runs(mirror)
+    assert len(parents) == 1
+    assert [run.data.tags["cell"] for run in children] == [results[0].cell]
+    write(store, results[1])
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        pass
+    _, _, children = runs(mirror)
+    assert sorted(run.data.tags["cell"] for run in children) == sorted(result.cell for result in results)
+
+
+def test_cells_of_an_older_version_are_logged_without_what_they_lack(store, tiny_sweep, results):
+    write(store, results[0])
+    file = store.cell_folder(results[0].cell) / "cell.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["needs", "artefact", "scored_logits"]), file)
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        pass
+    assert mirror.problem is None
+    _, _, (run,) = runs(mirror)
+    assert run.data.tags["method"] == "source"
+    assert "needs" not in run.data.tags
+
+
+def test_what_a_killed_driver_left_open_is_ended(store, tiny_sweep, results):
+    write(store, results[0])
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        pass
+    client, parents, _ = runs(mirror)
+    experiment = parents[0].info.experiment_id
+    dead = client.create_run(experiment, tags={"store": store.id, "sweep": "tiny"})
+    half = {"store": store.id, "cell": results[1].cell, "mlflow.parentRunId": dead.info.run_id}
+    client.create_run(experiment, tags=half)
+    write(store, results[1])
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        pass
+    _, parents, children = runs(mirror)
+    assert {run.info.status for run in parents} == {"FINISHED", "KILLED"} or len(parents) == 3
+    assert client.get_run(dead.info.run_id).info.status == "KILLED"
+    assert sorted(run.data.tags["cell"] for run in children) == sorted(result.cell for result in results)
+    assert {run.info.status for run in children} == {"FINISHED"}
+
+
+def test_a_server_that_does_not_answer_costs_no_cell(store, tiny_sweep, results, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mirror = MlflowMirror(make_plan(tiny_sweep, store), store, "http://127.0.0.1:9")
+    with mirror:
+        write(store, results[0])
+        mirror.cell_ended(results[0].cell, CellEnd("done"))
+    assert mirror.problem is not None
+    assert store.states() == {results[0].cell: "done"}
+
+
+def test_another_store_in_the_same_experiment_has_runs_of_its_own(store, tiny_sweep, results, tmp_path):
+    other = ResultStore(tmp_path / "other")
+    other.create()
+    uri = f"sqlite:///{tmp_path / 'shared.db'}"
+    for each in (store, other):
+        write(each, results[0])
+        with MlflowMirror(make_plan(tiny_sweep, each), each, uri) as mirror:
+            pass
+    _, parents, children = runs(mirror)
+    assert len(parents) == len(children) == 2
+    assert all(run.info.artifact_uri.startswith((tmp_path / "mlartifacts").as_uri()) for run in children)
+
+
+def test_the_default_store_is_a_file_in_the_results_folder(store, tiny_sweep):
+    assert MlflowMirror(make_plan(tiny_sweep, store), store).uri == f"sqlite:///{store.folder / 'mlflow.db'}"
+
+
+def test_the_way_to_browse_the_runs():
+    assert ui_command("sqlite:///a/mlflow.db").endswith(
+        "mlflow ui --workers 1 --backend-store-uri sqlite:///a/mlflow.db"
+    )
+    assert ui_command("http://127.0.0.1:5000") == "open http://127.0.0.1:5000 in a browser"
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host", "mlflow.db"])
+def test_a_uri_that_mlflow_cannot_write_to_is_refused(uri):
+    with pytest.raises(InputError, match="MLflow needs one of sqlite"):
+        check_tracking_uri(uri)

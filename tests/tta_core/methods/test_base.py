@@ -1,0 +1,109 @@
+"""What all methods share beyond the contract that the registry-driven tests check."""
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from tta_core import build_method
+from tta_core.frozen import Frozen
+from tta_core.methods.base import Context, Method
+from tta_core.methods.registry import methods
+
+
+@pytest.fixture
+def build(network_of, beyond):
+    """Builds a method around the small network with all that a runner hands over."""
+
+    def make(name, **changes):
+        return build_method(name, network_of(name), **{"num_classes": 10, "batch_size": 16, **beyond(), **changes})
+
+    return make
+
+
+def saved(method):
+    """Everything in a method's state, as bytes."""
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", list(methods()))
+def test_predicting_between_steps_leaves_nothing_behind(name, build, images):
+    watched, undisturbed = (build(name, preset="digits-c") for _ in range(2))
+    for seed in range(3):
+        watched.predict(images(7, seed + 50))
+        before = saved(watched)
+        record = dict(watched.record)
+        logits = watched.predict(images(16, seed))
+        assert logits.shape == (16, 10)
+        assert not logits.requires_grad
+        assert torch.equal(logits, watched.predict(images(16, seed)))
+        assert watched.record == record
+        assert saved(watched) == before
+        assert torch.equal(watched(images(16, seed)), undisturbed(images(16, seed)))
+    assert saved(watched) == saved(undisturbed)
+    assert watched.diagnostics() == undisturbed.diagnostics()
+
+
+@pytest.mark.parametrize("name", [n for n, m in methods().items() if m.scores_of(m.settings()) == "pre-update"])
+def test_a_prediction_is_what_the_next_step_scores(name, build, images):
+    """Where the step starts with the parameters as they are: IMSE may retrieve others, ViDA scale its adapters."""
+    as_they_are = {"imse": {"retrieval": "none"}, "vida": {"uncertainty_weight": 0.0}}
+    method = build(name, preset="digits-c", **as_they_are.get(name, {}))
+    for seed in range(2):
+        predicted = method.predict(images(16, seed))
+        assert torch.allclose(method(images(16, seed)), predicted, atol=1e-5)
+
+
+class Counting(nn.Module):
+    """Changes all that a forward may: a buffer in place, another by assignment, attributes old and new."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("in_place", torch.zeros(()))
+        self.register_buffer("assigned", torch.zeros(()))
+        self.seen = 0
+
+    def forward(self, x):
+        self.in_place += 1
+        self.assigned = self.assigned + 1
+        self.seen += 1
+        self.last = x
+        return x.flatten(1)[:, :3]
+
+
+class Counts(Method[Frozen]):
+    """Draws random numbers to predict, and notes it."""
+
+    def prepare(self):
+        self.drawn = None
+
+    def make_optimizer(self, parameters):
+        return None
+
+    def step(self, images):
+        return self.network(images)
+
+    def frozen_logits(self, images):
+        self.drawn = torch.randn(2, generator=self.generator)
+        return super().frozen_logits(images)
+
+
+def test_all_that_a_forward_changes_is_put_back():
+    method = Counts(Counting(), Frozen(), Context(num_classes=3))
+    network, buffer, generator = method.network, method.network.assigned, method.generator.get_state()
+    method.predict(torch.ones(1, 3, 2, 2))
+    assert (float(network.in_place), float(network.assigned), network.seen) == (0, 0, 0)
+    assert network.assigned is buffer
+    assert not hasattr(network, "last")
+    assert method.drawn is None
+    assert torch.equal(method.generator.get_state(), generator)
+
+
+def test_it_is_put_back_also_when_the_forward_fails():
+    method = Counts(Counting(), Frozen(), Context(num_classes=3))
+    with pytest.raises(AttributeError):
+        method.predict("no images")
+    assert (float(method.network.in_place), method.network.seen) == (0, 0)

@@ -1,1 +1,0 @@
-"""Modules that replace parts of a network."""

@@ -1,0 +1,1 @@
+"""From a row of `table.py` to a network: where its weights come from, what they hold, what is built."""

@@ -1,0 +1,1 @@
+"""One file a kind of storage: where the images of a benchmark come from."""

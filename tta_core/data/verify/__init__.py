@@ -1,0 +1,1 @@
+"""`tta-grid data verify`: what is missing, damaged or too much below the data root."""

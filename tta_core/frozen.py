@@ -1,0 +1,63 @@
+"""Data models that cannot be changed, filled with one message for all that is wrong. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tta_core.errors import InputError, closest_match
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """A data model that cannot be changed and refuses fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """Builds `model` from `values`, with one message for everything that is wrong.
+
+    Args:
+        model: the data model.
+        values: field values as read from YAML.
+        where: what the values belong to, to start the message with.
+
+    Raises:
+        InputError: naming each wrong field with what was given, what is allowed and the closest match.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+        unknown = [str(item["loc"][0]) for item in items if _is_unknown_key(item)]
+        problems = [_problem(item) for item in items if not _is_unknown_key(item)]
+        if unknown:
+            problems.append(_unknown_keys(unknown, sorted(model.model_fields)))
+        raise InputError(f"{where}: {'; '.join(problems)}") from None
+
+
+def _is_unknown_key(item: dict[str, Any]) -> bool:
+    return bool(item["type"] == "extra_forbidden" and len(item["loc"]) == 1)
+
+
+def _unknown_keys(names: Sequence[str], allowed: Sequence[str]) -> str:
+    shown = []
+    for name in names:
+        match = closest_match(name, allowed)
+        shown.append(f"{name!r}, did you mean {match!r}?" if match else f"{name!r},")
+    return f"unknown key{'s' if len(names) > 1 else ''} {' '.join(shown)} allowed: {', '.join(allowed)}"
+
+
+def _problem(item: dict[str, Any]) -> str:
+    location = [str(part) for part in item["loc"]]
+    name = ".".join(location)
+    if item["type"] == "missing":
+        return f"{name!r} is missing: give it"
+    message = item["msg"].removeprefix("Value error, ")
+    if not location:
+        return message
+    return f"{name} = {item['input']!r} is not allowed: {message[0].lower()}{message[1:]}"

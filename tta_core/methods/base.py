@@ -1,0 +1,307 @@
+"""The contract that every test-time adaptation method keeps, and what all of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from tta_core.errors import InputError, closest_match
+from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+Diagnostics = dict[str, dict[str, list[float]]]
+"""Quantity -> layer (empty for the whole network) -> values."""
+
+Artefact = Mapping[str, Tensor]
+"""What a method made before the stream, by name (see `Method.make_artefact`)."""
+
+LabelledBatch = tuple[Tensor, Tensor]
+"""Normalised images `(batch, channels, height, width)` and their labels, int64 `(batch,)`."""
+
+PREPARATION_SEED = 0
+"""Seed of what is made before the stream: all seeds of a cell share it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know beyond its network, its settings and the images of the stream.
+
+    Attributes:
+        num_classes: number of logits; margins are multiples of ln(num_classes).
+        seed: seed of the method's own random numbers.
+        batch_size: images in a full batch of the stream; None if that is not known.
+        mean, std: per-channel normalisation that the images went through, for methods that work on pixels in [0, 1].
+        source_images: batches of clean, unlabelled source images `(batch, channels, height, width)`, normalised and on
+            the network's device, always in the same order; None unless the method's spec asks for them.
+        labelled_source: likewise, batches of training images of the source with their labels.
+        held_out: likewise, batches under the held-out corruptions, all corruptions in each, with their labels.
+        artefact: what the method would make of these before the stream, if it is there already.
+    """
+
+    num_classes: int
+    seed: int = 0
+    batch_size: int | None = None
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    source_images: Iterable[Tensor] | None = None
+    labelled_source: Iterable[LabelledBatch] | None = None
+    held_out: Iterable[LabelledBatch] | None = None
+    artefact: Artefact | None = None
+
+    def require(self, name: str, needs: Iterable[str]) -> None:
+        """Raises `InputError` if something that a method needs was not handed over."""
+        argument = {
+            SOURCE_IMAGES: "source_images",
+            LABELLED_SOURCE_IMAGES: "labelled_source",
+            HELD_OUT_IMAGES: "held_out",
+            HELD_OUT_LABELS: "held_out",
+        }
+        for need in needs:
+            if getattr(self, argument[need]) is None:
+                raise InputError(
+                    f"{name} with these settings needs {need} ({NEEDS[need]}): give {argument[need]}, or the artefact "
+                    "that is made of them"
+                )
+
+
+class Method(ABC, Generic[Settings]):
+    """A network that adapts itself to the batches it predicts.
+
+    A subclass edits the network and marks what it trains in `prepare`, makes its optimizer in `make_optimizer` and
+    does one online step in `step`. Everything else is here: reset, state, diagnostics.
+
+    Attributes:
+        network: the edited network, always in eval mode.
+        settings: the method's resolved settings.
+        context: what the method may know beyond them.
+        num_classes: number of logits.
+        artefact: what the method made before the stream; empty if it makes nothing.
+        record: what the last step recorded, as tensors of no dimensions on the network's device. `selected` is the
+            number of samples that entered the loss; `loss` (nat) is absent if the step made no update; the others are
+            the scalars that the method's spec declares. Kept as tensors so that a step waits for no device.
+        generator: the method's own random numbers, on the CPU, so that initial values agree on all devices.
+    """
+
+    def __init__(
+        self, network: nn.Module, settings: Settings, context: Context, initial: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.settings = settings
+        self.context = context
+        self.num_classes = context.num_classes
+        self.record: dict[str, Tensor] = {}
+        self.generator = torch.Generator().manual_seed(context.seed)
+        self.artefact: Artefact = (
+            self.make_artefact(self.network, settings, context) if context.artefact is None else context.artefact
+        )
+        self.prepare()
+        _set_initial(self.network, initial or {})
+        self.begin()
+        self.optimizer = self.make_optimizer(list(self.trainable_parameters().values()))
+        self._source = self.state_dict()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """One online step: predicts a batch and adapts to it.
+
+        Args:
+            images: normalised images `(batch, channels, height, width)`, any batch size from 1.
+
+        Returns:
+            The logits that are scored, `(batch, classes)`, detached.
+        """
+        if images.ndim != 4 or images.shape[0] == 0:
+            raise InputError(
+                f"images of shape {tuple(images.shape)}: give (batch, channels, height, width) with at least one image"
+            )
+        with torch.enable_grad():
+            return self.step(images).detach()
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Predicts a batch as things stand: adapts nothing, records nothing, leaves nothing behind.
+
+        Args:
+            images: normalised images `(batch, channels, height, width)`.
+
+        Returns:
+            Logits `(batch, classes)`.
+        """
+        with torch.no_grad(), self._undisturbed():
+            return self.frozen_logits(images)
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """Logits `(batch, classes)` for `predict`; override it where the scored logits are not those of `network`.
+
+        Runs without gradients. Buffers, attributes of modules and of the method, and the generator are put back
+        afterwards; parameters, optimizer and lists or dictionaries that are changed in place are not.
+        """
+        logits: Tensor = self.network(images)
+        return logits
+
+    @classmethod
+    def make_artefact(cls, network: nn.Module, settings: Settings, context: Context) -> Artefact:
+        """Makes what the method's spec declares as its preparation, from what it needs beyond the stream.
+
+        It depends on the network, on the settings that the spec names, on what `context` hands over and on nothing
+        else: no seed but `PREPARATION_SEED`, no batch size. The runner keeps it on disk, and all cells share it.
+
+        Args:
+            network: the source network, frozen and in eval mode; it must be left as it is.
+            settings: the method's resolved settings.
+            context: what was handed over.
+
+        Returns:
+            Tensors by name, detached, on the network's device.
+
+        Raises:
+            InputError: if something that is needed was not handed over.
+        """
+        return {}
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Edits `self.network` and sets `requires_grad` on what is trained. Called once, with everything frozen."""
+
+    def begin(self) -> None:
+        """Called once, with all initial values in place: makes what starts equal to the network, such as a teacher."""
+
+    @abstractmethod
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
+        """Returns the optimizer of the trained parameters; None if nothing is trained."""
+
+    @abstractmethod
+    def step(self, images: Tensor) -> Tensor:
+        """Predicts and adapts; returns the scored logits `(batch, classes)` and fills `self.record`."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What later steps depend on beyond parameters, buffers, optimizer and generator; tensors, not copies."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `extra_state` gave. The tensors are the method's to keep."""
+
+    def diagnostics(self) -> Diagnostics:
+        """Quantities of more than one value, since the last reset. Waits for the device."""
+        return {}
+
+    def activated_parameters(self) -> int:
+        """Trained scalars that take part in predicting one sample: fewer than all where experts are chosen."""
+        return sum(parameter.numel() for parameter in self.trainable_parameters().values())
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that steps change, by qualified name in `network`; the live ones, not copies."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    @property
+    def watched(self) -> nn.Module | None:
+        """The network whose first forward of a step is of the batch as it came, for observers that read its modules.
+
+        None if there is none, as where each image has weights of its own.
+        """
+        return self.network
+
+    @property
+    def source_parameters(self) -> Mapping[str, Tensor]:
+        """The trained parameters as they were at construction, by qualified name; not to be written to."""
+        source: Mapping[str, Tensor] = self._source["parameters"]
+        return source
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Puts back what a forward changes: counters in buffers, and what modules keep for the loss."""
+        roots = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
+        attributes = [(owner, dict(vars(owner))) for owner in (self, *modules)]
+        buffers = [(m, name, own, own.clone()) for m in modules for name, own in m.named_buffers(recurse=False)]
+        generator = self.generator.get_state()
+        try:
+            yield
+        finally:
+            for owner, before in attributes:
+                vars(owner).clear()
+                vars(owner).update(before)
+            for module, name, own, value in buffers:
+                setattr(module, name, own.copy_(value))
+            self.generator.set_state(generator)
+
+    def reset(self) -> None:
+        """Returns to the state at construction, bit for bit."""
+        self.load_state_dict(self._source)
+        self.record = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of everything that later steps depend on.
+
+        Parameters that no step changes are left out: they come with the backbone. The result holds tensors and plain
+        values only, so `torch.load(weights_only=True)` reads it back.
+        """
+        return {
+            "parameters": {name: p.detach().clone() for name, p in self.trainable_parameters().items()},
+            "buffers": {name: buffer.clone() for name, buffer in self.network.named_buffers()},
+            "optimizer": _cloned(self.optimizer.state_dict()) if self.optimizer is not None else {},
+            "generator": self.generator.get_state().clone(),
+            "extra": _cloned(self.extra_state()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a state that `state_dict` of the same method, settings and backbone gave.
+
+        Raises:
+            InputError: if names or shapes do not fit this method.
+        """
+        parameters, buffers = self.trainable_parameters(), dict(self.network.named_buffers())
+        _check_fit("parameters", parameters, state["parameters"])
+        _check_fit("buffers", buffers, state["buffers"])
+        with torch.no_grad():
+            for own, given in ((parameters, state["parameters"]), (buffers, state["buffers"])):
+                for name, tensor in own.items():
+                    tensor.copy_(given[name])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(_cloned(state["optimizer"]))
+            self.optimizer.zero_grad()
+        self.generator.set_state(state["generator"].clone())
+        self.load_extra_state(_cloned(state["extra"]))
+
+
+def _set_initial(network: nn.Module, initial: Mapping[str, Tensor]) -> None:
+    parameters = dict(network.named_parameters())
+    for name, value in initial.items():
+        if name not in parameters:
+            match = closest_match(name, parameters)
+            hint = f", did you mean {match!r}?" if match else ""
+            raise InputError(f"initial value for {name!r}: the edited network has no such parameter{hint}")
+        if parameters[name].shape != value.shape:
+            raise InputError(
+                f"initial value of {name!r} has shape {tuple(value.shape)}, the parameter has "
+                f"{tuple(parameters[name].shape)}: give one of that shape"
+            )
+        with torch.no_grad():
+            parameters[name].copy_(value)
+
+
+def _cloned(value: Any) -> Any:
+    """Copies nested dictionaries, lists and tuples with every tensor in them."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _cloned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_cloned(item) for item in value)
+    return value
+
+
+def _check_fit(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    wrong = sorted(set(own) ^ set(given)) or sorted(n for n, tensor in given.items() if tensor.shape != own[n].shape)
+    if wrong:
+        raise InputError(
+            f"the state does not fit this method: {what} {wrong[0]!r}"
+            + (f" and {len(wrong) - 1} more differ" if len(wrong) > 1 else " differs")
+            + "; load it into the same method with the same settings and backbone"
+        )

@@ -1,0 +1,93 @@
+"""What a network's classifier reads: the features before the last linear map, beside the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tta_core.backbones.text_head import LARGEST_SCALE, TextPrototypeHead
+from tta_core.errors import InputError
+
+
+class PenultimateForward:
+    """Predicts a batch and hands out what entered the classifier on the way.
+
+    Attributes:
+        network: the network; nothing in it is changed.
+        classifier: its last layer, as timm's `get_classifier` names it.
+    """
+
+    def __init__(self, network: nn.Module, method: str) -> None:
+        """Finds the classifier.
+
+        Raises:
+            InputError: if the network does not say which it is; `method` is the one that wants it.
+        """
+        self.network = network
+        get_classifier = getattr(network, "get_classifier", None)
+        found = get_classifier() if callable(get_classifier) else None
+        if not isinstance(found, nn.Module) or isinstance(found, nn.Identity):
+            raise InputError(
+                f"{method} reads the features before the classifier, and this network ({type(network).__name__}) does "
+                "not name its classifier: choose a network of timm with a head, or give it a method get_classifier"
+            )
+        self.classifier = found
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features `(batch, dim)` and logits `(batch, classes)`."""
+        read: list[Tensor] = []
+
+        def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            read.append(inputs[0])
+
+        handle = self.classifier.register_forward_pre_hook(keep)
+        try:
+            logits: Tensor = self.network(images)
+        finally:
+            handle.remove()
+        assert len(read) == 1, "a classifier is called once in a forward"
+        return read[0].flatten(1), logits
+
+
+class ClassSpace(NamedTuple):
+    """The space in which a classifier compares features with one vector for each class.
+
+    Attributes:
+        project: takes what enters the classifier, `(batch, features)`, there: `(batch, dim)`.
+        vectors: the classes' vectors `(classes, dim)`.
+        logits: what the classifier says to these vectors themselves, `(classes, classes)`.
+    """
+
+    project: Callable[[Tensor], Tensor]
+    vectors: Tensor
+    logits: Tensor
+
+
+def class_space(classifier: nn.Module, method: str) -> ClassSpace:
+    """Finds the space: of a linear layer its input, of a cosine head that of the text vectors.
+
+    Raises:
+        InputError: if the classifier is of another kind; `method` is the one that wants it.
+    """
+    with torch.no_grad():
+        if isinstance(classifier, TextPrototypeHead):
+            vectors = functional.normalize(classifier.prototypes, dim=-1)
+            return ClassSpace(
+                classifier.projection,
+                vectors,
+                classifier.log_scale.clamp(max=LARGEST_SCALE).exp() * vectors @ vectors.T,
+            )
+        if isinstance(classifier, nn.Linear) or (
+            isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1) and classifier.groups == 1
+        ):
+            vectors = classifier.weight.flatten(1).clone()
+            bias = 0 if classifier.bias is None else classifier.bias
+            return ClassSpace(lambda features: features, vectors, vectors @ vectors.T + bias)
+    raise InputError(
+        f"{method} takes the rows of a linear classifier for prototypes of the classes, and this network's classifier "
+        f"is a {type(classifier).__name__}: choose a network whose last layer is linear"
+    )

@@ -1,0 +1,109 @@
+"""Finds methods by folder, and puts them around networks. Imports no torch before a method is built."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import tta_core.methods
+from tta_core.errors import named_row
+from tta_core.methods.spec import MethodSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tta_core.methods.base import Artefact, LabelledBatch, Method
+
+SHARED = "common"
+"""The folder that holds what methods share; any other is a method."""
+
+
+@cache
+def methods() -> Mapping[str, MethodSpec]:
+    """All methods by name, sorted: the `SPEC` in the `spec.py` of every folder beside this file but `common`.
+
+    Raises:
+        RuntimeError: if a folder has no `spec.py`, or its method is named otherwise.
+    """
+    found: dict[str, MethodSpec] = {}
+    for folder in sorted(module.name for module in pkgutil.iter_modules(tta_core.methods.__path__) if module.ispkg):
+        if folder == SHARED:
+            continue
+        if importlib.util.find_spec(f"tta_core.methods.{folder}.spec") is None:
+            raise RuntimeError(
+                f"the folder tta_core/methods/{folder} has no spec.py: add one with a SPEC, or remove the folder"
+            )
+        spec: MethodSpec = importlib.import_module(f"tta_core.methods.{folder}.spec").SPEC
+        if spec.name.replace("-", "_") != folder:
+            raise RuntimeError(f"the method in folder {folder!r} calls itself {spec.name!r}; make the two agree")
+        found[spec.name] = spec
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def method_spec(name: str) -> MethodSpec:
+    """Returns the description of a method, or raises `InputError` with the closest match."""
+    return named_row("method", methods(), name)
+
+
+def method_class(name: str) -> type[Method[Any]]:
+    """Imports (with torch) and returns the class that implements a method."""
+    spec = method_spec(name)
+    module = importlib.import_module(f"tta_core.methods.{name.replace('-', '_')}.method")
+    implementation: type[Method[Any]] = getattr(module, spec.implementation)
+    return implementation
+
+
+def build_method(
+    name: str,
+    network: nn.Module,
+    *,
+    num_classes: int,
+    preset: str = "recommended",
+    seed: int = 0,
+    batch_size: int | None = None,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    source_images: Iterable[Tensor] | None = None,
+    labelled_source: Iterable[LabelledBatch] | None = None,
+    held_out: Iterable[LabelledBatch] | None = None,
+    artefact: Artefact | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    **settings: Any,
+) -> Method[Any]:
+    """Puts a method around a network. The network is edited in place and belongs to the method afterwards.
+
+    Args:
+        name: method, as in `tta-grid list methods`.
+        network: a timm network with its weights loaded, on its device, in its precision.
+        num_classes: number of logits; margins are multiples of ln(num_classes).
+        preset: named settings to start from.
+        seed: seed of the method's own random numbers.
+        batch_size: images in a full batch of the stream, for methods that treat short ones differently.
+        mean: per-channel mean that was subtracted from pixels in [0, 1].
+        std: per-channel standard deviation that they were divided by afterwards.
+        source_images: batches of clean, unlabelled source images, normalised like the stream, for methods whose spec
+            needs them.
+        labelled_source: likewise, batches of training images of the source with their labels.
+        held_out: likewise, batches of images under corruptions that are not reported, with their labels.
+        artefact: what the method would make of these before the stream (`Method.make_artefact`), made elsewhere.
+        initial: values of parameters by their qualified name in the edited network, in place of the method's own
+            initial values: routers, experts or adapters that were made elsewhere.
+        **settings: settings that differ from the preset.
+
+    Raises:
+        InputError: for an unknown method, preset or setting, a value that is not allowed, or a network without the
+            layers that the method adapts.
+    """
+    from tta_core.methods.base import Context
+
+    spec = method_spec(name)
+    resolved = spec.resolve(preset, settings)
+    context = Context(num_classes, seed, batch_size, mean, std, source_images, labelled_source, held_out, artefact)
+    if artefact is None:
+        context.require(name, spec.needs_of(resolved))
+    return method_class(name)(network, resolved, context, initial)

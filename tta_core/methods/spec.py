@@ -1,0 +1,131 @@
+"""What describes a method: settings, presets, needs. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from tta_core.backbones.spec import NetworkKind
+from tta_core.errors import unknown_name
+from tta_core.frozen import Frozen, validated
+
+SOURCE_IMAGES = "source images"
+LABELLED_SOURCE_IMAGES = "labelled source images"
+HELD_OUT_IMAGES = "held-out corruptions"
+HELD_OUT_LABELS = "labels of held-out corruptions"
+
+NEEDS: Mapping[str, str] = MappingProxyType(
+    {
+        SOURCE_IMAGES: "clean, unlabelled images of the source",
+        LABELLED_SOURCE_IMAGES: "training images of the source with their labels",
+        HELD_OUT_IMAGES: "images under the corruptions that no table reports",
+        HELD_OUT_LABELS: "their labels",
+    }
+)
+"""What a method can need beyond the stream -> what that is. `Context` hands it over."""
+
+Scored = Literal["pre-update", "perturbed", "post-update"]
+"""Which logits are scored: those computed before the method learned from the batch; those at weights that a
+sharpness-aware step has moved up the gradient; those that the batch itself has already changed.
+"""
+
+
+class SearchRange(Frozen):
+    """Where a search may look for one setting."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class ScalarSpec(Frozen):
+    """One scalar that a method records at every step."""
+
+    description: str
+    unit: str = "1"
+
+
+class PreparationSpec(Frozen):
+    """What a method makes once from more than the stream, before any stream. It is kept on disk.
+
+    Attributes:
+        artefact: what is made, for people.
+        settings: the settings of the method that it depends on.
+        version: raised whenever other values are made from the same.
+    """
+
+    artefact: str
+    settings: tuple[str, ...] = ()
+    version: int = 1
+
+
+class MethodSpec(Frozen):
+    """A test-time adaptation algorithm, described without importing it.
+
+    Attributes:
+        name: the name used in YAML, in tables and on the command line; also the folder in `tta_core/methods`.
+        title: one line for people.
+        paper: authors, title, venue.
+        changes: what the method changes in the network.
+        implementation: name of the `Method` class in the folder's `method.py`.
+        version: raised whenever the numbers that the method produces change; part of the cell id.
+        settings: the data model of the method's settings; its defaults are the `recommended` preset.
+        presets: named settings that differ from the defaults. `recommended` is always there and empty.
+        search: ranges for a search, by setting.
+        scalars: what the method adds to each row of `batches`.
+        scores: which logits are scored; a function of the settings where they decide it.
+        needs: what the method needs beyond the stream, keys of `NEEDS`; shown wherever methods are compared.
+        needs_with: the part of `needs` that given settings ask for, where some ask for less.
+        preparation: what is made of that before the stream; None if nothing is.
+        network: which networks the method takes.
+        relative_cost: cost of a step in source forwards; only used to estimate time before anything ran.
+        published_cost: the same, measured of the method's released code on a vision transformer; None if it was not.
+    """
+
+    name: str
+    title: str
+    paper: str
+    changes: str
+    implementation: str
+    version: int = 1
+    settings: type[BaseModel]
+    presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    search: dict[str, SearchRange] = Field(default_factory=dict)
+    scalars: dict[str, ScalarSpec] = Field(default_factory=dict)
+    scores: Scored | Callable[[Any], Scored] = "pre-update"
+    needs: tuple[str, ...] = ()
+    needs_with: Callable[[Any], tuple[str, ...]] | None = None
+    preparation: PreparationSpec | None = None
+    network: NetworkKind = "any"
+    relative_cost: float = 1.0
+    published_cost: float | None = None
+
+    def takes(self, kinds: Iterable[NetworkKind]) -> bool:
+        """Whether the method takes a network of these kinds."""
+        return self.network == "any" or self.network in kinds
+
+    def preset_names(self) -> list[str]:
+        """The presets of this method, `recommended` first."""
+        return ["recommended", *sorted(set(self.presets) - {"recommended"})]
+
+    def needs_of(self, settings: BaseModel) -> tuple[str, ...]:
+        """What the method needs beyond the stream with these settings, in the order of `NEEDS`."""
+        needed = self.needs if self.needs_with is None else self.needs_with(settings)
+        return tuple(need for need in NEEDS if need in needed)
+
+    def scores_of(self, settings: BaseModel) -> Scored:
+        """Which logits are scored with these settings."""
+        return self.scores(settings) if callable(self.scores) else self.scores
+
+    def resolve(self, preset: str, overrides: dict[str, Any]) -> BaseModel:
+        """Returns the complete settings: defaults, then the preset, then `overrides`.
+
+        Raises:
+            InputError: if the preset or a setting is unknown, or a value is not allowed.
+        """
+        if preset not in self.preset_names():
+            raise unknown_name(f"preset of {self.name}", preset, self.preset_names())
+        return validated(self.settings, {**self.presets.get(preset, {}), **overrides}, where=self.name)

@@ -1,0 +1,243 @@
+"""Runs one cell in this process: the one function that the grid calls."""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tta_core.backbones.classifier import keep_classes
+from tta_core.backbones.networks import load_backbone
+from tta_core.backbones.table import backbone_spec
+from tta_core.diagnostics.make import make_observers
+from tta_core.diagnostics.observer import Measurement, Observer, Scene
+from tta_core.errors import InputError
+from tta_core.methods.base import Context, Diagnostics, Method
+from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.registry import method_class, method_spec
+from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
+from tta_core.run.checkpoint import Checkpoints
+from tta_core.run.config import RunConfig
+from tta_core.run.cost import CostMeter
+from tta_core.run.images import load_domains
+from tta_core.run.loop import Columns, CorruptImages, run_stream
+from tta_core.run.preparation import artefact_key, kept_artefact
+from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
+from tta_core.streams.batches import Normalise
+from tta_core.streams.order import StreamOrder
+from tta_core.tasks.classification import accuracy, accuracy_per_domain, all_finite
+
+RECORDED_PACKAGES = ("numpy", "timm", "torch")
+
+
+class CollapseError(RuntimeError):
+    """The method left the network with values that are not finite, so its numbers mean nothing."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything that one cell yields.
+
+    Attributes:
+        config: the resolved configuration.
+        cell: its id.
+        accuracy, accuracy5: top-1 and top-5 over the stream, in [0, 1].
+        domain_accuracy: top-1 by domain, in [0, 1].
+        samples: columns `(samples,)`, see `analysis.schema.SAMPLES`.
+        batches: columns `(batches,)`, see `analysis.schema.BATCHES`, and the method's own scalars.
+        diagnostics: quantity -> layer -> values, over the whole stream.
+        measurements: what the observers measured.
+        stream_order: hash of the order of the samples.
+        seconds: wall time of the online loop in s, without loading and without what observers do off the clock.
+        images_per_second: samples divided by seconds.
+        peak_memory_mib: see `tta_core.run.cost.CostMeter`.
+        trainable_parameters: numbers that the method updates.
+        artefact: hash of what the method prepared before the stream, see `tta_core.run.preparation`; empty if nothing.
+        device: the device that ran the cell.
+        versions: Python and packages.
+        started_at: UTC.
+        skipped: images of the stream that were left out because they cannot be decoded; they are in no number here.
+    """
+
+    config: RunConfig
+    cell: str
+    accuracy: float
+    accuracy5: float
+    domain_accuracy: dict[str, float]
+    samples: Columns
+    batches: Columns
+    diagnostics: Diagnostics
+    measurements: list[Measurement]
+    stream_order: str
+    seconds: float
+    images_per_second: float
+    peak_memory_mib: float
+    trainable_parameters: int
+    artefact: str
+    device: str
+    versions: dict[str, str]
+    started_at: datetime
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in the stream, also those whose images were skipped."""
+        return len(self.samples["position"]) + len(self.skipped)
+
+
+def run(
+    config: RunConfig | Mapping[str, Any],
+    *,
+    device: str = "auto",
+    checkpoint_file: Path | None = None,
+    checkpoint_every: int = 0,
+    corrupt_images: CorruptImages = "error",
+) -> RunResult:
+    """Runs one cell: builds the method around its backbone and feeds it the stream.
+
+    Args:
+        config: a configuration, or the values to build one from.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one.
+        checkpoint_file: where the run saves itself in mid-stream. If it holds a checkpoint of this cell, the run goes
+            on from there, and ends with the same bits as if it had never been interrupted. Whoever keeps the result
+            safe removes it then: `tta_core.run.checkpoint.discard`.
+        checkpoint_every: batches from one checkpoint to the next; 0 for none.
+        corrupt_images: what happens to images of the stream that cannot be decoded: `error`, or `skip` to leave them
+            out, named in the result. What methods prepare themselves from, and what is only measured on, must be whole
+            in any case: it is the same for all cells.
+
+    Raises:
+        InputError: for values that are not allowed, a device that is not there, weights that do not fit.
+        CollapseError: if parameters or predictions become infinite or not a number.
+    """
+    if not isinstance(config, RunConfig):
+        config = RunConfig.from_values(config)
+    started_at = datetime.now(UTC)
+    target = choose_device(device)
+    torch.manual_seed(config.seed)
+    order = config.order()
+    domains = load_domains(config, order.domains)
+    normalise = Normalise.of(config, target)
+    method, artefact = _build(config, normalise, target)
+    parameters = method.trainable_parameters()
+    meter = CostMeter(target)
+    observers = _observers(config, method, order, normalise, meter)
+    cell = config.cell_id()
+    checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=cell) if checkpoint_file else None
+    gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
+    meter.start()
+    record = run_stream(
+        method,
+        domains,
+        order,
+        batch_size=config.batch_size,
+        normalise=normalise,
+        precision=config.precision,
+        observers=observers,
+        measure_every=config.diagnostics_every,
+        checkpoints=checkpoints,
+        meter=meter,
+        corrupt_images=corrupt_images,
+    )
+    meter.stop()
+    # Where domains reset the method, the parameters at the end say nothing of the domains before.
+    if not (all_finite(parameters) and np.isfinite(record.samples["entropy"]).all()):
+        raise CollapseError(
+            f"{config.method} diverged: parameters or predictions are infinite or not a number; lower the learning "
+            f"rate (settings: {json.dumps(config.settings)})"
+        )
+    samples = dict(record.samples)
+    in_top5 = samples.pop("in_top5")
+    return RunResult(
+        config=config,
+        cell=cell,
+        accuracy=accuracy(samples["prediction"], samples["label"]),
+        accuracy5=float(in_top5.mean()),
+        domain_accuracy=accuracy_per_domain(samples),
+        samples=samples,
+        batches=record.batches,
+        diagnostics=record.diagnostics,
+        measurements=record.measurements,
+        stream_order=order.order_hash(),
+        seconds=meter.seconds,
+        images_per_second=len(order) / meter.seconds,
+        peak_memory_mib=meter.peak_memory_mib,
+        trainable_parameters=count_parameters(list(parameters.values())),
+        artefact=artefact,
+        device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
+        versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
+        started_at=started_at,
+        skipped=record.skipped,
+    )
+
+
+def _source_network(config: RunConfig, target: torch.device) -> nn.Module:
+    """The network before any method changes it, with the logits of the cell's label space."""
+    network = load_backbone(backbone_spec(config.backbone), config.own_weights)
+    return keep_classes(network, config.classes).to(target).requires_grad_(False)
+
+
+def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tuple[Method[Any], str]:
+    """Builds the method; also returns the hash of what it prepared, empty if it prepared nothing."""
+    backbone, spec = backbone_spec(config.backbone), method_spec(config.method)
+    network = _source_network(config, target)
+    needs = config.needs()
+    context = Context(
+        num_classes=config.num_classes,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        mean=backbone.mean,
+        std=backbone.std,
+        source_images=SourceImages(config, normalise) if SOURCE_IMAGES in needs else None,
+        labelled_source=LabelledSource(config, normalise) if LABELLED_SOURCE_IMAGES in needs else None,
+        held_out=HeldOutImages(config, normalise) if HELD_OUT_IMAGES in needs else None,
+    )
+    settings, implementation, name = config.method_settings(), method_class(config.method), ""
+    if needs and spec.preparation is not None:
+        key = artefact_key(config, network, target)
+        artefact, name = kept_artefact(key, lambda: implementation.make_artefact(network, settings, context), target)
+        context = replace(context, artefact=artefact)
+    return implementation(network, settings, context), name
+
+
+def _observers(
+    config: RunConfig, method: Method[Any], order: StreamOrder, normalise: Normalise, meter: CostMeter
+) -> list[Observer]:
+    scene = Scene(
+        method=method,
+        order=order,
+        batch_size=config.batch_size,
+        normalise=normalise,
+        open_domain=lambda name: load_domains(config, [name])[0],
+        open_source=lambda: _source_network(config, normalise.mean.device),
+        precision=config.precision,
+        off_clock=meter.paused,
+    )
+    return make_observers(config.diagnostics, scene)
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of that name; `auto` is a GPU if there is one.
+
+    Raises:
+        InputError: if there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}): give auto, cpu, cuda or cuda:N") from None
+    return device

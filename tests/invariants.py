@@ -22,7 +22,8 @@ from grid.plan.sweep import read_sweep, shipped_sweeps
 from tta_core import cache
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import BACKBONES
-from tta_core.data.sources import embedded as digits_c
+from tta_core.data.benchmarks import BENCHMARKS
+from tta_core.data.sources import embedded
 from tta_core.methods.registry import methods
 from tta_core.run.config import RunConfig, canonical_hash
 from tta_core.run.preparation import artefact_key
@@ -46,7 +47,7 @@ def lines() -> Iterator[str]:
                     key = artefact_key(config, load_backbone(BACKBONES[backbone]), torch.device("cpu"))
                     yield f"artefact {name} {backbone} {canonical_hash(key)}"
     for domain in ("clean", "fog", "labels"):
-        yield f"cached {cache._file_name(digits_c._key(domain))}"
+        yield f"cached {cache._file_name(embedded._key(BENCHMARKS['digits-c'], domain))}"
     for name, row in BACKBONES.items():
         yield f"weights {name} {row.weights_tag()}"
     for name, fields in schema.FILES.items():

@@ -8,7 +8,9 @@ from typing import Any
 
 from grid.plan.expand import expand
 from grid.plan.sweep import read_sweep
+from tta_core.backbones.table import backbone_spec
 from tta_core.data.benchmarks import benchmark_spec
+from tta_core.data.spec import Crop
 from tta_core.errors import InputError
 from tta_core.run.available import check_available
 from tta_core.run.backbone_check import check_config, list_clean_images
@@ -66,3 +68,27 @@ def checked_backbones(
 def _own_crop(cell: RunConfig) -> str | None:
     """The crop of a sweep's cell, where clean photographs are cut that way too."""
     return cell.crop if cell.crop == "backbone" else None
+
+
+def crop_and_size(crop: str | None, backbone: str | None, image_size: int | None) -> tuple[Crop | None, int]:
+    """How images are to be cut, from what the command line says.
+
+    Args:
+        crop: name of a crop; None for the benchmark's default.
+        backbone: the backbone that they are cut for.
+        image_size: pixels; None for those of the backbone, or 224.
+
+    Raises:
+        InputError: if the crop is that of a backbone, and none is given or it has none of its own.
+    """
+    row = None if backbone is None else backbone_spec(backbone)
+    size = image_size if image_size is not None else 224 if row is None else row.image_size
+    if crop != "backbone":
+        return crop, size  # type: ignore[return-value]  # Other names are looked at where the benchmark is known.
+    own = None if row is None else row.own_crop()
+    if row is None or own is None:
+        told = "give --backbone NAME too" if row is None else f"{row.name} has none of its own: give another --crop"
+        raise InputError(f"--crop backbone is the crop of one backbone: {told}")
+    if size != row.image_size:
+        raise InputError(f"--crop backbone of {row.name} is for {row.image_size} pixels: leave --image-size out")
+    return own, size

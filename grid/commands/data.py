@@ -229,8 +229,9 @@ def cache_images(
     import os
     import sys
 
+    from grid.commands.backbones import crop_and_size
     from tta_core.data.benchmarks import benchmark_spec
-    from tta_core.data.decode_plan import crop_and_size, damaged_text, make_plan
+    from tta_core.data.decode_plan import damaged_text, make_plan
     from tta_core.data.files.decoded import usable_cores
     from tta_core.data.root import VARIABLE
 

@@ -13,13 +13,12 @@ from tta_core.backbones.table import BACKBONES
 from tta_core.data.benchmarks import benchmark_spec, benchmark_tag
 from tta_core.errors import InputError
 from tta_core.frozen import validated
-from tta_core.run.config import OPTIONAL, RunConfig
-from tta_core.streams.choice import names_subset
-from tta_core.streams.labels import domain_names
+from tta_core.run.config import RunConfig
+from tta_core.streams.choice import OPTIONAL_FIELDS
 from tta_core.streams.order import StreamOrder, stream_spec
 from tta_core.streams.order_files import write_order
 
-ORDER_FIELDS = ("benchmark", "domains", "samples_per_domain", "stream", "rounds", *OPTIONAL, "seed")
+ORDER_FIELDS = ("benchmark", "domains", "samples_per_domain", "stream", "rounds", *OPTIONAL_FIELDS, "seed")
 """Fields of a cell that its order follows from."""
 
 
@@ -46,7 +45,7 @@ def export_order(sweep: str | None, overrides: Sequence[str], output: Path) -> d
         "stream": config.stream,
         "seed": config.seed,
         "samples_per_domain": config.samples_per_domain,
-    } | {name: getattr(config, name) for name in (*settings, *OPTIONAL) if getattr(config, name) is not None}
+    } | {name: getattr(config, name) for name in (*settings, *OPTIONAL_FIELDS) if getattr(config, name) is not None}
     about.pop("order_hash", None)
     write_order(order, output, about)
     return {
@@ -65,13 +64,13 @@ def _in_whole_domains(config: RunConfig, order: StreamOrder) -> StreamOrder:
     Raises:
         InputError: if these are not here: without them a number says nothing.
     """
-    subset = names_subset(config)
+    subset = config.named_subset
     if subset is None:
         return order
-    spec, index = benchmark_spec(config.benchmark), order.index.copy()
+    index = order.index.copy()
     for number, name in enumerate(order.domains):
         try:
-            names = domain_names(spec, name, config.severity, data_seed=config.data_seed, whole=True)
+            names = config.whole_images.names(name, whole=True)
         except InputError as error:
             raise InputError(
                 f"an order numbers the images of whole domains, and {name} is not here whole: give cells the list "

@@ -10,7 +10,8 @@ from tta_core.backbones.table import backbone_spec
 from tta_core.backbones.weights import weights_origin
 from tta_core.backbones.zero_shot import text_head_state
 from tta_core.data.benchmarks import benchmark_spec
-from tta_core.data.crops import crop_text, domain_crop
+from tta_core.data.crops import crop_text
+from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import Crop
 from tta_core.run.config import RunConfig
 
@@ -92,10 +93,10 @@ def _use(configs: Sequence[RunConfig]) -> BackboneUse:
 
 def _crops(benchmark: str, crop: Crop, domains: Sequence[str], size: int) -> dict[str, str]:
     """What is done to images in words -> which of a benchmark's domains it is done to."""
-    spec, found = benchmark_spec(benchmark), dict[str, list[str]]()
+    request, found = ImageRequest(benchmark_spec(benchmark), crop=crop), dict[str, list[str]]()
     for name in domains:
         domain = name.partition("@")[0]
-        found.setdefault(crop_text(domain_crop(spec, domain, crop), size), []).append(domain)
+        found.setdefault(crop_text(request.domain(domain).crop, size), []).append(domain)
     if len(found) == 1:
         return dict.fromkeys(found, benchmark)
     return {what: f"{benchmark}: {_some(list(dict.fromkeys(names)))}" for what, names in found.items()}

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tta_core.data.benchmarks import benchmark_spec, owner
+from tta_core.data.benchmarks import benchmark_spec
 from tta_core.data.files.decoded import DecodedDomain
 from tta_core.data.files.encoded import EncodedImages, ImageFiles
-from tta_core.data.opened import own_severity
+from tta_core.data.opened import ImageRequest
 from tta_core.data.root import VARIABLE
-from tta_core.data.sources import class_folders
 from tta_core.data.spec import Crop
 from tta_core.errors import InputError, unknown_name
 
@@ -185,17 +184,15 @@ def _images_of(given: argparse.Namespace) -> EncodedImages:
     known = (*spec.domains, *spec.held_out_domains)
     if domain not in known:
         raise unknown_name(f"domain of {spec.name}", domain, known)
-    row = owner(spec, domain)
-    if row.storage != "class-folders":
-        raise InputError(f"{domain} of {spec.name} has no image files: {row.name} is {row.storage}")
-    severity = own_severity(row, domain, given.severity)
-    if severity and severity not in row.severities:
-        raise InputError(f"severity {severity} is not one of {list(row.severities)} ({row.name})")
-    crop: Crop = given.crop or row.crops[0]
+    request = ImageRequest(spec, given.severity, image_size=given.image_size)
+    asked = request.domain(domain)
+    if asked.severity and asked.severity not in asked.row.severities:
+        raise InputError(f"severity {asked.severity} is not one of {list(asked.row.severities)} ({asked.row.name})")
+    crop: Crop = given.crop or asked.row.crops[0]
     # This measures no backbone's crop.
-    if crop not in (allowed := [name for name in row.crops if name != "backbone"]):
-        raise unknown_name(f"crop of {row.name}", crop, allowed)
-    return class_folders.load_domain(row, domain, severity, crop, given.image_size)[0]
+    if crop not in (allowed := [name for name in asked.row.crops if name != "backbone"]):
+        raise unknown_name(f"crop of {asked.row.name}", crop, allowed)
+    return replace(request, crop=crop).open_files(domain)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

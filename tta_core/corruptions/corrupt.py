@@ -15,7 +15,8 @@ from tta_core.corruptions import blur, colour, digital, noise, spatter, weather
 from tta_core.corruptions.draws import Draws
 from tta_core.corruptions.frost import Textures, made_textures, scaled_textures
 from tta_core.corruptions.levels import from_bytes, to_bytes
-from tta_core.corruptions.strengths import LADDERS, NAMES, SEVERITIES, STRENGTHS, Ladder, ladder_for
+from tta_core.corruptions.strengths import LADDERS, NAMES, SEVERITIES, STRENGTHS, ladder_for
+from tta_core.data.spec import Ladder
 from tta_core.errors import InputError, unknown_name
 
 SMALLEST = 16

@@ -20,8 +20,9 @@ from PIL import Image
 from tta_core.corruptions.corrupt import corrupt
 from tta_core.corruptions.frost import Textures
 from tta_core.corruptions.sources import ImageSource
-from tta_core.corruptions.strengths import SEVERITIES, Ladder
+from tta_core.corruptions.strengths import SEVERITIES
 from tta_core.data.generated import RECORD, Record, read_record
+from tta_core.data.spec import Ladder
 from tta_core.errors import InputError
 
 BLOCK = 32

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from tta_core.corruptions.frost import read_textures
 from tta_core.corruptions.generate import QUALITY, Job, Tell, generate_arrays, generate_files
 from tta_core.corruptions.sources import BenchmarkImages, FolderImages, ImageSource, read_array
-from tta_core.corruptions.strengths import LADDERS, NAMES, SEVERITIES, Ladder
-from tta_core.data.benchmarks import BENCHMARKS, CLEAN, benchmark_spec
+from tta_core.corruptions.strengths import LADDERS, NAMES, SEVERITIES
+from tta_core.data.benchmarks import BENCHMARKS, benchmark_spec
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
 from tta_core.data.files.decoded import free_bytes, gib
-from tta_core.data.files.find import find_images
 from tta_core.data.generated import Record, read_record
-from tta_core.data.root import data_root, own_folder
-from tta_core.data.sources.severity_arrays import load_domain
-from tta_core.data.spec import BenchmarkSpec
+from tta_core.data.sources.table import storage_of
+from tta_core.data.spec import BenchmarkSpec, Ladder
 from tta_core.errors import InputError, unknown_name
 
 IMAGE_SIZE = 224
@@ -128,18 +126,17 @@ def plan_benchmark(name: str, job: Job) -> Plan:
             f"{name} has the frost that is made here, so that it is the same for all: leave --frost out, or give "
             "--images and --to for a set of your own"
         )
-    root = data_root(spec)
-    folder = own_folder(spec, root)
-    if spec.storage == "severity-arrays":
+    storage = storage_of(spec)
+    folder = storage.folder(spec)
+    images, labels = storage.material(spec, IMAGE_SIZE)
+    if isinstance(images, np.ndarray):
+        assert labels is not None, "arrays have labels of their own"
         _check_all_severities(job)
-        clean = BENCHMARKS[spec.generated_from]
-        images, labels = load_domain(clean, CLEAN, SEVERITIES[0])
         record = _record(spec, job, images.shape[1], "npy")
         beside = {"labels.npy": labels.astype(np.uint8), "clean.npy": images}
-        return Plan(f"{clean.name} (clean.npy)", images, clean.images_per_domain, folder, record, job, beside)
-    found = find_images(spec, root, root / spec.clean_folder, "resize-center", IMAGE_SIZE)
+        return Plan(f"{spec.generated_from} (clean.npy)", images, len(images), folder, record, job, beside)
     record = _record(spec, job, IMAGE_SIZE, f"JPEG of quality {QUALITY}")
-    return Plan(spec.clean_folder, BenchmarkImages(found), spec.images_per_domain, folder, record, job)
+    return Plan(spec.clean_folder, BenchmarkImages(images), spec.images_per_domain, folder, record, job)
 
 
 def plan_images(images: Path, folder: Path, job: Job, size: int | None) -> Plan:
@@ -225,7 +222,7 @@ def _check_all_severities(job: Job) -> None:
 def _record(spec: BenchmarkSpec | None, job: Job, size: int, saved_as: str, frost: str = MADE_HERE) -> Record:
     ladder = job.ladder
     if spec is not None:
-        own: Ladder = "cifar" if spec.storage == "severity-arrays" else "imagenet"
+        own = storage_of(spec).ladder
         if ladder not in (None, own):
             raise InputError(f"{spec.name} has the strengths {own!r}: leave --strengths out")
         ladder = own

@@ -6,12 +6,10 @@ Lengths are pixels and are not scaled: the same strength does less to a larger i
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
-
-Ladder = Literal["imagenet", "cifar"]
-"""Which published strengths: those for photographs of 224 pixels, or those for images of 32."""
+from tta_core.data.spec import Ladder
 
 LADDERS: tuple[Ladder, ...] = get_args(Ladder)
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from tta_core.data.benchmarks import CLEAN, owner
-from tta_core.data.spec import BenchmarkSpec, Crop, OwnCrop
-
-
-def domain_crop(spec: BenchmarkSpec, domain: str, wanted: Crop) -> Crop:
-    """The crop of a domain in cells that have the crop `wanted`.
-
-    Args:
-        spec: the benchmark.
-        domain: its name, without a severity.
-        wanted: the cell's crop.
-    """
-    row = owner(spec, domain)
-    crop = row.crop(wanted)
-    return photograph_crop(crop) if domain == CLEAN and row.storage == "class-folders" else crop
+from tta_core.data.spec import Crop, OwnCrop
 
 
 def photograph_crop(wanted: Crop) -> Crop:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tta_core.backbones.table import backbone_spec
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import ORDERS
 from tta_core.data.files.decoded import DecodedDomain, check_room, decoded_domain, free_bytes, gib
-from tta_core.data.opened import TRAINING, own_severity
+from tta_core.data.opened import TRAINING, ImageRequest
 from tta_core.data.root import missing_domains
-from tta_core.data.sources import class_folders
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import InputError, first_names, unknown_name
 
@@ -108,26 +106,25 @@ def make_plan(
     expected: dict[str, int] = {}
     lacking: dict[str, InputError] = {}
     for name in _resolved(spec, domains or ("reported",)):
-        row = owner(spec, CLEAN if name == TRAINING else name)
-        if row.storage != "class-folders":
-            raise InputError(
-                f"{name} of {spec.name} has no image files to decode: {row.name} is {row.storage}. Its trials read "
-                "arrays already"
-            )
         if name == TRAINING:
-            each = decoded_domain(row, TRAINING, 0, class_folders.load_training(row, crop or "none", image_size)[0])
+            images = ImageRequest(spec, crop=crop, image_size=image_size).open_files(name)
+            each = decoded_domain(owner(spec, CLEAN), TRAINING, 0, images)
             found[each.path.name] = each
             continue
         for severity in severities:
-            if own_severity(row, name, severity) and severity not in row.severities:
+            request = ImageRequest(spec, severity, crop=crop, image_size=image_size)
+            domain = request.domain(name)
+            row = domain.row
+            if domain.severity and severity not in row.severities:
                 raise InputError(f"severity {severity} is not one of {list(row.severities)} ({row.name})")
-            own_crop = row.crop(crop)
             try:
-                images, _ = class_folders.load_domain(row, name, severity, own_crop, image_size, whole=False)
+                images = request.open_files(name, whole=False)
             except InputError as error:
+                if not request.encoded(name):
+                    raise
                 lacking[name] = error
                 continue
-            each = decoded_domain(row, name, own_severity(row, name, severity), images)
+            each = decoded_domain(row, name, domain.severity, images)
             found[each.path.name] = each
             expected[each.path.name] = row.count(name)
     made = tuple(found.values())
@@ -142,30 +139,6 @@ def make_plan(
         f"{each.name}: {len(each.images):,} of {expected[each.path.name]:,} images are here" for each in partial
     )
     return DecodePlan(made, tuple(each for each in made if each.opened() is None), notes)
-
-
-def crop_and_size(crop: str | None, backbone: str | None, image_size: int | None) -> tuple[Crop | None, int]:
-    """How images are to be cut, from what the command line says.
-
-    Args:
-        crop: name of a crop; None for the benchmark's default.
-        backbone: the backbone that they are cut for.
-        image_size: pixels; None for those of the backbone, or 224.
-
-    Raises:
-        InputError: if the crop is that of a backbone, and none is given or it has none of its own.
-    """
-    row = None if backbone is None else backbone_spec(backbone)
-    size = image_size if image_size is not None else 224 if row is None else row.image_size
-    if crop != "backbone":
-        return crop, size  # type: ignore[return-value]  # Other names are looked at where the benchmark is known.
-    own = None if row is None else row.own_crop()
-    if row is None or own is None:
-        told = "give --backbone NAME too" if row is None else f"{row.name} has none of its own: give another --crop"
-        raise InputError(f"--crop backbone is the crop of one backbone: {told}")
-    if size != row.image_size:
-        raise InputError(f"--crop backbone of {row.name} is for {row.image_size} pixels: leave --image-size out")
-    return own, size
 
 
 def damaged_text(damaged: dict[str, list[str]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tta_core.data.root import data_root, not_here, own_folder
+from tta_core.data.root import not_here
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError
 from tta_core.frozen import Frozen, validated
@@ -60,18 +60,18 @@ def read_record(folder: Path) -> Record | None:
     return validated(Record, values if isinstance(values, dict) else {"": values}, where=str(file))
 
 
-def check_made_here(spec: BenchmarkSpec, data_seed: int | None) -> None:
+def check_made_here(spec: BenchmarkSpec, folder: Path, data_seed: int | None) -> None:
     """Looks whether the folder of a benchmark has images of the kind that its row says.
 
     Args:
         spec: a benchmark whose images are files.
+        folder: the folder of its own images.
         data_seed: the seed that a cell asks for, of a benchmark that is made here; None for any.
 
     Raises:
         InputError: if images that were made here stand in for downloaded ones or the reverse, or they were made with
             another seed or by another version.
     """
-    folder = own_folder(spec, data_root(spec))
     record = read_record(folder)
     if not spec.generated_from:
         if record is not None:

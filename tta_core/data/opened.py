@@ -1,7 +1,8 @@
-"""Opens the domains of any benchmark: which reader serves which row of the table. Imports no torch."""
+"""Opens the images of any benchmark: its storage finds them, the cache has some of them decoded. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,18 +14,21 @@ from tta_core.data.files.decoded import DecodedImages, decoded_if_there
 from tta_core.data.files.encoded import EncodedImages
 from tta_core.data.generated import check_made_here
 from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classes
-from tta_core.data.sources import class_folders, severity_arrays
-from tta_core.data.sources import embedded as digits_c
-from tta_core.data.sources.digits import load_digits
+from tta_core.data.sources.base import Domain, Labels, StoredImages
+from tta_core.data.sources.table import storage_of
 from tta_core.data.spec import BenchmarkSpec, Crop, LabelSpace
+from tta_core.errors import InputError
 
-WholeImages = NDArray[np.uint8] | EncodedImages | DecodedImages
+WholeImages = StoredImages | DecodedImages
 """Images `(images, height, width, 3)`: an array, usually a memory map, files that are decoded when asked for, or what
 they were decoded to.
 """
 
 Images = WholeImages | ChosenImages
 """All images of a domain, or some."""
+
+TRAINING = "training"
+"""Stands for the training images where a domain is named."""
 
 
 @dataclass(frozen=True)
@@ -38,134 +42,173 @@ class DomainImages:
     """
 
     images: Images
-    labels: NDArray[np.int64]
+    labels: Labels
 
 
-TRAINING = "training"
-"""Stands for the training images where a domain is named."""
+@dataclass(frozen=True)
+class ImageRequest:
+    """Which images of a benchmark are meant, and what is done to them. Domains are named as streams name them.
 
-
-def read_domain(
-    spec: BenchmarkSpec,
-    name: str,
-    severity: int,
-    *,
-    data_seed: int,
-    crop: Crop,
-    image_size: int,
-    label_space: LabelSpace = "full",
-    whole: bool = True,
-    build: bool = False,
-) -> tuple[Images, NDArray[np.int64]]:
-    """Opens one domain.
-
-    Args:
+    Attributes:
         spec: the benchmark.
-        name: a domain, `clean` included, or a domain at a severity of its own, such as `fog@3`.
-        severity: strength of a domain that has none of its own.
-        data_seed: seed of the corruptions, of a benchmark that is made here.
+        severity: strength of domains that are named without one; `fog@3` has its own.
+        data_seed: seed of the corruptions, of a benchmark that is made here; None for any.
         crop: how an image file is brought to the network's size; a domain whose row lacks it has that row's default.
-        image_size: that size.
+        image_size: that size in pixels.
         label_space: if `masked`, images of other classes than the benchmark's are left out, as of `clean`.
-        whole: whether all images must be there; else as many image files as there are.
-        build: whether to decode image files into the cache if `TTA_GRID_DECODE_CACHE` says so, see
-            `tta_core.data.files.decoded`. What is there already is used anyway.
-
-    Returns:
-        The images, and the labels `(images,)`.
-
-    Raises:
-        InputError: if files are missing or are not what they should be.
     """
-    domain, severity = split_severity(name, severity)
-    row = owner(spec, domain)
-    return _labelled_in(
-        spec,
-        label_space,
-        *_read(row, domain, severity, data_seed, row.crop(crop), image_size, whole, build),
-    )
 
+    spec: BenchmarkSpec
+    severity: int = 0
+    data_seed: int | None = None
+    crop: Crop | None = None
+    image_size: int = 1
+    label_space: LabelSpace = "full"
 
-def _read(
-    spec: BenchmarkSpec,
-    domain: str,
-    severity: int,
-    data_seed: int,
-    crop: Crop,
-    image_size: int,
-    whole: bool,
-    build: bool,
-) -> tuple[WholeImages, NDArray[np.int64]]:
-    """Opens a domain of the row that it is read by."""
-    check_kind(spec, domain, data_seed)
-    if spec.storage == "class-folders":
-        images, labels = class_folders.load_domain(spec, domain, severity, crop, image_size, whole=whole)
-        return decoded_if_there(spec, domain, own_severity(spec, domain, severity), images, build=build), labels
-    if spec.storage == "severity-arrays":
-        return severity_arrays.load_domain(spec, domain, severity)
-    return digits_c.load_domain(domain, severity, data_seed=data_seed)
+    @property
+    def made_here(self) -> bool:
+        """Whether corruptions were made here, under a seed of ours."""
+        rows = {row.name: row for row in (owner(self.spec, name) for name in self.spec.domains)}.values()
+        return any(row.generated_from or not storage_of(row).below_root for row in rows)
 
+    def domain(self, name: str) -> Domain:
+        """A domain as the row that reads it has it."""
+        plain, severity = split_severity(name, self.severity)
+        row = owner(self.spec, plain)
+        own = severity if row.severities and plain != CLEAN else 0
+        return Domain(row, plain, own, self.data_seed, storage_of(row).crop(row, plain, self.crop), self.image_size)
 
-def check_kind(spec: BenchmarkSpec, domain: str, data_seed: int | None) -> None:
-    """Looks whether files that were made here, or downloaded, are where the row that reads a domain says so.
+    def check(self, name: str) -> None:
+        """Looks whether the files of a domain are here, without reading the images.
 
-    Raises:
-        InputError: see `tta_core.data.generated.check_made_here`; it has the arguments too.
-    """
-    if spec.storage != "embedded" and not (domain == CLEAN and spec.clean_folder):
-        check_made_here(spec, data_seed)
+        Raises:
+            InputError: if they are not.
+        """
+        domain = self.domain(name)
+        _check_kind(domain)
+        storage_of(domain.row).check(domain)
 
+    def open(self, name: str, *, whole: bool = True, build: bool = False) -> DomainImages:
+        """Opens one domain.
 
-def own_severity(spec: BenchmarkSpec, domain: str, severity: int) -> int:
-    """The severity of a domain, 0 if it has none."""
-    return severity if spec.severities and domain != CLEAN else 0
+        Args:
+            name: the domain, `clean` included.
+            whole: whether all images must be there; else as many image files as there are.
+            build: whether to decode image files into the cache if `TTA_GRID_DECODE_CACHE` says so, see
+                `tta_core.data.files.decoded`. What is there already is used anyway.
 
+        Raises:
+            InputError: if files are missing or are not what they should be.
+        """
+        domain = self.domain(name)
+        _check_kind(domain)
+        images, labels = storage_of(domain.row).open(domain, whole=whole)
+        return self._labelled(_decoded(domain.row, domain.name, domain.severity, images, build=build), labels)
 
-def check_domain(spec: BenchmarkSpec, name: str, severity: int, *, data_seed: int | None = None) -> None:
-    """Looks whether the files of a domain are here, without reading the images.
+    def open_files(self, name: str, *, whole: bool = True) -> EncodedImages:
+        """The image files of a domain, or of `training`, whatever the cache has.
 
-    Args:
-        spec: the benchmark.
-        name: a domain, see `read_domain`.
-        severity: its strength.
-        data_seed: seed of corruptions that were made here; None for any.
+        Raises:
+            InputError: if its images are no files that are decoded, or files are missing.
+        """
+        training = name == TRAINING
+        domain = self.domain(CLEAN if training else name)
+        row, storage = domain.row, storage_of(domain.row)
+        if not storage.encoded:
+            raise InputError(
+                f"{name} of {self.spec.name} has no image files to decode: {row.name} is {row.storage}. Its trials "
+                "read arrays already"
+            )
+        if training:
+            images, _ = storage.open_training(row, domain.crop, domain.size)
+        else:
+            images, _ = storage.open(domain, whole=whole)
+        assert isinstance(images, EncodedImages), f"{row.storage} says that it opens image files"
+        return images
 
-    Raises:
-        InputError: if they are not.
-    """
-    domain, severity = split_severity(name, severity)
-    spec = owner(spec, domain)
-    check_kind(spec, domain, data_seed)
-    if spec.storage == "class-folders":
-        class_folders.check_domain(spec, domain, severity)
-    elif spec.storage == "severity-arrays":
-        severity_arrays.load_domain(spec, domain, severity)
+    def encoded(self, name: str) -> bool:
+        """Whether the images of a domain are files that are decoded."""
+        return storage_of(self.domain(name).row).encoded
 
+    def check_training(self) -> None:
+        """Looks whether the images are here that the benchmark's backbones were trained on, without reading them.
 
-def read_source(
-    spec: BenchmarkSpec, *, image_size: int, crop: Crop = "none", label_space: LabelSpace = "full"
-) -> Images:
-    """Clean images that the benchmark's backbones were trained on, or else their clean test images."""
-    if spec.storage == "embedded":
-        return read_training(spec, image_size=image_size, label_space=label_space)[0]
-    return read_domain(spec, CLEAN, 0, data_seed=0, crop=crop, image_size=image_size, label_space=label_space)[0]
+        Raises:
+            InputError: if they are not.
+        """
+        row = owner(self.spec, CLEAN)
+        storage_of(row).check_training(row)
 
+    def open_training(self) -> DomainImages:
+        """The images that the benchmark's backbones were trained on.
 
-def read_training(
-    spec: BenchmarkSpec, *, image_size: int, crop: Crop = "none", label_space: LabelSpace = "full"
-) -> tuple[Images, NDArray[np.int64]]:
-    """The images that the benchmark's backbones were trained on, and their labels `(images,)`.
+        Raises:
+            InputError: if they are missing or are not what they should be.
+        """
+        domain = self.domain(CLEAN)
+        images, labels = storage_of(domain.row).open_training(domain.row, domain.crop, domain.size)
+        return self._labelled(_decoded(domain.row, TRAINING, 0, images, build=False), labels)
 
-    Raises:
-        InputError: if they are missing or are not what they should be.
-    """
-    row = owner(spec, CLEAN)
-    if row.storage == "class-folders":
-        images, labels = class_folders.load_training(row, crop, image_size)
-        return _labelled_in(spec, label_space, decoded_if_there(row, TRAINING, 0, images, build=False), labels)
-    if row.storage == "severity-arrays":
-        return _labelled_in(spec, label_space, *severity_arrays.load_training(row))
-    return _labelled_in(spec, label_space, *load_digits("train"))
+    def open_source(self) -> Images:
+        """Clean images that the benchmark's backbones were trained on, or else their clean test images.
+
+        Raises:
+            InputError: if they are missing or are not what they should be.
+        """
+        row = owner(self.spec, CLEAN)
+        return self.open_training().images if storage_of(row).has_source else self.open(CLEAN).images
+
+    def labels(self, name: str) -> Labels:
+        """Labels `(images,)` of a domain among all classes; no image is decoded.
+
+        They are known without any file where all classes have as many images and these lie in order of class.
+
+        Raises:
+            InputError: if they have to be read, and files are missing or are not what they should be.
+        """
+        domain = self.domain(name)
+        row = domain.row
+        if row.images_per_class and not row.image_list:
+            return np.repeat(
+                np.array(row.class_numbers or range(row.num_classes), dtype=np.int64), row.images_per_class
+            )
+        _check_kind(domain)
+        return storage_of(row).labels(domain)
+
+    def labels_of(self, name: str, images: Sequence[str]) -> Labels:
+        """Labels `(images,)` of images of a domain that are given by name; nothing is read.
+
+        Raises:
+            InputError: if the domain's images have no names, or one has a class that the domain lacks.
+        """
+        domain = self.domain(name)
+        return storage_of(domain.row).labels_of(domain, images)
+
+    def named(self, name: str) -> bool:
+        """Whether the images of a domain have names `<class>/<file>`."""
+        return storage_of(self.domain(name).row).named
+
+    def names(self, name: str, *, whole: bool = False) -> Sequence[str]:
+        """`<class>/<file>` of each image of a domain.
+
+        Args:
+            name: the domain.
+            whole: whether all must be there.
+
+        Raises:
+            InputError: if images have no names, or files are missing.
+        """
+        domain = self.domain(name)
+        _check_kind(domain)
+        return storage_of(domain.row).names(domain, whole=whole)
+
+    def _labelled(self, images: WholeImages, labels: Labels) -> DomainImages:
+        """The images of the classes that the label space has, with their labels in it."""
+        classes = kept_classes(self.spec, self.label_space)
+        if not classes:
+            return DomainImages(images, labels)
+        numbers, own = of_kept_classes(labels, classes)
+        return DomainImages(images if len(numbers) == len(labels) else ChosenImages(images, numbers), own)
 
 
 def read_images(images: Images, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], dict[int, tuple[str, str]]]:
@@ -189,25 +232,16 @@ def read_images(images: Images, numbers: NDArray[np.int64]) -> tuple[NDArray[np.
     return found, {place: (whole.place(int(numbers[place])), reason) for place, reason in damaged.items()}
 
 
-def check_training(spec: BenchmarkSpec) -> None:
-    """Looks whether the training images are here, without reading them.
+def _check_kind(domain: Domain) -> None:
+    """Looks whether files that were made here, or downloaded, are where the row that reads a domain says so.
 
     Raises:
-        InputError: if they are not.
+        InputError: see `tta_core.data.generated.check_made_here`.
     """
-    spec = owner(spec, CLEAN)
-    if spec.storage == "class-folders":
-        class_folders.check_training(spec)
-    elif spec.storage == "severity-arrays":
-        severity_arrays.load_training(spec)
+    row, storage = domain.row, storage_of(domain.row)
+    if storage.below_root and not (domain.name == CLEAN and row.clean_folder):
+        check_made_here(row, storage.folder(row), domain.data_seed)
 
 
-def _labelled_in(
-    spec: BenchmarkSpec, space: LabelSpace, images: WholeImages, labels: NDArray[np.int64]
-) -> tuple[Images, NDArray[np.int64]]:
-    """The images of the classes that a label space has, with their labels in it."""
-    classes = kept_classes(spec, space)
-    if not classes:
-        return images, labels
-    numbers, own = of_kept_classes(labels, classes)
-    return images if len(numbers) == len(labels) else ChosenImages(images, numbers), own
+def _decoded(row: BenchmarkSpec, name: str, severity: int, images: StoredImages, *, build: bool) -> WholeImages:
+    return decoded_if_there(row, name, severity, images, build=build) if isinstance(images, EncodedImages) else images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,15 +44,14 @@ def readable() -> Iterator[None]:
         raise InputError(f"{error.filename} cannot be read ({error.strerror}): restore it, then run again") from None
 
 
-def own_folder(spec: BenchmarkSpec, root: Path) -> Path:
+def own_folder(spec: BenchmarkSpec, root: Path, inside: Sequence[str]) -> Path:
     """The folder of a benchmark's own images below the data root; or the data root itself where it is that folder.
 
-    That is told by what lies in it: domains, the folders of classes, or arrays.
+    Args:
+        spec: the benchmark.
+        root: the data root.
+        inside: names of files or folders of which each tells that a folder is the one.
     """
-    if spec.storage == "severity-arrays":
-        inside = tuple(f"{name}.npy" for name in (*spec.domains, *spec.held_out_domains))
-    else:
-        inside = (*spec.domains, *spec.held_out_domains) if spec.severities else spec.class_names
     parts = Path(spec.folder).parts
     folder = root.joinpath(*parts)
     if os.path.exists(folder):  # noqa: PTH110 False, not an error, where it may not be looked at

@@ -20,6 +20,9 @@ CropName = Literal["none", "center", "resize-center", "upsample", "backbone"]
 
 Interpolation = Literal["bilinear", "bicubic"]
 
+Ladder = Literal["imagenet", "cifar"]
+"""Which published strengths corruptions have: those for photographs of 224 pixels, or those for images of 32."""
+
 LabelSpace = Literal["full", "masked"]
 """Which logits there are, in a benchmark that has only some of the classes that a backbone predicts:
 
@@ -69,8 +72,9 @@ class BenchmarkSpec(Frozen):
         crops: how images may be brought to the network's size, the default first.
         parts: domains that are those of other rows -> the row: its files, crop and severities are read. The training
             images are those of the row that has `clean`.
-        storage: `embedded`: made here. `class-folders`: one folder a class. `severity-arrays`: one array a corruption.
-            `composition`: all domains are those of other rows.
+        storage: how the images are kept, a file in `tta_core/data/sources`. `embedded`: made here. `class-folders`: one
+            folder a class. `severity-arrays`: one array a corruption. `composition`: all domains are those of other
+            rows, so there is no such file.
         folder: the benchmark's folder in the data root, see `tta_core.data.root`.
         clean_folder: likewise, of the uncorrupted test images, if they lie elsewhere.
         training_folder: likewise, of the images that the backbones were trained on, for methods that need these.
@@ -101,7 +105,7 @@ class BenchmarkSpec(Frozen):
     shuffled: bool = True
     crops: tuple[CropName, ...] = ("none",)
     parts: dict[str, str] = Field(default_factory=dict)
-    storage: Literal["embedded", "class-folders", "severity-arrays", "composition"] = "embedded"
+    storage: str = "embedded"
     folder: str = ""
     clean_folder: str = ""
     training_folder: str = ""
@@ -112,6 +116,11 @@ class BenchmarkSpec(Frozen):
     size: str = ""
     licence: str
     expected: str = ""
+
+    @property
+    def composed(self) -> bool:
+        """Whether all reported domains are those of other rows."""
+        return all(name in self.parts for name in self.domains)
 
     def count(self, domain: str) -> int:
         """Number of images in a domain."""

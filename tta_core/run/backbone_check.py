@@ -20,13 +20,13 @@ from tta_core.backbones.spec import BackboneSpec
 from tta_core.backbones.table import backbone_spec
 from tta_core.backbones.weights import weights_origin
 from tta_core.backbones.zero_shot import text_head_state
-from tta_core.data.benchmarks import BENCHMARKS, CLEAN, benchmark_spec, owner
-from tta_core.data.crops import crop_text, domain_crop
+from tta_core.data.benchmarks import BENCHMARKS, CLEAN
+from tta_core.data.crops import crop_text
+from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import InputError
 from tta_core.run.cell import run
 from tta_core.run.config import RunConfig
-from tta_core.streams.labels import domain_names
 
 SAME_TRANSFORM = 0.003
 """Tolerance, in accuracy, where the number was stated under the transform of the check: decoders differ."""
@@ -232,10 +232,11 @@ def list_clean_images(spec: BenchmarkSpec, folder: Path) -> str | None:
     Raises:
         InputError: if there are none.
     """
-    if owner(spec, CLEAN).storage != "class-folders":
+    request = ImageRequest(spec)
+    if not request.named(CLEAN):
         return None
     file = folder / f"{spec.name}.txt"
-    file.write_text("".join(f"{name}\n" for name in domain_names(spec, CLEAN, 0)))
+    file.write_text("".join(f"{name}\n" for name in request.names(CLEAN)))
     return str(file)
 
 
@@ -287,7 +288,7 @@ def check_backbone(config: RunConfig, *, device: str = "auto", tolerance: float 
 
 
 def _clean_crop(config: RunConfig) -> Crop:
-    return domain_crop(benchmark_spec(config.benchmark), CLEAN, config.cut)
+    return config.images.domain(CLEAN).crop
 
 
 def _reordered(label: NDArray[np.int64], prediction: NDArray[np.int64]) -> float | None:

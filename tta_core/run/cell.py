@@ -29,7 +29,7 @@ from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURC
 from tta_core.run.checkpoint import Checkpoints
 from tta_core.run.config import RunConfig
 from tta_core.run.cost import CostMeter
-from tta_core.run.images import load_domains
+from tta_core.run.images import load_domains, normalisation
 from tta_core.run.loop import Columns, CorruptImages, run_stream
 from tta_core.run.preparation import artefact_key, kept_artefact
 from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
@@ -127,7 +127,7 @@ def run(
     torch.manual_seed(config.seed)
     order = config.order()
     domains = load_domains(config, order.domains)
-    normalise = Normalise.of(config, target)
+    normalise = normalisation(config, target)
     method, artefact = _build(config, normalise, target)
     parameters = method.trainable_parameters()
     meter = CostMeter(target)

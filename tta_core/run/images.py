@@ -1,16 +1,17 @@
-"""TEMP."""
+"""The images of a cell: the domains of its stream, and what they go through on the way to the network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from tta_core.backbones.table import backbone_spec
-from tta_core.data.benchmarks import benchmark_spec
 from tta_core.data.domains import split_severity
-from tta_core.data.opened import DomainImages, read_domain
+from tta_core.data.opened import DomainImages
 from tta_core.run.config import RunConfig
-from tta_core.streams.choice import names_subset
-from tta_core.streams.subsets import chosen_by_name
+from tta_core.streams.batches import Normalise
+from tta_core.streams.subsets import open_chosen
 
 
 def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
@@ -23,24 +24,17 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
     Raises:
         InputError: if images are missing or are not what they should be.
     """
-    size = backbone_spec(config.backbone).image_size
-    spec = benchmark_spec(config.benchmark)
-    subset = names_subset(config)
-    found = []
-    for name in names:
-        listed = subset if split_severity(name, config.severity)[0] in config.domains else None
-        images, labels = read_domain(
-            spec,
-            name,
-            config.severity,
-            data_seed=config.data_seed,
-            crop=config.cut,
-            image_size=size,
-            label_space=config.label_space,
-            whole=listed is None,
-            build=True,
-        )
-        found.append(
-            DomainImages(*((images, labels) if listed is None else chosen_by_name(listed, name, images, labels)))
-        )
-    return found
+    images, subset = config.images, config.named_subset
+    return [
+        images.open(name, build=True)
+        if subset is None or split_severity(name, config.severity)[0] not in config.domains
+        else open_chosen(images, name, subset, build=True)
+        for name in names
+    ]
+
+
+def normalisation(config: RunConfig, device: torch.device) -> Normalise:
+    """What the images of a cell go through on a device."""
+    backbone = backbone_spec(config.backbone)
+    size = backbone.image_size if config.crop == "upsample" else None
+    return Normalise(backbone.mean, backbone.std, device, size=size)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tta_core.backbones.table import backbone_spec
-from tta_core.data.benchmarks import benchmark_spec, owner
-from tta_core.data.opened import Images, read_domain, read_source, read_training
+from tta_core.data.benchmarks import owner
+from tta_core.data.domains import at_severity
+from tta_core.data.opened import DomainImages
+from tta_core.data.spec import BenchmarkSpec
 from tta_core.methods.base import LabelledBatch
 from tta_core.run.config import RunConfig
 from tta_core.streams.batches import Normalise
@@ -33,8 +33,7 @@ class SourceImages:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields `(batch, channels, height, width)`."""
-        spec, space = benchmark_spec(self.config.benchmark), self.config.label_space
-        images = read_source(spec, image_size=_image_size(self.config), crop=self.config.cut, label_space=space)
+        images = self.config.images.open_source()
         order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
         for start in range(0, len(order), SUPPLY_BATCH):
             yield self.normalise(images[np.sort(order[start : start + SUPPLY_BATCH])])
@@ -49,9 +48,7 @@ class LabelledSource:
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
-        spec, space = benchmark_spec(self.config.benchmark), self.config.label_space
-        found = read_training(spec, image_size=_image_size(self.config), crop=self.config.cut, label_space=space)
-        yield from _mixed([found], self.normalise)
+        yield from _mixed([self.config.images.open_training()], self.normalise)
 
 
 @dataclass(frozen=True)
@@ -66,34 +63,23 @@ class HeldOutImages:
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
-        config, spec = self.config, benchmark_spec(self.config.benchmark)
-        domains = [
-            read_domain(
-                spec,
-                name,
-                max(owner(spec, name).severities),
-                data_seed=config.data_seed,
-                crop=config.cut,
-                image_size=_image_size(config),
-                label_space=config.label_space,
-            )
-            for name in spec.held_out_domains
-        ]
-        yield from _mixed(domains, self.normalise)
+        request = self.config.images
+        yield from _mixed([request.open(name) for name in strongest_held_out(request.spec)], self.normalise)
 
 
-def _mixed(domains: Sequence[tuple[Images, NDArray[np.int64]]], normalise: Normalise) -> Iterator[LabelledBatch]:
+def strongest_held_out(spec: BenchmarkSpec) -> list[str]:
+    """The held-out corruptions of a benchmark, each at its highest severity."""
+    return [at_severity(name, max(owner(spec, name).severities)) for name in spec.held_out_domains]
+
+
+def _mixed(domains: Sequence[DomainImages], normalise: Normalise) -> Iterator[LabelledBatch]:
     """Batches over all domains in one random order, always the same."""
-    owner = np.repeat(np.arange(len(domains)), [len(labels) for _, labels in domains])
-    index = np.concatenate([np.arange(len(labels)) for _, labels in domains])
+    owner = np.repeat(np.arange(len(domains)), [len(domain.labels) for domain in domains])
+    index = np.concatenate([np.arange(len(domain.labels)) for domain in domains])
     order = np.random.default_rng(0).permutation(len(owner))
     for start in range(0, len(order), SUPPLY_BATCH):
         chosen = np.sort(order[start : start + SUPPLY_BATCH])
         parts = [(domains[number], index[chosen[owner[chosen] == number]]) for number in np.unique(owner[chosen])]
-        images = np.concatenate([images[numbers] for (images, _), numbers in parts])
-        labels = np.concatenate([labels[numbers] for (_, labels), numbers in parts])
+        images = np.concatenate([domain.images[numbers] for domain, numbers in parts])
+        labels = np.concatenate([domain.labels[numbers] for domain, numbers in parts])
         yield normalise(images), torch.from_numpy(labels).to(normalise.mean.device)
-
-
-def _image_size(config: RunConfig) -> int:
-    return backbone_spec(config.backbone).image_size

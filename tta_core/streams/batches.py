@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tta_core.backbones.table import backbone_spec
 from tta_core.data.opened import DomainImages, Images, read_images
 from tta_core.streams.order import StreamOrder
 
 if TYPE_CHECKING:
-    from tta_core.run.config import RunConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,6 @@ class Normalise:
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
         self.size = size
-
-    @classmethod
-    def of(cls, config: RunConfig, device: torch.device) -> Normalise:
-        """What the images of a cell go through."""
-        backbone = backbone_spec(config.backbone)
-        size = backbone.image_size if config.crop == "upsample" else None
-        return cls(backbone.mean, backbone.std, device, size=size)
 
     def __call__(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
         """uint8 `(batch, height, width, channels)` -> float32 `(batch, channels, height, width)`."""

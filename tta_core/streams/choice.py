@@ -1,154 +1,253 @@
-"""The stream of a cell: what its fields mean for the order, and the order itself. Imports no torch."""
+"""Which samples come, and when: the fields of a cell that say so, what follows from them, and the order. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from tta_core.backbones.table import backbone_spec
 from tta_core.data.benchmarks import CLEAN, benchmark_spec, owner
+from tta_core.data.domains import ORDERS
+from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError, unknown_name
+from tta_core.frozen import Frozen
+from tta_core.streams.choice_files import FILES, check_hash, resolved_files
 from tta_core.streams.label_orders import STEPS_PER_CLASS, label_shift_length
 from tta_core.streams.order import (
     DEFAULT_ROUNDS,
-    IMPORTED,
     STREAM_SETTINGS,
-    STREAMS,
+    Labels,
     StreamOrder,
     stream_order,
     stream_spec,
+    visited_domains,
     visits_per_domain,
 )
 from tta_core.streams.order_files import read_order
 from tta_core.streams.spec import StreamSpec
-from tta_core.streams.subsets import Subset, read_subset
+from tta_core.streams.subsets import Subset, named_labels, read_subset
 
-if TYPE_CHECKING:
-    from tta_core.run.config import RunConfig
-
-FILES = {"order_file": "order_hash", "subset_file": "subset_hash"}
-"""Fields of a cell that name a file -> fields with the hash of its content: the path is no part of the cell's id."""
+DOMAIN_SETS = ("reported", "held-out", *ORDERS)
+"""Names that stand for several domains."""
 
 
-def resolve_files(values: dict[str, Any], benchmark: BenchmarkSpec, *, domains_given: bool) -> None:
-    """Reads the files that a cell's values name, puts in their hashes and what else follows from them.
+class StreamChoice(Frozen):
+    """Which samples a stream has, and in which order, resolved and checked when it is built.
 
-    Nothing is read where that is all there: so a resolved configuration reads back after its files are gone.
-
-    Args:
-        values: the cell's values, changed in place; `domains` is a list already.
-        benchmark: the cell's benchmark.
-        domains_given: whether the domains are the user's choice.
-
-    Raises:
-        InputError: if a file cannot be used, is not the one of the hash that is given, or contradicts other values.
+    Attributes:
+        benchmark: where the images come from.
+        domains: `reported`, `held-out`, one of the ten published random orders `order-0` to `order-9`, or a list of
+            domain names; resolved to the list.
+        severity: corruption strength; in a stream that visits several, resolved to the largest.
+        samples_per_domain: images taken from each domain, in streams with rounds from each in each round; all of a
+            domain that has fewer; resolved to a number, by default all, or all that a round has; in `label_shift` draws
+        data_seed: seed of the corruptions' own randomness; the benchmark as others see it has 0.
+        stream: order in which samples arrive.
+        rounds: how often the domains come back; 1 in streams without rounds.
+        dirichlet_alpha: concentration of labels in time, in streams where they are correlated; None in others.
+        time_slots: slots that they are concentrated in, likewise; by default as many as the benchmark has classes.
+        imbalance_ratio: how much more frequent the major class is than each other in `label_shift`; None in others.
+        first_samples: only so many samples from the beginning of the stream; None for all.
+        subset_file: text file that lists the images which streams may take, one a line: the number in the domain, or
+            `<class>/<file>`; None for all. Of a list of names only its images must be there, and their numbers are
+            their places in it.
+        subset_hash: hash of its content, found when it is read.
+        order_file: file with the order of the stream, see `tta_core.streams.order_files`; the stream is then
+            `imported`.
+        order_hash: hash of that order, found when it is read.
     """
-    for field, hashed in FILES.items():
-        if values.get(field):
-            values[field] = str(Path(str(values[field])).expanduser().absolute())
-        elif values.get(hashed):
-            raise InputError(f"{hashed} = {values[hashed]!r}, but there is no {field}: give it, or leave {hashed} out")
+
+    benchmark: str = "digits-c"
+    domains: tuple[str, ...] = ()
+    severity: int = 5
+    samples_per_domain: int = Field(default=0, ge=1)
+    data_seed: int = Field(default=0, ge=0)
+    stream: str = "mixed"
+    rounds: int = Field(default=1, ge=1)
+    dirichlet_alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    time_slots: int | None = Field(default=None, ge=1)
+    imbalance_ratio: int | None = Field(default=None, ge=1)
+    first_samples: int | None = Field(default=None, ge=1)
+    subset_file: str | None = None
+    subset_hash: str | None = None
+    order_file: str | None = None
+    order_hash: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_stream(cls, values: Any) -> Any:
+        """Fills in what follows from other fields, so that equal streams have equal fields."""
+        if not isinstance(values, Mapping):
+            return values
+        given = dict(values)
+        benchmark = benchmark_spec(str(given.get("benchmark", "digits-c")))
+        domains = given.get("domains") or "reported"
+        given["domains"] = _resolved_domains(domains, benchmark, at_severities=bool(given.get("order_file")))
+        given |= resolved_files(given, benchmark, domains_given=domains != "reported")
+        given["stream"] = str(given.get("stream", "mixed"))
+        stream = stream_spec(given["stream"])
+        if stream.severities:
+            given["severity"] = max(stream.severities)
+        if not benchmark.severities:
+            given["severity"] = 0
+        return given | _resolved_settings(given, benchmark, stream)
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> StreamChoice:
+        benchmark, stream = self._benchmark, self._stream
+        if benchmark.severities and self.severity not in benchmark.severities:
+            raise InputError(f"severity {self.severity} is not one of {list(benchmark.severities)} ({self.benchmark})")
+        self._check_samples()
+        plain = [name for name in self.domains if name == CLEAN or not owner(benchmark, name).severities]
+        if stream.severities and plain:
+            raise InputError(
+                f"the stream {self.stream!r} raises the severity of each domain, {plain[0]!r} has none: leave it out"
+            )
+        if self.data_seed and not self._made_here:
+            raise InputError(
+                f"data_seed = {self.data_seed}, but the images of {self.benchmark} are downloaded: leave it out"
+            )
+        return self
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the stream; of a label shift over domains that lack classes, the most that there may be.
+
+        Raises:
+            InputError: if that is said by a file that is gone.
+        """
+        if self.order_file is not None:
+            total = len(read_order(Path(self.order_file)).of(self.domains))
         else:
-            values[field], values[hashed] = None, None
-    if values["order_file"] is None:
-        if values.get("stream") == IMPORTED:
-            raise InputError(f"the stream {IMPORTED!r} takes its order from a file: give order_file")
-    elif values["subset_file"] is not None:
-        raise InputError("order_file says which images come, and subset_file does too: leave one out")
-    elif not (values.get("order_hash") and values.get("samples_per_domain") and values.get("stream") == IMPORTED):
-        _resolve_order(values, benchmark, domains_given)
-    if values["subset_file"] is not None and not (values.get("subset_hash") and values.get("samples_per_domain")):
-        subset = read_subset(Path(values["subset_file"]))
-        _check_hash(values, "subset_file", subset.content_hash())
+            most = images_per_visit(self._benchmark, self._stream, self.rounds, self.domains, self.subset)
+            taken = sum(min(self.samples_per_domain, count) for count in most.values())
+            total = taken * visits_per_domain(self.stream, self.rounds)
+        return total if self.first_samples is None else min(total, self.first_samples)
 
+    @property
+    def visited(self) -> tuple[str, ...]:
+        """The domains as the stream names them: `fog@1`, `fog@2`, ... where it visits fog at several severities."""
+        return visited_domains(self.stream, self.domains)
 
-def _resolve_order(values: dict[str, Any], benchmark: BenchmarkSpec, domains_given: bool) -> None:
-    path = Path(values["order_file"])
-    found, given = read_order(path), values.get("stream")
-    made_by = (found.stream,) if found.order is not None else ("single", "label_shift")
-    if given is not None and given not in (*made_by, IMPORTED):
-        raise InputError(
-            f"stream = {given!r}, but order_file = {path} says the order"
-            f"{f' (made as {found.stream!r})' if found.stream else ''}: leave stream out, or give {IMPORTED}"
-        )
-    domains = tuple(values["domains"])
-    order = found.of(domains)
-    if domains_given and set(domains) != set(order.domains):
-        raise InputError(
-            f"domains = {list(domains)}, but order_file = {path} has {list(order.domains)}: leave domains out"
-        )
-    _check_range(order, benchmark, path)
-    samples = int(np.bincount(order.domain).max())
-    if values.get("samples_per_domain") not in (None, samples):
-        raise InputError(
-            f"samples_per_domain = {values['samples_per_domain']!r}, but order_file = {path} has up to {samples} of a "
-            "domain: leave samples_per_domain out; first_samples takes the first of the stream"
-        )
-    _check_hash(values, "order_file", order.order_hash())
-    values |= {"stream": IMPORTED, "domains": order.domains, "samples_per_domain": samples}
+    @property
+    def subset(self) -> Subset | None:
+        """The images that the stream may take; None if it may take all.
 
+        Raises:
+            InputError: if the file that lists them is gone.
+        """
+        return read_subset(Path(self.subset_file)) if self.subset_file else None
 
-def _check_range(order: StreamOrder, benchmark: BenchmarkSpec, path: Path) -> None:
-    """Raises `InputError` if an order has domains or images that the benchmark lacks."""
-    known = (*benchmark.domains, *benchmark.held_out_domains, CLEAN)
-    for number, name in enumerate(order.domains):
-        domain, at, severity = name.partition("@")
-        if domain not in known:
-            raise unknown_name(f"domain of {benchmark.name}", domain, known, f"(order_file = {path})")
-        allowed = () if domain == CLEAN else owner(benchmark, domain).severities
-        if at and severity not in map(str, allowed):
-            raise InputError(
-                f"order_file = {path} has the domain {name!r}, but {domain} of {benchmark.name} has the severities "
-                f"{list(allowed)}"
+    @property
+    def named_subset(self) -> Subset | None:
+        """The same where names list them; None if the stream may take all, or those of some numbers."""
+        subset = self.subset
+        return subset if subset is not None and not subset.numbers else None
+
+    @property
+    def whole_images(self) -> ImageRequest:
+        """The images of the benchmark as they lie on disk: for labels, names, and whether they are there."""
+        return ImageRequest(self._benchmark, self.severity, self.data_seed)
+
+    def stream_order_at(self, seed: int) -> StreamOrder:
+        """The order of the samples under a seed.
+
+        Raises:
+            InputError: if it is made from labels, and they cannot be read; or from a file, and that has changed.
+        """
+        if self.order_file is not None:
+            order = read_order(Path(self.order_file)).of(self.domains)
+            check_hash("order_file", self.order_file, self.order_hash, order.order_hash())
+        else:
+            order = self._made_order(seed)
+        return order if self.first_samples is None else order.first(self.first_samples)
+
+    def _made_order(self, seed: int) -> StreamOrder:
+        benchmark, stream = self._benchmark, self._stream
+        images: dict[str, Any] = {name: benchmark.count(name) for name in self.domains}
+        request, subset = self.whole_images, self.subset
+        read: Labels = request.labels
+        if subset is not None and self.subset_file is not None:
+            check_hash("subset_file", self.subset_file, self.subset_hash, subset.content_hash())
+            images = {name: subset.indices(name, count) for name, count in images.items()}
+            if not subset.numbers:
+                listed: dict[str, NDArray[np.int64]] = {n: named_labels(request, n, subset) for n in self.domains}
+                read = listed.__getitem__
+        settings = {name: getattr(self, name) for name in STREAM_SETTINGS if getattr(self, name) is not None}
+        try:
+            return stream_order(
+                self.stream,
+                self.domains,
+                images,
+                self.samples_per_domain,
+                seed,
+                rounds=self.rounds,
+                shuffled=benchmark.shuffled,
+                labels=read if stream.labels else None,
+                **settings,
             )
-        most, images = int(order.index[order.domain == number].max(initial=-1)), benchmark.count(domain)
-        if most >= images:
+        except InputError as error:
             raise InputError(
-                f"order_file = {path} has the image {most} of {name}, but that has {images} in {benchmark.name}, "
-                "counted from 0: choose the benchmark that the order was made for"
+                f"the order of the stream {self.stream!r} is made from the images' labels: {error}"
+            ) from None
+
+    @property
+    def _benchmark(self) -> BenchmarkSpec:
+        return benchmark_spec(self.benchmark)
+
+    @property
+    def _stream(self) -> StreamSpec:
+        return stream_spec(self.stream)
+
+    @property
+    def _made_here(self) -> bool:
+        """Whether a seed of ours made the images."""
+        return self.whole_images.made_here
+
+    def _check_samples(self) -> None:
+        """Looks whether there are as many samples as are asked for.
+
+        Raises:
+            InputError: if no domain has as many.
+        """
+        if self.order_file is not None:
+            return
+        subset = None
+        if self.subset_file is not None and self.subset_hash is not None:
+            # Only a file that is there can be looked at: one that is gone is missed when the order is asked for.
+            path = Path(self.subset_file)
+            if not path.exists():
+                return
+            subset = read_subset(path)
+        benchmark, stream = self._benchmark, self._stream
+        most = images_per_visit(benchmark, stream, self.rounds, self.domains, subset)
+        largest = max(most, key=lambda name: most[name])
+        if self.samples_per_domain <= most[largest]:
+            return
+        given = f"samples_per_domain = {self.samples_per_domain}, but"
+        if stream.name == "label_shift":
+            raise InputError(
+                f"{given} 'label_shift' draws {STEPS_PER_CLASS} for each of the {benchmark.num_classes} classes of "
+                f"{benchmark.name}: give at most {most[largest]}, or leave it out"
             )
+        images = {name: benchmark.count(name) if subset is None else len(subset) for name in self.domains}
+        has = f"{_of(benchmark, images, largest)} has {images[largest]} images"
+        has += "" if subset is None else f" in {subset.path}"
+        if stream.rounds == "split":
+            raise InputError(
+                f"{given} {has}, and {self.rounds} rounds of {self.stream!r} share them: give at most {most[largest]}, "
+                "fewer rounds, or stream: recurring-same"
+            )
+        raise InputError(f"{given} {has}: give at most that, or leave it out to use all")
 
 
-def names_subset(config: RunConfig) -> Subset | None:
-    """The names of the images that a cell may use; None if it may use all, or those of some numbers."""
-    subset = read_subset(Path(config.subset_file)) if config.subset_file else None
-    return subset if subset is not None and not subset.numbers else None
-
-
-def _check_hash(values: dict[str, Any], field: str, content: str) -> None:
-    hashed = FILES[field]
-    if values.get(hashed) not in (None, content):
-        raise InputError(
-            f"{field} = {values[field]} has the hash {content}, not {hashed} = {values[hashed]!r}: restore the file, "
-            f"or leave {hashed} out to use what it holds now"
-        )
-    values[hashed] = content
-
-
-def resolve_settings(values: dict[str, Any], benchmark: BenchmarkSpec) -> None:
-    """Fills in the settings of a cell's stream; those of other streams become None, and `rounds` 1."""
-    stream = stream_spec(values["stream"])
-    if stream.rounds == "once":
-        values["rounds"] = 1
-    elif values.get("rounds") is None:
-        values["rounds"] = DEFAULT_ROUNDS
-    for name in STREAM_SETTINGS:
-        if name not in stream.settings:
-            values[name] = None
-        elif values.get(name) is None:
-            default = stream.settings[name]
-            values[name] = benchmark.num_classes if isinstance(default, str) else default
-    if values.get("samples_per_domain") is None:
-        subset = read_subset(Path(values["subset_file"])) if values["subset_file"] else None
-        values["samples_per_domain"] = max(
-            images_per_visit(benchmark, stream, values["rounds"], values["domains"], subset).values()
-        )
+OPTIONAL_FIELDS = (*STREAM_SETTINGS, "first_samples", *FILES.values())
+"""Fields that are no part of a cell's id where they are None: ids from before they were there stay as they are."""
 
 
 def images_per_visit(
@@ -172,41 +271,42 @@ def images_per_visit(
     return {name: count // rounds for name, count in images.items()}
 
 
-def check_samples(config: RunConfig) -> None:
-    """Looks whether there are as many samples as a cell asks for.
+def _resolved_settings(given: Mapping[str, Any], benchmark: BenchmarkSpec, stream: StreamSpec) -> dict[str, Any]:
+    """The settings of a cell's stream; those of other streams are None, and `rounds` 1."""
+    values: dict[str, Any] = {}
+    if stream.rounds == "once":
+        values["rounds"] = 1
+    elif given.get("rounds") is None:
+        values["rounds"] = DEFAULT_ROUNDS
+    rounds = values.get("rounds", given.get("rounds"))
+    for name in STREAM_SETTINGS:
+        if name not in stream.settings:
+            values[name] = None
+        elif given.get(name) is None:
+            default = stream.settings[name]
+            values[name] = benchmark.num_classes if isinstance(default, str) else default
+    if given.get("samples_per_domain") is None:
+        subset = read_subset(Path(given["subset_file"])) if given["subset_file"] else None
+        values["samples_per_domain"] = max(
+            images_per_visit(benchmark, stream, rounds, given["domains"], subset).values()
+        )
+    return values
 
-    Raises:
-        InputError: if no domain has as many.
-    """
-    if config.order_file is not None:
-        return
-    benchmark, stream = benchmark_spec(config.benchmark), stream_spec(config.stream)
-    subset = None
-    if config.subset_file is not None and config.subset_hash is not None:
-        # Only a file that is there can be looked at: one that is gone is missed when the order is asked for.
-        path = Path(config.subset_file)
-        if not path.exists():
-            return
-        subset = read_subset(path)
-    most = images_per_visit(benchmark, stream, config.rounds, config.domains, subset)
-    largest = max(most, key=lambda name: most[name])
-    if config.samples_per_domain <= most[largest]:
-        return
-    given = f"samples_per_domain = {config.samples_per_domain}, but"
-    if stream.name == "label_shift":
-        raise InputError(
-            f"{given} 'label_shift' draws {STEPS_PER_CLASS} for each of the {benchmark.num_classes} classes of "
-            f"{benchmark.name}: give at most {most[largest]}, or leave it out"
-        )
-    images = {name: benchmark.count(name) if subset is None else len(subset) for name in config.domains}
-    has = f"{_of(benchmark, images, largest)} has {images[largest]} images"
-    has += "" if subset is None else f" in {subset.path}"
-    if stream.rounds == "split":
-        raise InputError(
-            f"{given} {has}, and {config.rounds} rounds of {config.stream!r} share them: give at most {most[largest]}, "
-            "fewer rounds, or stream: recurring-same"
-        )
-    raise InputError(f"{given} {has}: give at most that, or leave it out to use all")
+
+def _resolved_domains(given: Any, benchmark: BenchmarkSpec, *, at_severities: bool) -> tuple[str, ...]:
+    known = (*benchmark.domains, *benchmark.held_out_domains, CLEAN)
+    if isinstance(given, str):
+        if given in DOMAIN_SETS:
+            sets = {"reported": benchmark.domains, "held-out": benchmark.held_out_domains} | ORDERS
+            return sets[given]
+        given = [given]
+    names = tuple(str(name) for name in given)
+    for name in names:
+        if (name.partition("@")[0] if at_severities else name) not in known:
+            raise unknown_name(f"domain of {benchmark.name}", name, (*known, *DOMAIN_SETS))
+    if len(set(names)) != len(names):
+        raise InputError(f"domains = {list(names)}: a domain is named twice; name each once")
+    return names
 
 
 def _of(benchmark: BenchmarkSpec, images: Mapping[str, int], name: str) -> str:
@@ -214,74 +314,3 @@ def _of(benchmark: BenchmarkSpec, images: Mapping[str, int], name: str) -> str:
     if len(set(images.values())) == 1:
         return f"each domain of {benchmark.name}"
     return f"the domain {name!r} of {benchmark.name}"
-
-
-def count_samples(config: RunConfig) -> int:
-    """Samples in a cell's stream; of a label shift over domains that lack classes, the most that there may be.
-
-    Raises:
-        InputError: if that is said by a file that is gone.
-    """
-    benchmark, stream = benchmark_spec(config.benchmark), stream_spec(config.stream)
-    if config.order_file is not None:
-        total = len(read_order(Path(config.order_file)).of(config.domains))
-    else:
-        subset = read_subset(Path(config.subset_file)) if config.subset_file else None
-        most = images_per_visit(benchmark, stream, config.rounds, config.domains, subset)
-        taken = sum(min(config.samples_per_domain, count) for count in most.values())
-        total = taken * visits_per_domain(config.stream, config.rounds)
-    return total if config.first_samples is None else min(total, config.first_samples)
-
-
-def cell_order(config: RunConfig, seed: int) -> StreamOrder:
-    """The order of a cell's samples under a seed.
-
-    Raises:
-        InputError: if the order is made from labels, and they cannot be read; or from a file, and that has changed.
-    """
-    if config.order_file is not None:
-        order = read_order(Path(config.order_file)).of(config.domains)
-        _check_hash(config.model_dump(include=set(FILES) | set(FILES.values())), "order_file", order.order_hash())
-    else:
-        order = _made(config, seed)
-    return order if config.first_samples is None else order.first(config.first_samples)
-
-
-def _made(config: RunConfig, seed: int) -> StreamOrder:
-    # Imported here: readers bring packages that planning does without.
-    from tta_core.streams.labels import domain_labels, named_labels
-
-    benchmark = benchmark_spec(config.benchmark)
-    images: dict[str, Any] = {name: benchmark.count(name) for name in config.domains}
-    if config.subset_file is not None:
-        subset = read_subset(Path(config.subset_file))
-        _check_hash(config.model_dump(include=set(FILES) | set(FILES.values())), "subset_file", subset.content_hash())
-        for name in config.domains:
-            images[name] = subset.indices(name, images[name])
-    read: Callable[[str], NDArray[np.int64]] = partial(
-        domain_labels,
-        benchmark,
-        severity=config.severity,
-        data_seed=config.data_seed,
-        crop=config.cut,
-        image_size=backbone_spec(config.backbone).image_size,
-    )
-    if (names := names_subset(config)) is not None:
-        read = {name: named_labels(benchmark, name, names) for name in config.domains}.__getitem__
-    settings = {name: getattr(config, name) for name in STREAM_SETTINGS if getattr(config, name) is not None}
-    try:
-        return stream_order(
-            config.stream,
-            config.domains,
-            images,
-            config.samples_per_domain,
-            seed,
-            rounds=config.rounds,
-            shuffled=benchmark.shuffled,
-            labels=read if STREAMS[config.stream].labels else None,
-            **settings,
-        )
-    except InputError as error:
-        raise InputError(
-            f"the order of the stream {config.stream!r} is made from the images' labels: {error}"
-        ) from None

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tta_core.data.files.decoded import DecodedImages
 from tta_core.data.files.encoded import EncodedImages
 from tta_core.data.label_space import ChosenImages
-from tta_core.data.opened import Images
+from tta_core.data.opened import DomainImages, ImageRequest
+from tta_core.data.sources.base import Labels, unnamed
 from tta_core.errors import InputError, first_names
 
 
@@ -109,15 +110,34 @@ def _read(path: Path, _changed: int, _size: int) -> Subset:
     return Subset(path, tuple(entries), bool(numbers))
 
 
-def chosen_by_name(
-    subset: Subset, domain: str, images: Images, labels: NDArray[np.int64]
-) -> tuple[Images, NDArray[np.int64]]:
-    """The images that a list names, in its order, and their labels.
+def open_chosen(request: ImageRequest, name: str, subset: Subset, *, build: bool = False) -> DomainImages:
+    """The images of a domain that a list names, in its order. Only these must be there.
+
+    Args:
+        request: how images are opened.
+        name: the domain.
+        subset: the list, of names.
+        build: see `ImageRequest.open`.
 
     Raises:
-        InputError: if the domain lacks some.
+        InputError: if the domain lacks some, or its images have no names.
     """
+    domain = request.open(name, whole=False, build=build)
+    images = domain.images
     chosen = images if isinstance(images, ChosenImages) else ChosenImages(images, np.arange(len(images)))
-    assert isinstance(chosen.images, EncodedImages | DecodedImages), "images without names"
-    places = subset.places(domain, [chosen.images.names[number] for number in chosen.numbers])
-    return ChosenImages(chosen.images, chosen.numbers[places]), labels[places]
+    if not isinstance(chosen.images, EncodedImages | DecodedImages):
+        raise unnamed(request.domain(name))
+    places = subset.places(name, [chosen.images.names[number] for number in chosen.numbers])
+    return DomainImages(ChosenImages(chosen.images, chosen.numbers[places]), domain.labels[places])
+
+
+def named_labels(request: ImageRequest, name: str, subset: Subset) -> Labels:
+    """Labels `(images,)` of a list of names; nothing is read.
+
+    Raises:
+        InputError: if the images of the domain have numbers only, or a class in the list is none of its classes.
+    """
+    try:
+        return request.labels_of(name, subset.entries)
+    except InputError as error:
+        raise InputError(f"subset_file = {subset.path}: {error}") from None

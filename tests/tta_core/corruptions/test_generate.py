@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.tta_core.corruptions.photographs import photographs
+from tests.tta_core.opening import check_domain, trial_images
 from tta_core.corruptions.corrupt import corrupt
 from tta_core.corruptions.plan import Plan, make_job, plan_benchmark, plan_images
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN, IMAGENET_WNIDS
-from tta_core.data.opened import check_domain, read_domain
 from tta_core.errors import InputError
 from tta_core.run.available import check_available
 from tta_core.run.config import RunConfig
@@ -226,12 +226,12 @@ def test_a_cell_reads_the_images_of_its_own_data_seed(root: Path) -> None:
     plan = benchmark_plan(spec.name, "contrast", seed=1)
     plan = Plan(**{**vars(plan), "images": plan.images[:]})
     made(plan)
-    images, labels = read_domain(spec, "contrast", 5, data_seed=1, crop="upsample", image_size=32)
+    images, labels = trial_images(spec, "contrast", 5, data_seed=1, crop="upsample", image_size=32)
     assert images.shape == (10_000, 32, 32, 3)
     assert (labels == np.arange(10_000) % 10).all()
-    assert read_domain(spec, CLEAN, 5, data_seed=1, crop="upsample", image_size=32)[0].shape == images.shape
+    assert trial_images(spec, CLEAN, 5, data_seed=1, crop="upsample", image_size=32)[0].shape == images.shape
     with pytest.raises(InputError, match=r"data_seed = 0, but the images in .* were made with seed 1"):
-        read_domain(spec, "contrast", 5, data_seed=0, crop="upsample", image_size=32)
+        trial_images(spec, "contrast", 5, data_seed=0, crop="upsample", image_size=32)
 
 
 def test_a_plan_knows_the_seed_of_some_of_the_images(root: Path) -> None:

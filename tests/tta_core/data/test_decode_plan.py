@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from grid.commands.main import main
+from tests.tta_core.opening import trial_images
 from tta_core.backbones.table import BACKBONES
 from tta_core.data.files import decoded
 from tta_core.data.files.decoded import DecodedImages
-from tta_core.data.opened import read_domain
 from tta_core.run.config import RunConfig
 from tta_core.run.images import load_domains
 from tta_core.streams.batches import gather
@@ -38,7 +38,7 @@ def test_the_size_is_said_and_the_reported_domains_are_decoded(command, photogra
     assert built.exit_code == 0
     assert "photos-c fog, severity 5: 12 of 12 images" in built.stderr
     assert cached(tmp_path) == ["photos-c-v1-fog-5-center-32", "photos-c-v1-snow-5-center-32"]
-    found = read_domain(photographs, "fog", 5, data_seed=0, crop="center", image_size=32)[0]
+    found = trial_images(photographs, "fog", 5, data_seed=0, crop="center", image_size=32)[0]
     assert isinstance(found, DecodedImages)
     assert "2 are there, 0 to decode: 0.0 MiB" in command().output
 

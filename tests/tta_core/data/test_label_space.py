@@ -18,9 +18,8 @@ from tta_core.errors import InputError
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run.cell import _build
 from tta_core.run.config import RunConfig
-from tta_core.run.images import load_domains
+from tta_core.run.images import load_domains, normalisation
 from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
-from tta_core.streams.batches import Normalise
 
 
 def values(**changes):
@@ -61,7 +60,7 @@ def test_methods_see_a_network_of_the_benchmarks_classes(renditions, colour_vit)
     cpu = torch.device("cpu")
     for space, classes in (("full", 3), ("masked", 2)):
         made = config(method="eta", label_space=space, settings={"entropy_margin": 0.4})
-        method, _ = _build(made, Normalise.of(made, cpu), cpu)
+        method, _ = _build(made, normalisation(made, cpu), cpu)
         assert method.num_classes == classes
         assert method.margin == pytest.approx(0.4 * math.log(classes))
         assert method.network.get_classifier().weight.shape[0] == classes
@@ -100,7 +99,7 @@ def test_what_methods_need_is_of_the_label_space(renditions, colour_vit, monkeyp
     monkeypatch.setattr(RunConfig, "needs", lambda self: (SOURCE_IMAGES, LABELLED_SOURCE_IMAGES, HELD_OUT_IMAGES))
     for space, images, labels in (("full", 12, {0, 1, 2}), ("masked", 8, {0, 1})):
         made = config(label_space=space)
-        normalise = Normalise.of(made, torch.device("cpu"))
+        normalise = normalisation(made, torch.device("cpu"))
         assert sum(len(batch) for batch in SourceImages(made, normalise)) == images
         for supply in (LabelledSource(made, normalise), HeldOutImages(made, normalise)):
             found = torch.cat([batch_labels for _, batch_labels in supply])

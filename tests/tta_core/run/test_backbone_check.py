@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tta_core.opening import trial_images
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import BACKBONES
-from tta_core.data.opened import read_domain
 from tta_core.errors import InputError
 from tta_core.run.backbone_check import (
     OTHER_TRANSFORM,
@@ -118,7 +118,7 @@ def test_images_are_a_seeded_random_part_of_all_classes():
     config = check_config("digits-vit-supervised", {"first_samples": 100})
     one, again = config.order(), check_config("digits-vit-mae", {"first_samples": 100}).order()
     assert np.array_equal(one.index, again.index)
-    labels = read_domain(
+    labels = trial_images(
         clean_benchmark(BACKBONES[config.backbone]), "clean", 0, data_seed=0, crop="none", image_size=32
     )[1]
     assert set(labels[one.index]) == set(range(10))

@@ -10,9 +10,8 @@ from tta_core.data.sources.digits import load_digits
 from tta_core.errors import InputError
 from tta_core.run import supplies as module
 from tta_core.run.config import RunConfig
-from tta_core.run.images import load_domains
+from tta_core.run.images import load_domains, normalisation
 from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
-from tta_core.streams.batches import Normalise
 
 CPU = torch.device("cpu")
 
@@ -22,7 +21,7 @@ def config(**values):
 
 
 def supply(kind, made):
-    return kind(made, Normalise.of(made, CPU))
+    return kind(made, normalisation(made, CPU))
 
 
 @pytest.fixture
@@ -43,13 +42,13 @@ def test_source_images_are_clean_and_in_one_order_whatever_the_batch_size(photog
 def test_source_images_of_arrays_are_the_clean_ones(arrays, colour_vit, tmp_path):
     made = config(benchmark="tiny10-c")
     (batch,) = supply(SourceImages, made)
-    torch.testing.assert_close(batch, Normalise.of(made, CPU)(np.load(tmp_path / "tiny10-c/clean.npy")))
+    torch.testing.assert_close(batch, normalisation(made, CPU)(np.load(tmp_path / "tiny10-c/clean.npy")))
 
 
 def test_training_images_of_the_digits_have_their_labels(small_batches):
     made = RunConfig.from_values({"method": "source"})
     images, labels = load_digits("train")
-    normalise = Normalise.of(made, CPU)
+    normalise = normalisation(made, CPU)
     seen = torch.cat([own for _, own in LabelledSource(made, normalise)])
     assert sorted(seen.tolist()) == sorted(labels.tolist())
     first, own = next(iter(LabelledSource(made, normalise)))
@@ -96,7 +95,7 @@ def test_held_out_images_mix_the_domains_that_no_table_reports(small_batches):
     names = BENCHMARKS["digits-c"].held_out_domains
     assert sum(len(labels) for _, labels in batches) == 899 * len(names)
     strongest = RunConfig.from_values({"method": "source", "severity": 5})
-    normalise = Normalise.of(made, CPU)
+    normalise = normalisation(made, CPU)
     found = {}
     for name, domain in zip(names, load_domains(strongest, names), strict=True):
         for image, label in zip(normalise(np.array(domain.images)), domain.labels, strict=True):

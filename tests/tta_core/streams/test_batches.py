@@ -12,7 +12,7 @@ from tta_core.data.files.encoded import cropped
 from tta_core.data.spec import OwnCrop
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
-from tta_core.run.images import load_domains
+from tta_core.run.images import load_domains, normalisation
 from tta_core.streams.batches import Normalise, gather
 
 OWN_CROPS = [name for name, row in BACKBONES.items() if row.source == f"timm:{name}"]
@@ -58,7 +58,7 @@ def test_small_images_are_enlarged_in_zero_to_one_before_they_are_normalised(arr
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (colour_vit.mean, colour_vit.std))
     pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 255
     expected = (interpolate(pixels, size=(32, 32), mode="bilinear", align_corners=False) - mean) / std
-    torch.testing.assert_close(Normalise.of(made, CPU)(np.array(images)), expected)
+    torch.testing.assert_close(normalisation(made, CPU)(np.array(images)), expected)
 
 
 @pytest.mark.parametrize("name", OWN_CROPS)
@@ -102,7 +102,7 @@ def test_a_backbone_without_a_crop_of_its_own_says_so(photographs, colour_vit, m
 
 def test_other_images_keep_their_size():
     made = RunConfig.from_values({"method": "source"})
-    assert Normalise.of(made, CPU).size is None
+    assert normalisation(made, CPU).size is None
 
 
 @pytest.mark.parametrize("benchmark", ["photos-c", "photos-c-5", "tiny10-c"])

@@ -9,12 +9,12 @@ import pytest
 
 import tta_core
 from grid.commands.orders import export_order
+from tests.tta_core.opening import trial_images
 from tta_core.data.benchmarks import BENCHMARKS
-from tta_core.data.opened import read_domain
+from tta_core.data.opened import ImageRequest
 from tta_core.errors import InputError
 from tta_core.run.available import check_available
 from tta_core.run.config import RunConfig
-from tta_core.streams.labels import domain_labels
 from tta_core.streams.order_files import write_order
 
 VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
@@ -70,7 +70,7 @@ def test_a_label_shift_of_the_digits_draws_a_hundred_for_each_class():
     assert (made.samples_per_domain, made.num_samples, len(order)) == (1000, 2000, 2000)
     assert (order.segments, order.reset_at_segments) == ((0, 1000), True)
     assert (order.index[:1000] == order.index[1000:]).all()
-    labels = read_domain(BENCHMARKS["digits-c"], "clean", 5, data_seed=0, crop="none", image_size=32)[1]
+    labels = trial_images(BENCHMARKS["digits-c"], "clean", 5, data_seed=0, crop="none", image_size=32)[1]
     blocks = labels[order.index].reshape(20, 100)
     assert sorted(np.bincount(block).argmax() for block in blocks[:10]) == list(range(10))
     shorter = config(stream="label_shift", domains="fog", seed=1, samples_per_domain=30).order()
@@ -81,7 +81,7 @@ def test_correlated_digits_come_class_by_class_and_mixed_ones_too():
     def changes(stream):
         made = config(stream=stream, domains=["fog", "snow"], dirichlet_alpha=0.01)
         order = made.order()
-        labels = read_domain(BENCHMARKS["digits-c"], "clean", 5, data_seed=0, crop="none", image_size=32)[1]
+        labels = trial_images(BENCHMARKS["digits-c"], "clean", 5, data_seed=0, crop="none", image_size=32)[1]
         pairs = set(zip(order.domain.tolist(), order.index.tolist(), strict=True))
         assert len(pairs) == len(order) == made.num_samples == 2 * 899
         return np.count_nonzero(np.diff(labels[order.index])), np.count_nonzero(np.diff(order.domain))
@@ -123,17 +123,17 @@ def test_labels_are_read_without_decoding_an_image(photographs, listed_photograp
     monkeypatch.setattr("PIL.Image.open", lambda *_: pytest.fail("decodes an image"))
     for row in (photographs, listed_photographs, arrays, BENCHMARKS["digits-c"]):
         for name in (*row.domains[:2], "clean"):
-            found = domain_labels(row, name, 2, data_seed=0, crop=row.crops[0], image_size=32)
-            _, expected = read_domain(row, name, 2, data_seed=0, crop=row.crops[0], image_size=32)
+            found = ImageRequest(row, 2, 0).labels(name)
+            _, expected = trial_images(row, name, 2, data_seed=0, crop=row.crops[0], image_size=32)
             assert (found == expected).all()
 
 
 def test_the_known_labels_are_those_that_the_reader_finds(photographs, monkeypatch):
     row = photographs.model_copy(update={"images_per_class": 4})
     monkeypatch.setitem(BENCHMARKS, row.name, row)
-    _, expected = read_domain(row, "fog", 2, data_seed=0, crop="center", image_size=32)
+    _, expected = trial_images(row, "fog", 2, data_seed=0, crop="center", image_size=32)
     monkeypatch.delenv("TTA_GRID_DATA")
-    assert domain_labels(row, "fog", 2, data_seed=0, crop="center", image_size=32).tolist() == expected.tolist()
+    assert ImageRequest(row, 2, 0).labels("fog").tolist() == expected.tolist()
 
 
 def test_domains_of_different_sizes_give_what_they_have():
@@ -242,7 +242,7 @@ def test_what_a_subset_by_name_lacks_is_said_before_anything_runs(photographs, c
     with pytest.raises(InputError, match=r"lists images that snow@2 lacks: n02/image_3.JPEG; .* as n01/image_0.JPEG"):
         check_available([made])
     foreign = config(subset_file=own_file(tmp_path, "n09/image_3.JPEG", "foreign.txt"), **values)
-    with pytest.raises(InputError, match=r"lists images of no class that fog@1 has: n09/image_3.JPEG; .* n01/..."):
+    with pytest.raises(InputError, match=r"images of no class that fog of photos-c has: n09/image_3.JPEG; .* n01/..."):
         check_available([foreign])
     with pytest.raises(InputError, match="the images of digits-c have no names"):
         check_available([config(subset_file=own_file(tmp_path, "n01/a.png", "names.txt"))])

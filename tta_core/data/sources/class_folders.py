@@ -7,114 +7,111 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.crops import photograph_crop
 from tta_core.data.files.encoded import EncodedImages
 from tta_core.data.files.find import IN_PART, check_any, check_classes, find_images
+from tta_core.data.files.image_list import listed_names
 from tta_core.data.root import data_root, not_here, own_folder
+from tta_core.data.sources.base import Domain, Labels, Storage
+from tta_core.data.sources.folder_survey import FolderSurvey
 from tta_core.data.spec import BenchmarkSpec, Crop
-from tta_core.errors import first_names
+from tta_core.errors import InputError, first_names
 
 
-def domain_folder(spec: BenchmarkSpec, root: Path, domain: str, severity: int) -> Path:
-    """The folder of a domain below the data root."""
-    if domain == CLEAN:
-        return root / spec.clean_folder
-    folder = own_folder(spec, root)
-    return folder / domain / str(severity) if spec.severities else folder
+class ClassFolders(Storage):
+    """`FOLDER/<class>/<file>`, or archives and tables of such files, see `tta_core.data.files.find`."""
 
+    encoded = True
+    named = True
 
-def check_domain(spec: BenchmarkSpec, domain: str, severity: int) -> Path:
-    """Looks for the classes of a domain, not at their images. Where a list names these, any class will do.
+    def inside(self, spec: BenchmarkSpec) -> Sequence[str]:
+        """Domains, or classes where there is one domain."""
+        return (*spec.domains, *spec.held_out_domains) if spec.severities else spec.class_names
 
-    Returns:
-        The domain's folder.
+    def crop(self, row: BenchmarkSpec, name: str, wanted: Crop | None) -> Crop:
+        """Clean photographs have any size, so they are resized whatever is wanted of others."""
+        crop = row.crop(wanted)
+        return photograph_crop(crop) if name == CLEAN else crop
 
-    Raises:
-        InputError: if the images, a class of them or the list of images is missing.
-    """
-    root = data_root(spec)
-    folder = domain_folder(spec, root, domain, severity)
-    if spec.image_list:
-        listed_names(spec, root / spec.image_list)
-        check_any(spec, root, folder)
-    else:
-        check_classes(spec, root, folder)
-    return folder
+    def check(self, domain: Domain) -> None:
+        """Looks for the classes of a domain, not at their images. Where a list names these, any class will do."""
+        row, root = domain.row, data_root(domain.row)
+        folder = self.domain_folder(row, root, domain.name, domain.severity)
+        if row.image_list:
+            listed_names(row, root / row.image_list)
+            check_any(row, root, folder)
+        else:
+            check_classes(row, root, folder)
 
+    def open(self, domain: Domain, *, whole: bool = True) -> tuple[EncodedImages, Labels]:
+        """Lists the images of a domain; none is decoded yet."""
+        if whole:
+            self.check(domain)
+        images = self._found(domain)
+        if not domain.row.image_list and whole:
+            _check_count(domain.row, images, domain.row.count(domain.name))
+        return images, self.labels_of(domain, images.names)
 
-def check_training(spec: BenchmarkSpec) -> Path:
-    """Looks for the classes of the training images; returns their folder.
+    def check_training(self, row: BenchmarkSpec) -> None:
+        """Looks for the classes of the training images."""
+        root = data_root(row)
+        check_classes(row, root, root / row.training_folder)
 
-    Raises:
-        InputError: if the images or a class of them is missing.
-    """
-    root = data_root(spec)
-    folder = root / spec.training_folder
-    check_classes(spec, root, folder)
-    return folder
+    def open_training(self, row: BenchmarkSpec, crop: Crop, size: int) -> tuple[EncodedImages, Labels]:
+        """Lists the training images, as many as there are. They are photographs, cut as clean ones are."""
+        self.check_training(row)
+        root = data_root(row)
+        images = find_images(row, root, root / row.training_folder, photograph_crop(crop), size)
+        if not len(images):
+            raise not_here(row, f"the folder {root / row.training_folder} has no images")
+        return images, self.labels_of(Domain(row, CLEAN), images.names)
 
+    def survey(self, root: Path, *, decode: bool) -> FolderSurvey:
+        """Counts and names images by class."""
+        return FolderSurvey(root, self.domain_folder, decode=decode)
 
-def load_training(spec: BenchmarkSpec, crop: Crop, size: int) -> tuple[EncodedImages, NDArray[np.int64]]:
-    """Lists the training images, as many as there are; none is decoded yet.
+    def names(self, domain: Domain, *, whole: bool) -> Sequence[str]:
+        """By class and then by file."""
+        return self.open(domain, whole=whole)[0].names
 
-    They are photographs, cut as clean ones are, see `load_domain`.
+    def labels_of(self, domain: Domain, names: Sequence[str]) -> Labels:
+        """The class stands in the name."""
+        row = domain.row
+        numbers = dict(zip(row.class_names, row.class_numbers or range(row.num_classes), strict=True))
+        if wrong := [name for name in names if name.partition("/")[0] not in numbers]:
+            raise InputError(
+                f"images of no class that {domain.name} of {row.name} has: {first_names(wrong)}; a name is "
+                f"<class>/<file>, such as {row.class_names[0]}/..."
+            )
+        return np.array([numbers[name.partition("/")[0]] for name in names], dtype=np.int64)
 
-    Returns:
-        The images, resized and cropped to `size`, and the labels `(images,)`.
+    def material(self, spec: BenchmarkSpec, size: int) -> tuple[EncodedImages, None]:
+        """The clean photographs."""
+        root = data_root(spec)
+        return find_images(spec, root, root / spec.clean_folder, "resize-center", size), None
 
-    Raises:
-        InputError: if a class or all images are missing.
-    """
-    folder = check_training(spec)
-    images = find_images(spec, data_root(spec), folder, photograph_crop(crop), size)
-    if not len(images):
-        raise not_here(spec, f"the folder {folder} has no images")
-    return images, image_labels(spec, images.names)
+    def domain_folder(self, row: BenchmarkSpec, root: Path, name: str, severity: int) -> Path:
+        """The folder of a domain below the data root."""
+        if name == CLEAN:
+            return root / row.clean_folder
+        folder = own_folder(row, root, self.inside(row))
+        return folder / name / str(severity) if row.severities else folder
 
-
-def load_domain(
-    spec: BenchmarkSpec, domain: str, severity: int, crop: Crop, size: int, *, whole: bool = True
-) -> tuple[EncodedImages, NDArray[np.int64]]:
-    """Lists the images of a domain; none is decoded yet.
-
-    Clean photographs have any size, so they are resized whatever `crop` says: to 8/7, or as a backbone wants it.
-
-    Args:
-        spec: the benchmark.
-        domain: the domain.
-        severity: its severity.
-        crop: how images are brought to `size`.
-        size: pixels.
-        whole: whether all images must be there, or just any.
-
-    Returns:
-        The images, and the labels `(images,)`.
-
-    Raises:
-        InputError: if files are missing or there are more than there should be.
-    """
-    folder = check_domain(spec, domain, severity) if whole else domain_folder(spec, data_root(spec), domain, severity)
-    images = find_images(spec, data_root(spec), folder, photograph_crop(crop) if domain == CLEAN else crop, size)
-    if spec.image_list:
+    def _found(self, domain: Domain) -> EncodedImages:
+        """The images of a domain, or those that the row lists."""
+        row, root = domain.row, data_root(domain.row)
+        folder = self.domain_folder(row, root, domain.name, domain.severity)
+        images = find_images(row, root, folder, domain.crop, domain.size)
+        if not row.image_list:
+            return images
         places = {name: number for number, name in enumerate(images.names)}
-        names = listed_names(spec, data_root(spec) / spec.image_list)
-        missing = [name for name in names if name not in places]
-        if missing:
+        names = listed_names(row, root / row.image_list)
+        if missing := [name for name in names if name not in places]:
             where = f"the folder {folder}" if images.kind == "folders" else str(images.folder)
-            raise not_here(spec, f"{where} lacks {len(missing)} listed images: {first_names(missing)}")
-        images = images.chosen([places[name] for name in names])
-    elif whole:
-        _check_count(spec, images, spec.count(domain))
-    return images, image_labels(spec, images.names)
-
-
-def image_labels(spec: BenchmarkSpec, names: Sequence[str]) -> NDArray[np.int64]:
-    """Number of each image's class among all classes of the backbone, from its name `<class>/<file>`."""
-    numbers = dict(zip(spec.class_names, spec.class_numbers or range(spec.num_classes), strict=True))
-    return np.array([numbers[name.partition("/")[0]] for name in names], dtype=np.int64)
+            raise not_here(row, f"{where} lacks {len(missing)} listed images: {first_names(missing)}")
+        return images.chosen([places[name] for name in names])
 
 
 def _check_count(spec: BenchmarkSpec, images: EncodedImages, count: int) -> None:
@@ -129,20 +126,4 @@ def _check_count(spec: BenchmarkSpec, images: EncodedImages, count: int) -> None
         )
 
 
-def listed_names(spec: BenchmarkSpec, file: Path) -> list[str]:
-    """The images that a list names, in its order."""
-    try:
-        names = file.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise not_here(spec, f"the list {file} cannot be read ({error})") from None
-    classes = set(spec.class_names)
-    wrong = [name for name in names if name.count("/") != 1 or name.partition("/")[0] not in classes]
-    if wrong:
-        raise not_here(spec, f"the list {file} has {len(wrong)} lines that are no <class>/<file>: {first_names(wrong)}")
-    if len(set(names)) != spec.images_per_domain or len(names) != spec.images_per_domain:
-        raise not_here(
-            spec,
-            f"the list {file} names {len(set(names))} different images, not {spec.images_per_domain} once each; for "
-            f"a list of another length take its whole benchmark, such as imagenet-c, and give subset_file = {file}",
-        )
-    return names
+STORAGE = ClassFolders()

@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tta_core.cache import cached_array
-from tta_core.data.benchmarks import BENCHMARKS, CLEAN
-from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
+from tta_core.data.benchmarks import CLEAN
+from tta_core.data.sources.base import Domain, Labels, Storage
 from tta_core.data.sources.digits import load_digits
 from tta_core.data.sources.digits_corruptions import corrupt
+from tta_core.data.spec import BenchmarkSpec, Crop
+from tta_core.data.survey import Beside, Checked, Survey
 from tta_core.errors import InputError, unknown_name
 
-RECIPE_VERSION = BENCHMARKS["digits-c"].version
-"""Part of every cache key: raise `version` in the benchmark's row whenever any image changes."""
+
+class Embedded(Storage):
+    """Images that are made once, into the cache, and then shared by all processes."""
+
+    below_root = False
+    has_source = True
+
+    def inside(self, spec: BenchmarkSpec) -> Sequence[str]:
+        """Nothing: there is no folder."""
+        return ()
+
+    def check(self, domain: Domain) -> None:
+        """They are always here."""
+
+    def open(self, domain: Domain, *, whole: bool = True) -> tuple[NDArray[np.uint8], Labels]:
+        """Opens one domain through the cache, building it if need be.
+
+        Returns:
+            Images `(899, 32, 32, 3)` as a read-only memory map and labels `(899,)`.
+
+        Raises:
+            InputError: if there is no such domain, severity or seed, or the cache cannot be used.
+        """
+        row, seed = domain.row, domain.data_seed or 0
+        allowed = (CLEAN, *row.domains, *row.held_out_domains)
+        if domain.name not in allowed:
+            raise unknown_name(f"domain of {row.name}", domain.name, allowed)
+        clean = cached_array(_key(row, CLEAN), lambda: load_digits("test")[0])
+        if domain.name == CLEAN:
+            return clean, self.labels(domain)
+        if domain.severity not in row.severities:
+            raise InputError(f"severity {domain.severity!r} is not allowed: give a whole number from 1 to 5")
+        if seed < 0:
+            raise InputError(f"data seed {seed} is not allowed: give a whole number that is not negative")
+        key = {**_key(row, domain.name), "severity": domain.severity, "data_seed": seed}
+        indices = np.arange(len(clean))
+        images = cached_array(key, lambda: corrupt(clean, domain.name, domain.severity, seed=seed, indices=indices))
+        return images, self.labels(domain)
+
+    def labels(self, domain: Domain) -> Labels:
+        """All domains show the same images. Cached too: so a worker that finds them need not import scikit-learn."""
+        found = cached_array(_key(domain.row, "labels"), lambda: load_digits("test")[1].astype(np.uint8))
+        return found.astype(np.int64)
+
+    def check_training(self, row: BenchmarkSpec) -> None:
+        """They are always here."""
+
+    def open_training(self, row: BenchmarkSpec, crop: Crop, size: int) -> tuple[NDArray[np.uint8], Labels]:
+        """The training half."""
+        return load_digits("train")
+
+    def survey(self, root: Path, *, decode: bool) -> Survey:
+        """There is nothing to look for."""
+        return _MadeHere()
 
 
-def load_domain(domain: str, severity: int, *, data_seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Opens one domain through the cache, building it if need be.
-
-    Args:
-        domain: a corruption, or "clean" for the uncorrupted test images whatever the severity.
-        severity: 1 to 5.
-        data_seed: seed of the corruptions' random choices.
-
-    Returns:
-        Images `(899, 32, 32, 3)` as a read-only memory map and labels `(899,)`.
-
-    Raises:
-        InputError: if there is no such domain, severity or seed, or the cache cannot be used.
-    """
-    allowed = (CLEAN, *CORRUPTIONS, *HELD_OUT_CORRUPTIONS)
-    if domain not in allowed:
-        raise unknown_name("domain of digits-c", domain, allowed)
-    clean = cached_array(_key(CLEAN), lambda: load_digits("test")[0])
-    # Cached too, so that a worker that finds everything built need not import scikit-learn.
-    labels = cached_array(_key("labels"), lambda: load_digits("test")[1].astype(np.uint8)).astype(np.int64)
-    if domain == CLEAN:
-        return clean, labels
-    if severity not in BENCHMARKS["digits-c"].severities:
-        raise InputError(f"severity {severity!r} is not allowed: give a whole number from 1 to 5")
-    if data_seed < 0:
-        raise InputError(f"data seed {data_seed} is not allowed: give a whole number that is not negative")
-    key = {**_key(domain), "severity": int(severity), "data_seed": int(data_seed)}
-    indices = np.arange(len(clean))
-    return cached_array(key, lambda: corrupt(clean, domain, int(severity), seed=data_seed, indices=indices)), labels
+class _MadeHere(Survey):
+    def begin(self, row: BenchmarkSpec, one: Checked) -> Callable[[], Beside]:
+        """All is here."""
+        one.found, one.place = one.expected, "made here"
+        one.found_classes = one.expected_classes = row.num_classes
+        return list
 
 
-def _key(domain: str) -> dict[str, object]:
-    return {"benchmark": "digits-c", "recipe": RECIPE_VERSION, "domain": domain}
+def _key(row: BenchmarkSpec, domain: str) -> dict[str, object]:
+    return {"benchmark": row.name, "recipe": row.version, "domain": domain}
+
+
+STORAGE = Embedded()

@@ -6,22 +6,21 @@ and clean images may be left out, but what is there of them must be whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.generated import RECORD, check_made_here
-from tta_core.data.opened import check_domain
-from tta_core.data.root import data_root, own_folder
-from tta_core.data.sources.class_folders import check_training
-from tta_core.data.sources.severity_arrays import mapped
+from tta_core.data.root import data_root
+from tta_core.data.sources.table import storage_of
 from tta_core.data.spec import BenchmarkSpec
-from tta_core.data.verify.folders import FolderCounts, scans
-from tta_core.data.verify.report import Checked, Report
+from tta_core.data.survey import Beside, Checked, Survey
+from tta_core.data.verify.report import Report
 from tta_core.errors import InputError, first_names, unknown_name
+
+BEGUN_AHEAD = 4
+"""Domains that are looked at ahead, on other threads where their storage can do that."""
 
 SHARED = ("labels", "list", "record")
 """What stands beside the domains in a report: files that all of them need."""
@@ -48,28 +47,48 @@ def verify(
         InputError: if there is no data root, or no such domain or severity.
     """
     wanted = _wanted(spec, domains, severities)
-    if spec.storage == "embedded":
-        for one, _ in wanted:
-            one.found, one.place = one.expected, "made here"
-            one.found_classes = one.expected_classes = spec.num_classes
+    if not any(storage_of(row).below_root for _, row in wanted):
+        _look(Path(), wanted, decode=False)
         return Report(spec.name, "", False, [one for one, _ in wanted], ["no files: its images are made here"])
     root = data_root(spec)
-    folders = FolderCounts(root, decode=decode)
-    checked = [found for row in {row.name: row for _, row in wanted}.values() if (found := _record(row)) is not None]
-    for number, ((one, row), scan) in enumerate(zip(wanted, scans(root, wanted), strict=True)):
-        if scan is not None:
-            checked += folders.look_at_list(row)
-            folders.look(row, one, scan)
-        elif row.storage == "severity-arrays":
-            checked += _array_labels(row, root, checked)
-            _look_at_array(row, root, one)
-        else:
-            _look_by_opening(spec, one)
-        checked.append(one)
-        if tell is not None:
-            tell(f"looked at {number + 1} of {len(wanted)} domains")
-    folders.finish()
+    rows = {row.name: row for _, row in wanted}.values()
+    checked = [found for row in rows if (found := _record(row)) is not None]
+    checked += _look(root, wanted, decode=decode, tell=tell)
     return Report(spec.name, str(root), decode, checked, _notes(spec, root, checked))
+
+
+def _look(
+    root: Path,
+    wanted: Sequence[tuple[Checked, BenchmarkSpec]],
+    *,
+    decode: bool,
+    tell: Callable[[str], None] | None = None,
+) -> list[Checked]:
+    """Looks at the domains in their order, each with what stands beside it; some are begun ahead.
+
+    Only a few are in memory at once: a domain may have 50,000 names.
+    """
+    surveys: dict[str, Survey] = {}
+    begun: deque[tuple[Checked, Callable[[], Beside]]] = deque()
+    checked: list[Checked] = []
+
+    def end() -> None:
+        one, look = begun.popleft()
+        checked.extend([*look(), one])
+        if tell is not None:
+            tell(f"looked at {sum(each.domain not in SHARED for each in checked)} of {len(wanted)} domains")
+
+    for one, row in wanted:
+        if row.storage not in surveys:
+            surveys[row.storage] = storage_of(row).survey(root, decode=decode)
+        begun.append((one, surveys[row.storage].begin(row, one)))
+        if len(begun) > BEGUN_AHEAD:
+            end()
+    while begun:
+        end()
+    for survey in surveys.values():
+        survey.finish()
+    return checked
 
 
 def _wanted(
@@ -104,9 +123,9 @@ def _notes(spec: BenchmarkSpec, root: Path, checked: Sequence[Checked]) -> list[
     if required and not here:
         notes.append(f"nothing of it is here: {root} {_held(root)}")
     row = owner(spec, CLEAN)
-    if row.storage == "class-folders" and row.training_folder:
+    if row.training_folder:
         try:
-            check_training(row)
+            storage_of(row).check_training(row)
         except InputError as error:
             problem = str(error).partition(". ")[0].partition(", and there is no ")[0]
             notes.append(f"training images are not here, which some methods need: {problem}")
@@ -137,87 +156,13 @@ def _options(required: Sequence[Checked], here: Sequence[Checked]) -> str:
     return " ".join(options)
 
 
-def _array_labels(row: BenchmarkSpec, root: Path, checked: Iterable[Checked]) -> list[Checked]:
-    """What was found of the labels that all arrays of a row share; nothing if it was found before."""
-    if any(one.domain == "labels" for one in checked):
-        return []
-    file, count = own_folder(row, root) / "labels.npy", row.images_per_domain
-    one = Checked("labels", None, row.name, count, place=str(file), expected_classes=row.num_classes)
-    labels = _opened(file, one)
-    if labels is None:
-        return [one]
-    total = count * len(row.severities)
-    if labels.shape not in ((count,), (total,)) or labels.dtype.kind not in "iu":
-        told = f"It holds {labels.dtype} of shape {labels.shape}, not {count:,} or {total:,} integers: get it again."
-        one.add("wrong file", [str(file)], told)
-        return [one]
-    one.found = count
-    numbers, counts = np.unique(labels[:count], return_counts=True)
-    one.found_classes = len(numbers)
-    outside = [str(number) for number in numbers if not 0 <= number < row.num_classes]
-    one.add("wrong file", outside, f"{file} has labels outside 0 to {row.num_classes - 1}: get it again.")
-    found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    one.classes = {
-        str(number): (row.images_per_class or None, found.get(number, 0))
-        for number in range(row.num_classes)
-        if (found.get(number, 0) != row.images_per_class if row.images_per_class else number not in found)
-    }
-    one.add("wrong file", list(one.classes), f"{file} has another number of these labels than it should: get it again.")
-    return [one]
-
-
-def _look_at_array(row: BenchmarkSpec, root: Path, one: Checked) -> None:
-    """Counts the images of one severity in the array of a corruption."""
-    file = own_folder(row, root) / f"{one.domain}.npy"
-    one.place = str(file)
-    images = _opened(file, one)
-    if images is None:
-        return
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        told = f"It holds {images.dtype} of shape {images.shape}, not uint8 (images, height, width, 3): get it again."
-        one.add("wrong file", [str(file)], told)
-        return
-    strengths = 1 if one.severity is None else len(row.severities)
-    place = 0 if one.severity is None else row.severities.index(one.severity)
-    one.found = min(max(0, len(images) - place * one.expected), one.expected)
-    surplus = max(0, len(images) - strengths * one.expected) if place == strengths - 1 else 0
-    told = f"{file} has {len(images):,} images, not {strengths * one.expected:,}: get it again."
-    one.add("missing images", [], told, count=one.expected - one.found)
-    one.add("too many images", [], told, count=surplus)
-
-
-def _opened(file: Path, one: Checked) -> np.ndarray[Any, Any] | None:
-    """Maps an array; None, and a problem, if it is not here or is damaged."""
-    try:
-        return mapped(file)
-    except FileNotFoundError:
-        one.present = False
-        one.add("missing file", [str(file)], "Put what is missing there.")
-    except PermissionError:
-        one.add("unreadable", [str(file)], f"Let yourself read it: chmod u+r {file}")
-    except (OSError, ValueError) as error:
-        one.add("corrupt", [str(file)], f"It cannot be read ({error}): get it again.")
-    return None
-
-
 def _record(row: BenchmarkSpec) -> Checked | None:
     """The record of images that were made here; None where there is and should be none."""
     one = Checked("record", None, row.name, int(bool(row.generated_from)), place=RECORD)
     try:
-        check_made_here(row, None)
+        check_made_here(row, storage_of(row).folder(row), None)
     except InputError as error:
         one.add("wrong file", [RECORD], f"{str(error).partition('. The images of ')[0]}.")
         return one
     one.found = one.expected
     return one if row.generated_from else None
-
-
-def _look_by_opening(spec: BenchmarkSpec, one: Checked) -> None:
-    """For storages without a count of their own: whether the reader finds what it looks for."""
-    try:
-        check_domain(spec, one.domain, one.severity or 0)
-    except InputError as error:
-        one.present = False
-        one.add("missing folder", [one.domain], f"{str(error).partition('. ')[0]}.")
-        return
-    one.found = one.expected

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import tta_core
+from tests.tta_core.opening import stored_images, trial_images
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.files import decoded
 from tta_core.data.files.decoded import DecodedImages, decoded_domain
 from tta_core.data.files.encoded import ImageFiles
-from tta_core.data.opened import read_domain, read_training
-from tta_core.data.sources.class_folders import load_domain
+from tta_core.data.opened import ImageRequest
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
 from tta_core.run.images import load_domains
@@ -61,12 +61,12 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 def domain_of(spec, name="fog", severity=5, crop="center", size=32):
-    images, _ = load_domain(spec, name, severity, crop, size)
+    images, _ = stored_images(spec, name, severity, crop, size)
     return decoded_domain(spec, name, severity, images)
 
 
 def read(spec, name="fog", severity=5, build=False):
-    return read_domain(spec, name, severity, data_seed=0, crop="center", image_size=32, build=build)[0]
+    return trial_images(spec, name, severity, data_seed=0, crop="center", image_size=32, build=build)[0]
 
 
 def start(data, tmp_path, *, slow_after=99, workers=1):
@@ -132,9 +132,12 @@ def test_clean_images_are_cached_once_for_all_severities(photographs, monkeypatc
 
 def test_training_images_are_read_from_a_cache_that_is_there(photographs, tmp_path):
     row = photographs.model_copy(update={"training_folder": photographs.clean_folder})
-    images, labels = read_training(row, image_size=32)
+    request = ImageRequest(row, image_size=32)
+    plain = request.open_training()
+    images, labels = plain.images, plain.labels
     decoded_domain(row, "training", 0, images).build()
-    found, found_labels = read_training(row, image_size=32)
+    cached = request.open_training()
+    found, found_labels = cached.images, cached.labels
     assert isinstance(found, DecodedImages)
     assert (found[:] == images[:]).all()
     assert (found_labels == labels).all()
@@ -200,7 +203,7 @@ def test_two_processes_at_once_build_once(photographs, tmp_path):
     data = tmp_path / "photos-c/fog/5"
     processes = [start(data, tmp_path) for _ in range(3)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
-    expected = ImageFiles(data, load_domain(photographs, "fog", 5, "center", 32)[0].names, "center", 32)[:].sum()
+    expected = ImageFiles(data, stored_images(photographs, "fog", 5, "center", 32)[0].names, "center", 32)[:].sum()
     assert outputs == [f"{expected}\n"] * 3
     assert reads(tmp_path) == [0, 2, 4, 6, 8, 10]
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from tests.tta_core.opening import check_domain, stored_images, trial_images
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
 from tta_core.data.files import tar_images
 from tta_core.data.files.tar_images import tar_index
-from tta_core.data.opened import read_domain
-from tta_core.data.sources.class_folders import check_domain, load_domain, load_training
+from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError
 
@@ -68,7 +68,7 @@ def real(tmp_path, monkeypatch) -> BenchmarkSpec:
 
 
 def everything(spec, domain="fog", severity=5):
-    images, labels = load_domain(spec, domain, severity, "center", 32)
+    images, labels = stored_images(spec, domain, severity, "center", 32)
     return images[:], labels, list(images.names)
 
 
@@ -208,7 +208,7 @@ def test_every_form_is_the_same_benchmark_bit_for_bit(form, real, tmp_path):
     assert (found_labels == labels).all()
     # WebDataset's own suffix is another.
     assert [name.rpartition(".")[0] for name in found_names] == [name.rpartition(".")[0] for name in names]
-    lazily, _ = load_domain(real, "fog", 5, "center", 32)
+    lazily, _ = stored_images(real, "fog", 5, "center", 32)
     assert (lazily[np.array([7, 0, 7, 3])] == images[[7, 0, 7, 3]]).all()
     with pytest.raises(IndexError):
         lazily[np.array([9])]
@@ -216,20 +216,21 @@ def test_every_form_is_the_same_benchmark_bit_for_bit(form, real, tmp_path):
 
 @pytest.mark.parametrize("form", FORMS[:3])
 def test_clean_and_training_images_may_be_in_an_archive_too(form, real, tmp_path):
-    expected = everything(real, CLEAN), load_training(real, "resize-center", 32)[0][:]
+    training = ImageRequest(real, crop="resize-center", image_size=32)
+    expected = everything(real, CLEAN), training.open_training().images[:]
     for name in ("val", "train"):
         pack(tmp_path / f"real/{name}.tar", tmp_path / f"real/{name}", FILES, prefix=f"{name}/")
         shutil.rmtree(tmp_path / f"real/{name}")
     assert (everything(real, CLEAN)[0] == expected[0][0]).all()
-    assert (load_training(real, "resize-center", 32)[0][:] == expected[1]).all()
+    assert (training.open_training().images[:] == expected[1]).all()
 
 
 def test_some_severities_in_files_and_others_in_an_archive(real, tmp_path):
     mild = everything(real, severity=1)[0]
     as_one_tar(tmp_path)
     assert (everything(real, severity=1)[0] == mild).all()
-    assert load_domain(real, "fog", 5, "center", 32)[0].kind == "tar"
-    assert load_domain(real, "fog", 1, "center", 32)[0].kind == "folders"
+    assert stored_images(real, "fog", 5, "center", 32)[0].kind == "tar"
+    assert stored_images(real, "fog", 1, "center", 32)[0].kind == "folders"
 
 
 def test_rows_without_file_names_keep_their_order_in_a_class(real, tmp_path):
@@ -249,7 +250,7 @@ def test_a_benchmark_of_some_classes_may_be_labelled_among_all(real, tmp_path, m
     labelled = [row | {"label": (10, 20, 30)[row["label"]]} for row in rows(tmp_path)]
     pq.write_table(pa.Table.from_pylist(labelled, SCHEMA), tmp_path / "real-c/fog/5.parquet")
     shutil.rmtree(tmp_path / "real-c/fog/5")
-    assert load_domain(some, "fog", 5, "center", 32)[1].tolist() == [10] * 3 + [20] * 3 + [30] * 3
+    assert stored_images(some, "fog", 5, "center", 32)[1].tolist() == [10] * 3 + [20] * 3 + [30] * 3
 
 
 @pytest.mark.parametrize("form", [as_one_tar, as_one_parquet, as_arrow_stream])
@@ -269,7 +270,7 @@ def test_a_damaged_image_is_named_in_any_form(form, real, tmp_path):
     file = tmp_path / "real-c/fog/5" / FILES[4]
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     form(tmp_path)
-    images, _ = read_domain(real, "fog", 5, data_seed=0, crop="center", image_size=32)
+    images, _ = trial_images(real, "fog", 5, data_seed=0, crop="center", image_size=32)
     assert images[[3, 5]].shape == (2, 32, 32, 3)
     with pytest.raises(InputError, match=r"photo_01.* cannot be decoded \(.*trunc"):
         images[3:6]

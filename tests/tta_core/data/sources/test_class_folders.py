@@ -11,14 +11,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import InterpolationMode
 
+from tests.tta_core.opening import check_domain, stored_images
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN, IMAGENET_WNIDS
 from tta_core.data.files.encoded import cropped, decoded
-from tta_core.data.sources.class_folders import check_domain, load_domain
 from tta_core.errors import InputError
 
 
 def load(spec, domain="fog", severity=5, crop="center", size=32):
-    return load_domain(spec, domain, severity, crop, size)
+    return stored_images(spec, domain, severity, crop, size)
 
 
 def mean_colour(image):
@@ -163,7 +163,7 @@ def test_folders_that_may_not_be_looked_at_are_named(hidden, photographs, tmp_pa
     with pytest.raises(InputError, match=rf"{hidden} cannot be read \(Permission denied\): let yourself .* chmod -R u"):
         load(photographs)
     with pytest.raises(InputError, match=rf"{hidden} cannot be read \(Permission denied\)"):
-        load_domain(photographs, "fog", 5, "center", 32, whole=False)
+        stored_images(photographs, "fog", 5, "center", 32, whole=False)
 
 
 @pytest.mark.parametrize(

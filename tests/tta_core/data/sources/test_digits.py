@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.tta_core.opening import trial_images
 from tta_core.data.benchmarks import BENCHMARKS
 from tta_core.data.sources import embedded as digits_c
 from tta_core.data.sources.digits import load_digits
-from tta_core.data.sources.embedded import load_domain
 from tta_core.errors import InputError
 
 
@@ -14,6 +14,10 @@ from tta_core.errors import InputError
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TTA_GRID_CACHE", str(tmp_path))
     return tmp_path
+
+
+def load(name, severity, *, data_seed=0):
+    return trial_images(BENCHMARKS["digits-c"], name, severity, data_seed=data_seed)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 898), ("test", 899)])
@@ -42,17 +46,17 @@ def test_an_unknown_split_is_an_input_error():
 
 
 def test_clean_is_the_test_split_whatever_the_severity(cache):
-    images, labels = load_domain("clean", 3)
+    images, labels = load("clean", 3)
     expected_images, expected_labels = load_digits("test")
     assert np.array_equal(images, expected_images)
     assert np.array_equal(labels, expected_labels)
     assert labels.dtype == np.int64
-    load_domain("clean", 5)
+    load("clean", 5)
     assert len(list(cache.glob("*clean*.npy"))) == 1
 
 
 def test_a_domain_is_built_once_and_read_only(cache, monkeypatch):
-    first, _ = load_domain("contrast", 4)
+    first, _ = load("contrast", 4)
     assert first.shape == (BENCHMARKS["digits-c"].images_per_domain, 32, 32, 3)
     assert not first.flags.writeable
 
@@ -61,15 +65,15 @@ def test_a_domain_is_built_once_and_read_only(cache, monkeypatch):
 
     monkeypatch.setattr(digits_c, "corrupt", forbidden)
     monkeypatch.setattr(digits_c, "load_digits", forbidden)
-    again, labels = load_domain("contrast", 4)
+    again, labels = load("contrast", 4)
     assert np.array_equal(first, again)
     assert labels.shape == (899,)
 
 
 def test_severity_and_data_seed_give_other_images(cache):
-    base = load_domain("impulse_noise", 4)[0]
-    assert not np.array_equal(base, load_domain("impulse_noise", 5)[0])
-    assert not np.array_equal(base, load_domain("impulse_noise", 4, data_seed=1)[0])
+    base = load("impulse_noise", 4)[0]
+    assert not np.array_equal(base, load("impulse_noise", 5)[0])
+    assert not np.array_equal(base, load("impulse_noise", 4, data_seed=1)[0])
 
 
 @pytest.mark.parametrize(
@@ -83,4 +87,4 @@ def test_severity_and_data_seed_give_other_images(cache):
 )
 def test_a_domain_that_is_not_there_is_an_input_error(cache, domain, severity, data_seed, message):
     with pytest.raises(InputError, match=message):
-        load_domain(domain, severity, data_seed=data_seed)
+        load(domain, severity, data_seed=data_seed)

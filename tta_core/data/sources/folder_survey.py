@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tta_core.data.files.encoded import EncodedImages, ImageFiles, decoded, is_image
 from tta_core.data.files.find import check_folders, find_images, packed
-from tta_core.data.sources.class_folders import domain_folder, listed_names
+from tta_core.data.files.image_list import listed_names
 from tta_core.data.spec import BenchmarkSpec
-from tta_core.data.verify.report import Checked
+from tta_core.data.survey import Beside, Checked, Survey
 from tta_core.errors import InputError
 
 READABLE_BY_ALL = 0o444
@@ -59,28 +59,8 @@ class Scan:
     damaged: bool = False
 
 
-def scans(root: Path, wanted: Sequence[tuple[Checked, BenchmarkSpec]]) -> Iterator[Scan | None]:
-    """What lies in the folder of each domain, in their order, some scanned ahead; None for other storages.
-
-    Only as many are in memory at once as are scanned at once: a domain may have 50,000 names.
-    """
-    with ThreadPoolExecutor(SCANNING_THREADS) as pool:
-        ahead: deque[Future[Scan] | None] = deque()
-        for one, row in wanted:
-            ahead.append(pool.submit(_scanned, row, root, one) if row.storage == "class-folders" else None)
-            if len(ahead) > SCANNING_THREADS:
-                yield _done(ahead.popleft())
-        while ahead:
-            yield _done(ahead.popleft())
-
-
-def _done(future: Future[Scan] | None) -> Scan | None:
-    return None if future is None else future.result()
-
-
-def _scanned(row: BenchmarkSpec, root: Path, one: Checked) -> Scan:
+def _scanned(row: BenchmarkSpec, root: Path, folder: Path) -> Scan:
     """Lists the images of a domain in whatever form they are here."""
-    folder = domain_folder(row, root, one.domain, one.severity or 0)
     scan = Scan(str(folder))
     try:
         by_class = check_folders(row, folder) is None
@@ -183,17 +163,38 @@ class _Names:
         return sorted(every - names) if names and names <= every else []
 
 
-class FolderCounts:
-    """Looks at rows with a folder for each class; what is missing is named once all domains were seen."""
+class FolderSurvey(Survey):
+    """Looks at rows with a folder for each class; what is missing is named once all domains were seen.
 
-    def __init__(self, root: Path, *, decode: bool) -> None:
+    Args:
+        root: the data root.
+        folder_of: the folder of a domain: row, root, domain and severity -> folder.
+        decode: whether to decode each image.
+    """
+
+    def __init__(self, root: Path, folder_of: Callable[[BenchmarkSpec, Path, str, int], Path], *, decode: bool) -> None:
         self._root = root
+        self._folder_of = folder_of
         self._decode = decode
+        self._pool = ThreadPoolExecutor(SCANNING_THREADS)
         self._names: dict[tuple[str, ...], _Names] = defaultdict(_Names)
         self._lists: dict[str, dict[str, set[str]]] = {}
         self._differing: list[tuple[Checked, _Names, dict[str, set[str]], bool]] = []
 
-    def look(self, row: BenchmarkSpec, one: Checked, scan: Scan) -> None:
+    def begin(self, row: BenchmarkSpec, one: Checked) -> Callable[[], Beside]:
+        """Begins to list the files of a domain."""
+        folder = self._folder_of(row, self._root, one.domain, one.severity or 0)
+        scan = self._pool.submit(_scanned, row, self._root, folder)
+
+        def end() -> Beside:
+            found = scan.result()
+            beside = self._look_at_list(row)
+            self._look(row, one, found)
+            return beside
+
+        return end
+
+    def _look(self, row: BenchmarkSpec, one: Checked, scan: Scan) -> None:
         """Compares the images of one domain with those that it should have."""
         listed = self._lists.get(row.name)
         classes = tuple(row.class_names if listed is None else listed)
@@ -233,7 +234,7 @@ class FolderCounts:
         if self._decode:
             _decode_all(scan.images, listed, {*empty, *unreadable}, one)
 
-    def look_at_list(self, row: BenchmarkSpec) -> list[Checked]:
+    def _look_at_list(self, row: BenchmarkSpec) -> Beside:
         """What was found of the list of the images that a row uses; nothing if it has none or was seen before."""
         if not row.image_list or row.name in self._lists:
             return []
@@ -254,6 +255,7 @@ class FolderCounts:
 
     def finish(self) -> None:
         """Says of each domain what it lacks and what it has too much of."""
+        self._pool.shutdown()
         numbered: dict[int, list[str]] = {}
         for one, names, differing, by_class in self._differing:
             absent = [name for name, (_, found) in one.classes.items() if not found]

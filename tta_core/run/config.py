@@ -22,9 +22,11 @@ from tta_core.errors import InputError, unknown_name
 from tta_core.frozen import validated
 from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import HELD_OUT_IMAGES
-from tta_core.streams.choice import OPTIONAL_FIELDS, StreamChoice
+from tta_core.streams.choice import DEFAULT_BENCHMARK, OPTIONAL_FIELDS, StreamChoice
 from tta_core.streams.choice_files import FILES
 from tta_core.streams.order import StreamOrder, stream_spec
+
+DEFAULT_BACKBONE = "digits-vit-supervised"
 
 
 class RunConfig(StreamChoice):
@@ -53,7 +55,7 @@ class RunConfig(StreamChoice):
     method: str
     preset: str = "recommended"
     settings: dict[str, Any] = Field(default_factory=dict)
-    backbone: str = "digits-vit-supervised"
+    backbone: str = DEFAULT_BACKBONE
     weights: dict[str, OwnWeights] | None = None
     crop: CropName = "none"
     batch_size: int = Field(default=64, ge=1)
@@ -84,8 +86,8 @@ class RunConfig(StreamChoice):
         if not isinstance(settings, Mapping):
             raise InputError(f"settings = {settings!r} is not a mapping of setting to value")
         resolved = spec.resolve(str(given.get("preset", "recommended")), dict(settings))
-        backbone = backbone_spec(str(given.get("backbone", cls.model_fields["backbone"].default)))
-        benchmark = benchmark_spec(str(given.get("benchmark", cls.model_fields["benchmark"].default)))
+        backbone = backbone_spec(str(given.get("backbone", DEFAULT_BACKBONE)))
+        benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
         return given | {
             "settings": resolved.model_dump(mode="json"),
             "weights": resolve_own_weights(given.get("weights"), backbone, BACKBONES),
@@ -160,7 +162,8 @@ class RunConfig(StreamChoice):
 
     def needs(self) -> tuple[str, ...]:
         """What the method needs beyond the stream with these settings."""
-        return method_spec(self.method).needs_of(self.method_settings())
+        spec = method_spec(self.method)
+        return spec.needs_of(self.method_settings()) if spec.needs else ()
 
     def order(self, seed: int | None = None) -> StreamOrder:
         """The order of the samples, under the cell's own seed unless another is given.
@@ -178,7 +181,7 @@ class RunConfig(StreamChoice):
         """
         unused = {"preset", "weights", *FILES} | (set() if self.diagnostics else {"diagnostics_every"})
         unused |= {name for name in OPTIONAL_FIELDS if getattr(self, name) is None}
-        identity = self.model_dump(mode="json", exclude=unused) | {
+        identity = {name: value for name, value in vars(self).items() if name not in unused} | {
             "method_version": method_spec(self.method).version,
             "benchmark_version": benchmark_spec(self.benchmark).version,
             "weights": self.weights_tag(),

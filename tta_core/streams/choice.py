@@ -32,6 +32,8 @@ from tta_core.streams.order_files import read_order
 from tta_core.streams.spec import StreamSpec
 from tta_core.streams.subsets import Subset, named_labels, read_subset
 
+DEFAULT_BENCHMARK = "digits-c"
+
 DOMAIN_SETS = ("reported", "held-out", *ORDERS)
 """Names that stand for several domains."""
 
@@ -62,7 +64,7 @@ class StreamChoice(Frozen):
         order_hash: hash of that order, found when it is read.
     """
 
-    benchmark: str = "digits-c"
+    benchmark: str = DEFAULT_BENCHMARK
     domains: tuple[str, ...] = ()
     severity: int = 5
     samples_per_domain: int = Field(default=0, ge=1)
@@ -85,7 +87,7 @@ class StreamChoice(Frozen):
         if not isinstance(values, Mapping):
             return values
         given = dict(values)
-        benchmark = benchmark_spec(str(given.get("benchmark", "digits-c")))
+        benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
         domains = given.get("domains") or "reported"
         given["domains"] = _resolved_domains(domains, benchmark, at_severities=bool(given.get("order_file")))
         given |= resolved_files(given, benchmark, domains_given=domains != "reported")
@@ -103,11 +105,12 @@ class StreamChoice(Frozen):
         if benchmark.severities and self.severity not in benchmark.severities:
             raise InputError(f"severity {self.severity} is not one of {list(benchmark.severities)} ({self.benchmark})")
         self._check_samples()
-        plain = [name for name in self.domains if name == CLEAN or not owner(benchmark, name).severities]
-        if stream.severities and plain:
-            raise InputError(
-                f"the stream {self.stream!r} raises the severity of each domain, {plain[0]!r} has none: leave it out"
-            )
+        if stream.severities:
+            for name in self.domains:
+                if name == CLEAN or not owner(benchmark, name).severities:
+                    raise InputError(
+                        f"the stream {self.stream!r} raises the severity of each domain, {name!r} has none: leave it out"
+                    )
         if self.data_seed and not self._made_here:
             raise InputError(
                 f"data_seed = {self.data_seed}, but the images of {self.benchmark} are downloaded: leave it out"
@@ -235,7 +238,7 @@ class StreamChoice(Frozen):
                 f"{given} 'label_shift' draws {STEPS_PER_CLASS} for each of the {benchmark.num_classes} classes of "
                 f"{benchmark.name}: give at most {most[largest]}, or leave it out"
             )
-        images = {name: benchmark.count(name) if subset is None else len(subset) for name in self.domains}
+        images = _images(benchmark, self.domains, subset)
         has = f"{_of(benchmark, images, largest)} has {images[largest]} images"
         has += "" if subset is None else f" in {subset.path}"
         if stream.rounds == "split":
@@ -260,7 +263,7 @@ def images_per_visit(
     """
     if stream.name == "label_shift":
         return dict.fromkeys(domains, label_shift_length(benchmark.num_classes))
-    images = {name: benchmark.count(name) if subset is None else len(subset) for name in domains}
+    images = _images(benchmark, domains, subset)
     if stream.rounds != "split" or not isinstance(rounds, int) or rounds < 1:
         return images
     fewest = min(images, key=lambda name: images[name])
@@ -269,6 +272,13 @@ def images_per_visit(
             f"rounds = {rounds}, but {_of(benchmark, images, fewest)} has {images[fewest]} images: give at most that"
         )
     return {name: count // rounds for name, count in images.items()}
+
+
+def _images(benchmark: BenchmarkSpec, domains: Sequence[str], subset: Subset | None) -> dict[str, int]:
+    """Images of each domain that a stream may take."""
+    if subset is None and benchmark.counts:
+        return {name: benchmark.count(name) for name in domains}
+    return dict.fromkeys(domains, benchmark.images_per_domain if subset is None else len(subset))
 
 
 def _resolved_settings(given: Mapping[str, Any], benchmark: BenchmarkSpec, stream: StreamSpec) -> dict[str, Any]:
@@ -297,8 +307,8 @@ def _resolved_domains(given: Any, benchmark: BenchmarkSpec, *, at_severities: bo
     known = (*benchmark.domains, *benchmark.held_out_domains, CLEAN)
     if isinstance(given, str):
         if given in DOMAIN_SETS:
-            sets = {"reported": benchmark.domains, "held-out": benchmark.held_out_domains} | ORDERS
-            return sets[given]
+            sets = {"reported": benchmark.domains, "held-out": benchmark.held_out_domains}
+            return sets[given] if given in sets else ORDERS[given]
         given = [given]
     names = tuple(str(name) for name in given)
     for name in names:

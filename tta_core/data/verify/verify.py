@@ -13,6 +13,7 @@ from pathlib import Path
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.generated import RECORD, check_made_here
 from tta_core.data.root import data_root
+from tta_core.data.sources.base import Storage
 from tta_core.data.sources.table import storage_of
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.data.survey import Beside, Checked, Survey
@@ -68,7 +69,7 @@ def _look(
 
     Only a few are in memory at once: a domain may have 50,000 names.
     """
-    surveys: dict[str, Survey] = {}
+    surveys: dict[Storage, Survey] = {}
     begun: deque[tuple[Checked, Callable[[], Beside]]] = deque()
     checked: list[Checked] = []
 
@@ -79,9 +80,10 @@ def _look(
             tell(f"looked at {sum(each.domain not in SHARED for each in checked)} of {len(wanted)} domains")
 
     for one, row in wanted:
-        if row.storage not in surveys:
-            surveys[row.storage] = storage_of(row).survey(root, decode=decode)
-        begun.append((one, surveys[row.storage].begin(row, one)))
+        storage = storage_of(row)
+        if storage not in surveys:
+            surveys[storage] = storage.survey(root, decode=decode)
+        begun.append((one, surveys[storage].begin(row, one)))
         if len(begun) > BEGUN_AHEAD:
             end()
     while begun:

@@ -109,7 +109,8 @@ class StreamChoice(Frozen):
             for name in self.domains:
                 if name == CLEAN or not owner(benchmark, name).severities:
                     raise InputError(
-                        f"the stream {self.stream!r} raises the severity of each domain, {name!r} has none: leave it out"
+                        f"the stream {self.stream!r} raises the severity of each domain, {name!r} has none: "
+                        "leave it out"
                     )
         if self.data_seed and not self._made_here:
             raise InputError(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tta_core.frozen import Frozen
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class ReliableSharpnessSettings(Frozen):
@@ -72,10 +72,10 @@ RELIABLE_SCALARS = {
 }
 
 RELIABLE_SEARCH = {
-    "lr": SearchRange(low=1e-5, high=0.3, log=True),
-    "rho": SearchRange(low=0.0, high=0.5),
-    "entropy_margin": SearchRange(low=0.1, high=1.0),
-    "reset_threshold": SearchRange(low=0.0, high=1.0),
+    "lr": Real(low=1e-5, high=0.3, log=True),
+    "rho": Real(low=0.0, high=0.5),
+    "entropy_margin": Real(low=0.1, high=1.0),
+    "reset_threshold": Real(low=0.0, high=1.0),
 }
 
 SPEC = MethodSpec(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tta_core.methods.sar.spec import RELIABLE_SCALARS, RELIABLE_SEARCH, ReliableSharpnessSettings
+from tta_core.methods.common.reliable_sharpness import RELIABLE_SCALARS, RELIABLE_SEARCH, ReliableSharpnessSettings
 from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 

@@ -66,7 +66,7 @@ def _method_row(spec: MethodSpec) -> Row:
         "scored_logits": {name: spec.scores_of(settings) for name, settings in presets.items()},
         "presets": list(presets),
         "settings": spec.settings().model_dump(mode="json"),
-        "search": {name: found.model_dump() for name, found in spec.search.items()},
+        "search": {name: space.model_dump(mode="json") for name, space in spec.search.items()},
     }
 
 

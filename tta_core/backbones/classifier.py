@@ -1,4 +1,4 @@
-"""Takes classes away from a network: what is left sees and scores only those of a benchmark."""
+"""The classifier of a network, and how classes are taken from it: what is left scores only those of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from tta_core.backbones.text_head import TextPrototypeHead
 from tta_core.errors import InputError
 
 
+def find_classifier(network: nn.Module) -> nn.Module | None:
+    """The module that makes the logits of a network, as timm's `get_classifier` names it; None if nothing names it.
+
+    A network of timm without a head names an `nn.Identity`.
+    """
+    get_classifier = getattr(network, "get_classifier", None)
+    found = get_classifier() if callable(get_classifier) else None
+    return found if isinstance(found, nn.Module) else None
+
+
 @torch.no_grad()
 def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
     """Leaves a network only some of its logits, in place, by cutting the rows of its classifier.
@@ -18,8 +28,8 @@ def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
     Entropies, margins and predictions of any method are then over these classes, as if there were no others.
 
     Args:
-        network: a network with a classifier that timm's `get_classifier` finds: a linear layer, a convolution, or a
-            head with one text vector for each class.
+        network: a network whose classifier is a linear layer, a convolution, or a head with one text vector for each
+            class.
         classes: numbers of the classes to keep, in the order of the logits that are left; empty leaves it as it is.
 
     Raises:
@@ -27,8 +37,7 @@ def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
     """
     if not classes:
         return network
-    find = getattr(network, "get_classifier", None)
-    layer = find() if find is not None else None
+    layer = find_classifier(network)
     if not isinstance(layer, nn.Linear | nn.Conv2d | TextPrototypeHead):
         raise InputError(
             f"label_space = 'masked' cuts the classifier of a network, and {type(network).__name__} has "

@@ -10,6 +10,7 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
+from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.embedded.network import WEIGHTS_FOLDER, build_digits_network
 from tta_core.backbones.own_weights import OwnWeights, check_sha256, unreadable
 from tta_core.backbones.spec import BackboneSpec
@@ -114,8 +115,7 @@ def _misfit(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor
 
 def _classifier(network: nn.Module) -> str:
     """Qualified name of the classifier."""
-    find = getattr(network, "get_classifier", None)
-    layer = find() if callable(find) else None
+    layer = find_classifier(network)
     return next((name for name, module in network.named_modules() if module is layer), "")
 
 

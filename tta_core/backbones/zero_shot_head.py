@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.spec import BackboneSpec, TextHeadSpec
 from tta_core.backbones.text_head import TextPrototypeHead
 from tta_core.backbones.weights_files import read_weights
@@ -64,7 +65,8 @@ def zero_shot_network(spec: BackboneSpec, load: Callable[[BackboneSpec], nn.Modu
     head, file = text_head(spec)
     tower = spec.model_copy(update={"text": None, "num_classes": head["prototypes"].shape[1]})
     network: Any = load(tower)
-    projection: nn.Linear = network.get_classifier()
+    projection = find_classifier(network)
+    assert isinstance(projection, nn.Linear)
     other = head["projection"]
     if projection.weight.shape != other.shape or not _close(projection, other):
         assert spec.text is not None

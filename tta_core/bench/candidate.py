@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.precision import autocast
 from tta_core.bench.agreement import difference_to_cpu
 from tta_core.bench.compilation import CompiledTrunk, compile_method
 from tta_core.bench.instruments import Clock, TensorMemory, Timing, counted_images, mark_for_counting
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import Row, Setting, Spread
-from tta_core.bench.subject import classifier, make_subject
+from tta_core.bench.subject import make_subject
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.surgery import count_parameters
@@ -32,7 +33,7 @@ class Source:
         self.device = device
         self.clock = Clock(device, torch.get_num_threads())
         self.subject = make_subject(request, device)
-        head = classifier(self.subject.network)
+        head = find_classifier(self.subject.network)
         if head is not None:
             mark_for_counting(head)
         self.timings: list[Timing] = []

@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import BACKBONES, backbone_spec
 from tta_core.bench.request import BenchRequest, MethodChoice
@@ -112,13 +113,6 @@ def make_subject(request: BenchRequest, device: torch.device) -> Subject:
     return Subject(network, weights, num_classes, image_size, mean, std, images[:BATCHES], images[BATCHES:], scale)
 
 
-def classifier(network: nn.Module) -> nn.Module | None:
-    """The module that makes the logits of a timm network; None if the network does not say."""
-    get_classifier = getattr(network, "get_classifier", None)
-    found = get_classifier() if callable(get_classifier) else None
-    return found if isinstance(found, nn.Module) else None
-
-
 def _random_network(name: str, image_size: int | None) -> tuple[nn.Module, int]:
     """Builds a timm architecture; also returns the height and width of the images that it is made for."""
     if not timm.is_model(name):
@@ -153,7 +147,7 @@ def _let_half_pass(network: nn.Module, batches: list[Tensor], num_classes: int) 
     """
     with torch.no_grad():
         logits = torch.cat([network(images) for images in batches])
-        head = classifier(network)
+        head = find_classifier(network)
         if not isinstance(head, nn.Linear | nn.Conv2d):
             return None
         low, high = -20.0, 20.0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 from torch import Tensor, nn
 
+from tta_core.backbones.classifier import find_classifier
 from tta_core.diagnostics.capture import FirstForward
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Scene
 from tta_core.methods.base import Method
@@ -89,6 +90,5 @@ def js_divergence(one: NDArray[np.floating], other: NDArray[np.floating]) -> flo
 
 
 def _head(method: Method[Any]) -> nn.Module | None:
-    get_classifier = getattr(method.watched, "get_classifier", None)
-    head = get_classifier() if get_classifier is not None else None
-    return head if isinstance(head, nn.Module) and not isinstance(head, nn.Identity) else None
+    head = None if method.watched is None else find_classifier(method.watched)
+    return None if isinstance(head, nn.Identity) else head

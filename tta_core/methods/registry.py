@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import pkgutil
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import tta_core.methods
-from tta_core.errors import named_row
+from tta_core.errors import InputError, named_row
 from tta_core.methods.spec import MethodSpec
 
 if TYPE_CHECKING:
@@ -28,21 +26,41 @@ def methods() -> Mapping[str, MethodSpec]:
     """All methods by name, sorted: the `SPEC` in the `spec.py` of every folder beside this file but `common`.
 
     Raises:
-        RuntimeError: if a folder has no `spec.py`, or its method is named otherwise.
+        InputError: if a folder has no `spec.py`, or its method is named otherwise.
     """
     found: dict[str, MethodSpec] = {}
-    for folder in sorted(module.name for module in pkgutil.iter_modules(tta_core.methods.__path__) if module.ispkg):
-        if folder == SHARED:
-            continue
-        if importlib.util.find_spec(f"tta_core.methods.{folder}.spec") is None:
-            raise RuntimeError(
-                f"the folder tta_core/methods/{folder} has no spec.py: add one with a SPEC, or remove the folder"
-            )
+    for folder in method_folders(Path(__file__).parent):
         spec: MethodSpec = importlib.import_module(f"tta_core.methods.{folder}.spec").SPEC
         if spec.name.replace("-", "_") != folder:
-            raise RuntimeError(f"the method in folder {folder!r} calls itself {spec.name!r}; make the two agree")
+            raise InputError(
+                f"the method in tta_core/methods/{folder} calls itself {spec.name!r}: name one like the other, with an "
+                "underscore in the folder where the name has a hyphen"
+            )
         found[spec.name] = spec
     return MappingProxyType(dict(sorted(found.items())))
+
+
+def method_folders(root: Path) -> list[str]:
+    """The names of the folders below `root` that hold a method, sorted.
+
+    Hidden folders are no methods, nor is one without files other than byte code: Git leaves it behind when it changes
+    to a branch without that method.
+
+    Raises:
+        InputError: if any other folder has no `spec.py`.
+    """
+    names = []
+    for folder in sorted(root.iterdir()):
+        if not folder.is_dir() or folder.name in (SHARED, "__pycache__") or folder.name.startswith("."):
+            continue
+        if (folder / "spec.py").is_file():
+            names.append(folder.name)
+        elif any(file.is_file() and file.suffix != ".pyc" for file in folder.rglob("*")):
+            raise InputError(
+                f"the folder tta_core/methods/{folder.name} has no spec.py, so it is no method: give it one with a "
+                f"SPEC, put what methods share into {SHARED}, or remove the folder"
+            )
+    return names
 
 
 def method_spec(name: str) -> MethodSpec:

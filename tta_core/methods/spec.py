@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from tta_core.backbones.spec import NetworkKind
 from tta_core.errors import unknown_name
@@ -33,12 +33,46 @@ sharpness-aware step has moved up the gradient; those that the batch itself has 
 """
 
 
-class SearchRange(Frozen):
-    """Where a search may look for one setting."""
+class _Range(Frozen):
+    """What `Real` and `Integer` share; `log` says that a search spreads the logarithm evenly."""
 
-    low: float
-    high: float
+    kind: Literal["real", "integer"]
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} is not below high = {self.high}: give the smaller one as low")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low} has no logarithm: give a low above 0, or log = false")
+        return self
+
+
+class Real(_Range):
+    """A search looks at all numbers from `low` to `high`."""
+
+    kind: Literal["real"] = "real"
+
+
+class Integer(_Range):
+    """A search looks at all whole numbers from `low` to `high`."""
+
+    kind: Literal["integer"] = "integer"
+    low: int
+    high: int
+
+
+class Choice(Frozen):
+    """A search looks at these values alone: for settings that are no numbers, and where few numbers make sense."""
+
+    kind: Literal["choice"] = "choice"
+    values: tuple[Any, ...] = Field(min_length=1)
+
+
+SearchSpace = Real | Integer | Choice
+"""Where a search may look for one setting."""
 
 
 class ScalarSpec(Frozen):
@@ -74,7 +108,8 @@ class MethodSpec(Frozen):
         version: raised whenever the numbers that the method produces change; part of the cell id.
         settings: the data model of the method's settings; its defaults are the `recommended` preset.
         presets: named settings that differ from the defaults. `recommended` is always there and empty.
-        search: ranges for a search, by setting.
+        search: where a search looks for a setting, by its name: `Real` for a float, `Integer` for an int, `Choice` for
+            anything. Every default and preset lies within.
         scalars: what the method adds to each row of `batches`.
         scores: which logits are scored; a function of the settings where they decide it.
         needs: what the method needs beyond the stream, keys of `NEEDS`; shown wherever methods are compared.
@@ -83,6 +118,15 @@ class MethodSpec(Frozen):
         network: which networks the method takes.
         relative_cost: cost of a step in source forwards; only used to estimate time before anything ran.
         published_cost: the same, measured of the method's released code on a vision transformer; None if it was not.
+        trains: whether the method trains parameters of the network, with its defaults.
+        episodic: whether it forgets what it trained before the next sample, so that no step leaves a parameter changed.
+        starts_at_source: whether the first batch gets the logits of the source network. It does not where something
+            random or trained is added, or where the batch itself has a say.
+        amplifies_rounding: by how much more than other methods the first steps enlarge a difference in rounding.
+        learns_from_noise: settings, beside the preset `digits-c`, with which the method learns from images of noise;
+            empty if it does so anyway. Methods that select their samples may select none of these.
+        scores_as_it_stands: settings with which a step scores the parameters that the last step left; empty if it does
+            so anyway. Only methods with `pre-update` logits are asked.
     """
 
     name: str
@@ -93,7 +137,7 @@ class MethodSpec(Frozen):
     version: int = 1
     settings: type[BaseModel]
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    search: dict[str, SearchRange] = Field(default_factory=dict)
+    search: dict[str, SearchSpace] = Field(default_factory=dict)
     scalars: dict[str, ScalarSpec] = Field(default_factory=dict)
     scores: Scored | Callable[[Any], Scored] = "pre-update"
     needs: tuple[str, ...] = ()
@@ -102,6 +146,24 @@ class MethodSpec(Frozen):
     network: NetworkKind = "any"
     relative_cost: float = 1.0
     published_cost: float | None = None
+    trains: bool = True
+    episodic: bool = False
+    starts_at_source: bool = True
+    amplifies_rounding: float = Field(default=1.0, ge=1)
+    learns_from_noise: dict[str, Any] = Field(default_factory=dict)
+    scores_as_it_stands: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _search_fits_the_settings(self) -> Self:
+        for name, space in self.search.items():
+            for value in _probes(space):
+                read = getattr(validated(self.settings, {name: value}, where=f"search of {self.name}"), name)
+                if (type(read), read) != (type(value), value):
+                    raise ValueError(
+                        f"search of {self.name}: {name} reads {value!r} as {read!r}: give Real for a float, Integer "
+                        "for an int, and Choice for all else"
+                    )
+        return self
 
     def takes(self, kinds: Iterable[NetworkKind]) -> bool:
         """Whether the method takes a network of these kinds."""
@@ -129,3 +191,12 @@ class MethodSpec(Frozen):
         if preset not in self.preset_names():
             raise unknown_name(f"preset of {self.name}", preset, self.preset_names())
         return validated(self.settings, {**self.presets.get(preset, {}), **overrides}, where=self.name)
+
+
+def _probes(space: SearchSpace) -> tuple[Any, ...]:
+    """Values that the settings must allow. Those beside the ends find rules such as "an even number"."""
+    if isinstance(space, Choice):
+        return space.values
+    if isinstance(space, Integer):
+        return space.low, space.low + 1, space.high - 1, space.high
+    return space.low, space.high

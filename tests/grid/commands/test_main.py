@@ -132,6 +132,8 @@ def test_methods_are_listed_with_what_decides_whether_they_may_be_compared():
     tent = rows["tent"]
     assert (tent["needs"], tent["prepares"]) == ({}, None)
     assert set(tent["scored_logits"].values()) == {"pre-update"}
+    assert tent["search"] == {"lr": {"kind": "real", "low": 1e-5, "high": 0.3, "log": True}}
+    assert rows["t3a"]["search"] == {"filter_k": {"kind": "choice", "values": [1, 5, 20, 50, 100, -1]}}
     text = call("list", "methods").output
     assert "source images (clean, unlabelled images of the source)" in text
     assert f"prepares          {imse['prepares']}" in text

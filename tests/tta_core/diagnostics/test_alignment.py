@@ -13,8 +13,8 @@ from tta_core.methods.registry import methods
 
 LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
-WATCHED = [name for name, spec in methods().items() if spec.takes(["transformer"]) and name != "memo"]
-"""MEMO predicts each image with weights of its own, so that there is no one network to watch."""
+WATCHED = [name for name, spec in methods().items() if spec.takes(["transformer"]) and not spec.episodic]
+"""An episodic method predicts each image with weights of its own, so that there is no one network to watch."""
 
 
 def test_spread_computed_by_hand():

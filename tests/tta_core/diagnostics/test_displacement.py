@@ -10,7 +10,7 @@ from tta_core.methods.registry import methods
 
 SELECTS_ALL = {"entropy_margin": 1.0, "redundancy_margin": 1.0, "plpd_margin": -1.0}
 """With these, methods that filter their samples learn from images that mean nothing, too."""
-TRAINING = sorted(set(methods()) - {"source", "bn-adapt", "foa", "lame", "memo", "t3a"})
+TRAINING = [name for name, spec in methods().items() if spec.trains and not spec.episodic]
 
 
 def moved(scene, steps):

@@ -49,9 +49,7 @@ def test_predicting_between_steps_leaves_nothing_behind(name, build, images):
 
 @pytest.mark.parametrize("name", [n for n, m in methods().items() if m.scores_of(m.settings()) == "pre-update"])
 def test_a_prediction_is_what_the_next_step_scores(name, build, images):
-    """Where the step starts with the parameters as they are: IMSE may retrieve others, ViDA scale its adapters."""
-    as_they_are = {"imse": {"retrieval": "none"}, "vida": {"uncertainty_weight": 0.0}}
-    method = build(name, preset="digits-c", **as_they_are.get(name, {}))
+    method = build(name, preset="digits-c", **methods()[name].scores_as_it_stands)
     for seed in range(2):
         predicted = method.predict(images(16, seed))
         assert torch.allclose(method(images(16, seed)), predicted, atol=1e-5)

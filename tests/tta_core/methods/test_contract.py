@@ -8,23 +8,11 @@ import torch
 from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.methods.registry import methods
+from tta_core.methods.spec import Choice
 
 METHODS = list(methods())
 EVERY_PRESET = [(name, preset) for name, spec in methods().items() for preset in spec.preset_names()]
 NEEDY = [name for name, spec in methods().items() if spec.needs]
-
-TRAINS_NOTHING = {"source", "bn-adapt", "foa", "lame", "memo", "t3a"}
-"""No step leaves a parameter of the network changed; memo trains copies, for one image each."""
-STARTS_ELSEWHERE = {"becotta", "bn-adapt", "dpal", "foa", "lame", "memo", "roid", "t3a", "vida"}
-"""The first logits are not the source's: something random or trained is added, or the batch itself has a say."""
-SPREADS = {"moase": 1e-2, "moasepp": 1e-2}
-"""Methods whose first steps amplify rounding. MoASE starts from rounding noise alone, which Adam makes steps of."""
-
-LEARNS_FROM_NOISE = {"deyo": {"plpd_margin": -0.1}, "dpal": {"entropy_margin": 0.6}}
-"""Settings, beside the preset `digits-c`, with which a method learns from the images here. They are noise, without any
-shape whose loss could change a prediction: DeYO would select none, and what is tested would be untouched. Nor is the
-network ever as sure of them as DPAL's preset asks for.
-"""
 
 
 def snapshot(network):
@@ -45,7 +33,7 @@ def build(network_of, beyond):
 
     def make(name, dtype=torch.float32, **changes):
         given = {"num_classes": 10, "batch_size": 16, **beyond(dtype)}
-        settings = LEARNS_FROM_NOISE.get(name, {}) if changes.get("preset") == "digits-c" else {}
+        settings = methods()[name].learns_from_noise if changes.get("preset") == "digits-c" else {}
         return build_method(name, network_of(name).to(dtype), **(given | settings | changes))
 
     return make
@@ -103,7 +91,7 @@ def test_a_step_changes_the_declared_parameters_and_no_others(name, build, image
         method(batch)
     changed = {n for n, tensor in method.network.named_parameters() if not torch.equal(tensor, before[n])}
     assert changed <= set(method.trainable_parameters())
-    assert bool(changed) == (name not in TRAINS_NOTHING)
+    assert bool(changed) == (methods()[name].trains and not methods()[name].episodic)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -145,7 +133,7 @@ def test_the_same_seed_gives_the_same_bits(name, build, images):
         assert torch.equal(runs[0](batch), runs[1](batch))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in STARTS_ELSEWHERE])
+@pytest.mark.parametrize("name", [name for name, spec in methods().items() if spec.starts_at_source])
 def test_the_first_batch_gets_source_logits(name, tiny_vit, build, images):
     source = tiny_vit().double()(images().double())
     assert torch.allclose(build(name, torch.float64)(images().double()), source, atol=1e-6)
@@ -155,10 +143,11 @@ def test_the_first_batch_gets_source_logits(name, tiny_vit, build, images):
 def test_double_precision_agrees_with_single(name, build, images):
     single = build(name)
     double = build(name, torch.float64)
+    tolerance = 1e-3 * methods()[name].amplifies_rounding
     for batch in stream(images):
         logits = double(batch.double())
         assert logits.dtype == torch.float64
-        assert torch.allclose(single(batch).double(), logits, atol=SPREADS.get(name, 1e-3))
+        assert torch.allclose(single(batch).double(), logits, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -201,13 +190,13 @@ def test_records_hold_what_the_spec_declares(name, build, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_search_ranges_name_settings_and_hold_every_preset(name):
+def test_a_search_may_find_every_preset(name):
     spec = methods()[name]
-    assert set(spec.search) <= set(spec.settings.model_fields)
     for preset in spec.preset_names():
-        settings = spec.resolve(preset, {}).model_dump()
-        for setting, found in spec.search.items():
-            assert found.low <= settings[setting] <= found.high
+        settings = spec.resolve(preset, {})
+        for setting, space in spec.search.items():
+            value = getattr(settings, setting)
+            assert value in space.values if isinstance(space, Choice) else space.low <= value <= space.high
 
 
 def test_unknown_names_and_values_say_what_is_allowed(tiny_vit):

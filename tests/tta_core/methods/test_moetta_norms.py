@@ -12,7 +12,7 @@ from timm.models.swin_transformer import SwinTransformer
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.methods.common.surgery import counted_norms
+from tta_core.methods.moetta.layers import counted_norms
 from tta_core.methods.moetta.moe_norm import MoEBatchNorm2d, MoEGroupNorm, MoELayerNorm
 from tta_core.methods.moetta.spec import parse_indices
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class BECoTTASettings(OptimizerSettings):
@@ -77,10 +77,11 @@ SPEC = MethodSpec(
         "digits-c": {"lr": 1e-2, "rank": 4, "top_k": 3},
     },
     search={
-        "lr": SearchRange(low=1e-7, high=0.1, log=True),
-        "entropy_margin": SearchRange(low=0.1, high=1.0),
+        "lr": Real(low=1e-7, high=0.1, log=True),
+        "entropy_margin": Real(low=0.1, high=1.0),
     },
     scalars={"restored": ScalarSpec(description="trained numbers that returned to their initial values")},
     relative_cost=2.7,
     published_cost=2.69,
+    starts_at_source=False,
 )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.frozen import Frozen
-from tta_core.methods.spec import MethodSpec, Scored, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, Scored
 
 
 class BNAdaptSettings(Frozen):
@@ -56,10 +56,12 @@ SPEC = MethodSpec(
         "digits-c": {},
     },
     search={
-        "source_weight": SearchRange(low=0.0, high=1024.0),
-        "momentum": SearchRange(low=0.001, high=1.0, log=True),
+        "source_weight": Real(low=0.0, high=1024.0),
+        "momentum": Real(low=0.001, high=1.0, log=True),
     },
     scores=_scored,
     network="batch-norm",
     relative_cost=1.3,
+    trains=False,
+    starts_at_source=False,
 )

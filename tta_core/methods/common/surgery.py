@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -13,8 +12,6 @@ from tta_core.errors import InputError
 
 NORM_TYPES = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 """The normalisation layers that test-time adaptation adapts; timm's LayerNorm2d is a LayerNorm."""
-
-CHANNELS_FIRST_LAYER_NORMS = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32)
 
 
 def network_kinds(network: nn.Module) -> tuple[NetworkKind, ...]:
@@ -77,18 +74,6 @@ def thaw_weights(network: nn.Module, method: str, owners: Collection[str] | None
     if not thawed:
         where = "no" if owners is None else "no normalisation layer with a"
         raise InputError(f"{method} trains weights and biases, and {type(network).__name__} has {where} weight or bias")
-
-
-def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
-
-    The position in the list is the index that `disabled_norms` speaks of (MoETTA spec 1.2).
-    """
-    return [
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, NORM_TYPES) and not isinstance(module, CHANNELS_FIRST_LAYER_NORMS)
-    ]
 
 
 def replace_modules(

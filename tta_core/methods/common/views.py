@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tta_core.methods.base import Context
 from tta_core.methods.common.augmentation import (
     adjust_brightness,
     adjust_contrast,
@@ -194,14 +195,29 @@ def predict_views(
     """
     at_once = images_at_once or IMAGES_AT_ONCE.get(images.device.type, IMAGES_AT_ONCE["cpu"])
     together = max(1, at_once // len(images))
-    pixels = scale_channels(images, std, mean)
-    back = [1 / value for value in std], [-centre / value for centre, value in zip(mean, std, strict=True)]
+    pixels, back = scale_channels(images, std, mean), _normalisation(mean, std)
     logits = []
     for start in range(0, number, together):
         views = [scale_channels(augment(pixels, generator), *back) for _ in range(min(together, number - start))]
         found = network(torch.cat(views) if len(views) > 1 else views[0])
         logits.append(found.view(len(views), len(images), -1))
     return torch.cat(logits)
+
+
+@torch.no_grad()
+def normalised_view(images: Tensor, context: Context, generator: torch.Generator) -> Tensor:
+    """A random view of normalised images that is normalised like them, for what is trained on it.
+
+    Args:
+        images: normalised images `(batch, 3, height, width)`.
+        context: has the normalisation, which is undone before the view is made and done again afterwards.
+        generator: on the CPU.
+
+    Returns:
+        Normalised images of the same shape.
+    """
+    pixels = random_view(scale_channels(images, context.std, context.mean), generator)
+    return scale_channels(pixels, *_normalisation(context.mean, context.std))
 
 
 def scale_channels(images: Tensor, factors: Sequence[float], offsets: Sequence[float]) -> Tensor:
@@ -215,6 +231,11 @@ def scale_channels(images: Tensor, factors: Sequence[float], offsets: Sequence[f
     for channel, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
         torch.mul(images[:, channel], factor, out=scaled[:, channel]).add_(offset)
     return scaled
+
+
+def _normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The factor and the offset of each channel that normalise pixels."""
+    return [1 / width for width in std], [-centre / width for centre, width in zip(mean, std, strict=True)]
 
 
 def _shift(side: int, uniform: float) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class CoTTASettings(OptimizerSettings):
@@ -80,10 +80,10 @@ SPEC = MethodSpec(
         "digits-c": {"optimizer": "adam", "lr": 3e-4, "ema": 0.9, "anchor_threshold": 0.0},
     },
     search={
-        "lr": SearchRange(low=1e-6, high=0.3, log=True),
-        "anchor_threshold": SearchRange(low=0.0, high=1.1),
-        "ema": SearchRange(low=0.9, high=1.0),
-        "restore_probability": SearchRange(low=0.0, high=0.1),
+        "lr": Real(low=1e-6, high=0.3, log=True),
+        "anchor_threshold": Real(low=0.0, high=1.1),
+        "ema": Real(low=0.9, high=1.0),
+        "restore_probability": Real(low=0.0, high=0.1),
     },
     scalars={
         "anchor_confidence": ScalarSpec(description="mean largest probability of the source, -1 if it was not asked"),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class DeYOSettings(OptimizerSettings):
@@ -79,10 +79,10 @@ SPEC = MethodSpec(
         "digits-c": {"lr": 0.03},
     },
     search={
-        "lr": SearchRange(low=1e-5, high=0.3, log=True),
-        "entropy_margin": SearchRange(low=0.1, high=1.0),
-        "plpd_margin": SearchRange(low=-0.2, high=0.8),
-        "weight_margin": SearchRange(low=0.1, high=1.0),
+        "lr": Real(low=1e-5, high=0.3, log=True),
+        "entropy_margin": Real(low=0.1, high=1.0),
+        "plpd_margin": Real(low=-0.2, high=0.8),
+        "weight_margin": Real(low=0.1, high=1.0),
     },
     scalars={
         "reliable": ScalarSpec(description="samples below the entropy margin"),
@@ -90,4 +90,6 @@ SPEC = MethodSpec(
     },
     relative_cost=3.1,
     published_cost=3.15,
+    # Noise has no shape whose loss could change a prediction.
+    learns_from_noise={"plpd_margin": -0.1},
 )

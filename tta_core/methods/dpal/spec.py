@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tta_core.methods.sar.spec import RELIABLE_SCALARS, RELIABLE_SEARCH, ReliableSharpnessSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.common.reliable_sharpness import RELIABLE_SCALARS, RELIABLE_SEARCH, ReliableSharpnessSettings
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class DPALSettings(ReliableSharpnessSettings):
@@ -51,12 +51,15 @@ SPEC = MethodSpec(
     },
     search=RELIABLE_SEARCH
     | {
-        "predictor_lr": SearchRange(low=1e-5, high=1.0, log=True),
-        "lambda_similarity": SearchRange(low=0.0, high=10.0),
+        "predictor_lr": Real(low=1e-5, high=1.0, log=True),
+        "lambda_similarity": Real(low=0.0, high=10.0),
     },
     scalars=RELIABLE_SCALARS
     | {"similarity": ScalarSpec(description="mean cosine similarity of the noise of two images, before the ascent")},
     scores="perturbed",
     network="transformer",
     relative_cost=4.8,
+    starts_at_source=False,
+    # The network is never as sure of noise as the preset asks for.
+    learns_from_noise={"entropy_margin": 0.6},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tta_core.methods.eta.spec import DIGITS, ETA_PRESETS, ETA_SCALARS, ETA_SEARCH, ETASettings
-from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, Real, ScalarSpec
 
 
 class EATASettings(ETASettings):
@@ -32,7 +32,7 @@ SPEC = MethodSpec(
         "cifar10": ETA_PRESETS["cifar10"] | {"fisher_alpha": 1.0},
         "digits-c": DIGITS,
     },
-    search=ETA_SEARCH | {"fisher_alpha": SearchRange(low=0.0, high=10_000.0)},
+    search=ETA_SEARCH | {"fisher_alpha": Real(low=0.0, high=10_000.0)},
     scalars=ETA_SCALARS
     | {
         "penalty": ScalarSpec(

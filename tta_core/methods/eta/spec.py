@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class ETASettings(OptimizerSettings):
@@ -56,9 +56,9 @@ DIGITS: dict[str, Any] = {"lr": 0.03, "redundancy_margin": 0.3}
 """
 
 ETA_SEARCH = {
-    "lr": SearchRange(low=1e-5, high=0.3, log=True),
-    "entropy_margin": SearchRange(low=0.1, high=1.0),
-    "redundancy_margin": SearchRange(low=0.01, high=1.0, log=True),
+    "lr": Real(low=1e-5, high=0.3, log=True),
+    "entropy_margin": Real(low=0.1, high=1.0),
+    "redundancy_margin": Real(low=0.01, high=1.0, log=True),
 }
 
 ETA_SCALARS = {

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import SOURCE_IMAGES, Integer, MethodSpec, PreparationSpec, Real, ScalarSpec
 
 
 class FOASettings(OptimizerSettings):
@@ -65,13 +65,13 @@ SPEC = MethodSpec(
         "digits-c": {"num_prompts": 1},
     },
     search={
-        "fitness_lambda": SearchRange(low=0.01, high=100.0, log=True),
-        "sigma": SearchRange(low=0.01, high=3.0, log=True),
-        "num_prompts": SearchRange(low=1, high=16),
-        "population_size": SearchRange(low=4, high=64),
-        "activation_shift": SearchRange(low=0.0, high=2.0),
-        "history_momentum": SearchRange(low=0.01, high=1.0, log=True),
-        "lr": SearchRange(low=1e-5, high=0.3, log=True),
+        "fitness_lambda": Real(low=0.01, high=100.0, log=True),
+        "sigma": Real(low=0.01, high=3.0, log=True),
+        "num_prompts": Integer(low=1, high=16),
+        "population_size": Integer(low=4, high=64),
+        "activation_shift": Real(low=0.0, high=2.0),
+        "history_momentum": Real(low=0.01, high=1.0, log=True),
+        "lr": Real(low=1e-5, high=0.3, log=True),
     },
     scalars={
         "entropy": ScalarSpec(description="mean entropy of what is scored, before shifting", unit="nat"),
@@ -92,4 +92,6 @@ SPEC = MethodSpec(
     network="transformer",
     relative_cost=28.3,
     published_cost=28.27,
+    trains=False,
+    starts_at_source=False,
 )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from tta_core.frozen import Frozen
-from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import SOURCE_IMAGES, Choice, MethodSpec, PreparationSpec, Real, ScalarSpec
 
 Component = Literal["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
 Distance = Literal["kl", "mean", "variance", "mean_variance"]
@@ -124,12 +124,14 @@ SPEC = MethodSpec(
         "digits-c": {"lr": 0.02, "lambda_diversity": 4.0},
     },
     search={
-        "lr": SearchRange(low=1e-4, high=0.1, log=True),
-        "lambda_diversity": SearchRange(low=0.0, high=100.0),
-        "shift_threshold": SearchRange(low=0.01, high=1.0, log=True),
-        "temperature": SearchRange(low=0.05, high=2.0, log=True),
-        "rho": SearchRange(low=0.0, high=0.2),
-        "entropy_margin": SearchRange(low=0.1, high=1.0),
+        "lr": Real(low=1e-4, high=0.1, log=True),
+        "lambda_diversity": Real(low=0.0, high=100.0),
+        "shift_threshold": Real(low=0.01, high=1.0, log=True),
+        "temperature": Real(low=0.05, high=2.0, log=True),
+        "rho": Real(low=0.0, high=0.2),
+        "entropy_margin": Real(low=0.1, high=1.0),
+        "diversity_blocks": Choice(values=(1, 3, 6)),
+        "optimizer_state": Choice(values=("reset", "load", "continue")),
     },
     scalars={
         "first_loss": ScalarSpec(description="loss before the ascent", unit="nat"),
@@ -151,4 +153,6 @@ SPEC = MethodSpec(
     network="transformer",
     relative_cost=7.2,
     published_cost=7.23,
+    # A step may retrieve another code first.
+    scores_as_it_stands={"retrieval": "none"},
 )

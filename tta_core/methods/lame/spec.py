@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.frozen import Frozen
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import Integer, MethodSpec, Real, ScalarSpec
 
 
 class LAMESettings(Frozen):
@@ -50,8 +50,8 @@ SPEC = MethodSpec(
         "digits-c": {"neighbours": 1, "lambda_laplacian": 0.1},
     },
     search={
-        "neighbours": SearchRange(low=1, high=32),
-        "lambda_laplacian": SearchRange(low=0.01, high=10.0, log=True),
+        "neighbours": Integer(low=1, high=32),
+        "lambda_laplacian": Real(low=0.01, high=10.0, log=True),
     },
     scalars={
         "iterations": ScalarSpec(description="iterations until the assignments converged"),
@@ -60,4 +60,6 @@ SPEC = MethodSpec(
     # The assignment of a sample depends on the others of its batch.
     scores="post-update",
     relative_cost=1.05,
+    trains=False,
+    starts_at_source=False,
 )

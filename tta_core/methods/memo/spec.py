@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.frozen import Frozen
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class MEMOSettings(Frozen):
@@ -67,8 +67,8 @@ SPEC = MethodSpec(
         | {"crop": "padded", "flip": False},
     },
     search={
-        "lr": SearchRange(low=1e-6, high=2.0, log=True),
-        "severity": SearchRange(low=0.1, high=10.0),
+        "lr": Real(low=1e-6, high=2.0, log=True),
+        "severity": Real(low=0.1, high=10.0),
     },
     scalars={
         "view_entropy": ScalarSpec(description="mean entropy of single views before the update", unit="nat"),
@@ -77,4 +77,6 @@ SPEC = MethodSpec(
     scores="post-update",
     # Of the preset digits-c. All parameters with 64 views cost about 190 source forwards.
     relative_cost=70.0,
+    episodic=True,
+    starts_at_source=False,
 )

@@ -14,8 +14,8 @@ from tta_core.methods.spec import (
     SOURCE_IMAGES,
     MethodSpec,
     PreparationSpec,
+    Real,
     ScalarSpec,
-    SearchRange,
 )
 
 
@@ -108,8 +108,8 @@ SPEC = MethodSpec(
         "digits-c": {"lr": 1e-2, "inner_lr": 1e-2, "selection_lr": 1e-2, "training_epochs": 10},
     },
     search={
-        "lr": SearchRange(low=1e-5, high=0.1, log=True),
-        "lambda_discrepancy": SearchRange(low=0.0, high=10.0),
+        "lr": Real(low=1e-5, high=0.1, log=True),
+        "lambda_discrepancy": Real(low=0.0, high=10.0),
     },
     scalars={
         "entropy": ScalarSpec(description="mean entropy of the batch", unit="nat"),

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tta_core.frozen import Frozen
 from tta_core.methods.common.optimizer_settings import Betas
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import Choice, MethodSpec, Real, ScalarSpec
 
 
 class ExpertSettings(Frozen):
@@ -113,10 +113,12 @@ EXPERT_SCALARS = {
 }
 
 EXPERT_SEARCH = {
-    "lr": SearchRange(low=1e-6, high=1e-1, log=True),
-    "ema": SearchRange(low=0.9, high=1.0),
-    "restore_probability": SearchRange(low=0.0, high=0.1),
-    "gate_strength": SearchRange(low=0.0, high=0.5),
+    "lr": Real(low=1e-6, high=1e-1, log=True),
+    "ema": Real(low=0.9, high=1.0),
+    "restore_probability": Real(low=0.0, high=0.1),
+    "gate_strength": Real(low=0.0, high=0.5),
+    "num_experts": Choice(values=(2, 4, 8, 16)),
+    "bottleneck": Choice(values=(24, 48, 96, 192)),
 }
 
 SPEC = MethodSpec(
@@ -134,10 +136,12 @@ SPEC = MethodSpec(
         # Chosen by short runs on the held-out corruptions: tta_core.run with domains held-out, severity 4, continual.
         "digits-c": {"lr": 1e-3, "ema": 0.99},
     },
-    search=EXPERT_SEARCH | {"hp_weight": SearchRange(low=0.0, high=10.0)},
+    search=EXPERT_SEARCH | {"hp_weight": Real(low=0.0, high=10.0)},
     scalars=EXPERT_SCALARS
     | {"proximal_loss": ScalarSpec(description="homeostatic-proximal loss with its weight, without unit")},
     network="transformer",
     relative_cost=8.8,
     published_cost=8.79,
+    # The experts start from rounding noise alone, which Adam makes steps of.
+    amplifies_rounding=10.0,
 )

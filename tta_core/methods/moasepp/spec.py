@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.methods.moase.spec import EXPERT_SCALARS, EXPERT_SEARCH, PAPER_EXPERTS, RELEASED_EXPERTS, ExpertSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class MoASEppSettings(ExpertSettings):
@@ -49,8 +49,7 @@ SPEC = MethodSpec(
         # Those of MoASE.
         "digits-c": {"lr": 1e-3, "ema": 0.99},
     },
-    search=EXPERT_SEARCH
-    | {"opd_weight": SearchRange(low=0.0, high=10.0), "opd_temperature": SearchRange(low=0.5, high=8.0)},
+    search=EXPERT_SEARCH | {"opd_weight": Real(low=0.0, high=10.0), "opd_temperature": Real(low=0.5, high=8.0)},
     scalars=EXPERT_SCALARS
     | {
         "distillation_loss": ScalarSpec(
@@ -67,4 +66,6 @@ SPEC = MethodSpec(
     network="transformer",
     relative_cost=17.8,
     published_cost=17.82,
+    # The experts start from rounding noise alone, which Adam makes steps of.
+    amplifies_rounding=10.0,
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
 from torch import Tensor, nn
 
 from tta_core.errors import InputError
-from tta_core.methods.common.surgery import counted_norms, replace_modules
+from tta_core.methods.common.surgery import NORM_TYPES, replace_modules
 from tta_core.methods.moetta.moe_norm import MoEBatchNorm2d, MoEGroupNorm, MoELayerNorm
 from tta_core.methods.moetta.router import Router, RoutesBefore, RoutingRules, SharedRouter
 from tta_core.methods.moetta.spec import MoETTASettings, parse_indices
@@ -18,6 +19,9 @@ PUBLISHED_DISABLED_NORMS = {("VisionTransformer", 49): "0-14", ("ConvNeXt", 36):
 
 GLOBAL_ROUTER = "global_router"
 """Name of the module that is added to the network for a router that serves all layers."""
+
+
+CHANNELS_FIRST_LAYER_NORMS = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32)
 
 
 class NormRoles(NamedTuple):
@@ -32,6 +36,18 @@ class NormRoles(NamedTuple):
     experts: list[str]
     normal: list[str]
     routing: str | None
+
+
+def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
+
+    The position in the list is the index that `disabled_norms` speaks of (MoETTA spec 1.2).
+    """
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, NORM_TYPES) and not isinstance(module, CHANNELS_FIRST_LAYER_NORMS)
+    ]
 
 
 def norm_roles(network: nn.Module, settings: MoETTASettings) -> NormRoles:

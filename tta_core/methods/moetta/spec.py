@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from tta_core.frozen import Frozen
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import Integer, MethodSpec, Real, ScalarSpec
 
 
 class MoETTASettings(Frozen):
@@ -153,9 +153,9 @@ SPEC = MethodSpec(
         "potpourri-unverified": {"num_experts": 11, "lambda_balance": 0.5},
     },
     search={
-        "lr": SearchRange(low=1e-5, high=0.3, log=True),
-        "lambda_balance": SearchRange(low=0.0, high=2.0),
-        "num_experts": SearchRange(low=2, high=16),
+        "lr": Real(low=1e-5, high=0.3, log=True),
+        "lambda_balance": Real(low=0.0, high=2.0),
+        "num_experts": Integer(low=2, high=16),
     },
     scalars={
         "threshold": ScalarSpec(description="largest entropy that is still selected", unit="nat"),

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import widened
-from tta_core.methods.common.normalised_views import normalised_view
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.selective import SelectiveForward
 from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.common.views import normalised_view
 from tta_core.methods.roid.spec import ROIDSettings
 from tta_core.methods.roid.terms import correct_prior, sample_weights, soft_likelihood_ratio, symmetric_cross_entropy
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class ROIDSettings(OptimizerSettings):
@@ -61,10 +61,10 @@ SPEC = MethodSpec(
         "digits-c": {"lr": 3e-3, "prior_correction": "none", "consistency": False},
     },
     search={
-        "lr": SearchRange(low=1e-5, high=0.3, log=True),
-        "temperature": SearchRange(low=0.1, high=2.0, log=True),
-        "source_momentum": SearchRange(low=0.9, high=1.0),
-        "prediction_momentum": SearchRange(low=0.5, high=1.0),
+        "lr": Real(low=1e-5, high=0.3, log=True),
+        "temperature": Real(low=0.1, high=2.0, log=True),
+        "source_momentum": Real(low=0.9, high=1.0),
+        "prediction_momentum": Real(low=0.5, high=1.0),
     },
     scalars={
         "likelihood_loss": ScalarSpec(description="soft likelihood ratio, weighted, summed over the batch's size"),
@@ -76,4 +76,5 @@ SPEC = MethodSpec(
     scores="pre-update",
     # Estimated from our own measurements; none is published.
     relative_cost=3.5,
+    starts_at_source=False,
 )

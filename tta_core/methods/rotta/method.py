@@ -16,10 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tta_core.methods.base import Method
 from tta_core.methods.common.batch_norm import RunningBatchNorm, batch_norms, replace_batch_norms
 from tta_core.methods.common.losses import soft_cross_entropy, softmax_entropy
-from tta_core.methods.common.normalised_views import normalised_view
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.teacher import MeanTeacher
+from tta_core.methods.common.views import normalised_view
 from tta_core.methods.rotta.memory import BalancedMemory
 from tta_core.methods.rotta.spec import RoTTASettings
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import Integer, MethodSpec, Real, ScalarSpec
 
 
 class RoTTASettings(OptimizerSettings):
@@ -56,12 +56,12 @@ SPEC = MethodSpec(
         "digits-c": {"update_frequency": 16, "teacher_update": 0.1, "norm_momentum": 0.2},
     },
     search={
-        "lr": SearchRange(low=1e-5, high=0.3, log=True),
-        "norm_momentum": SearchRange(low=0.001, high=1.0, log=True),
-        "teacher_update": SearchRange(low=1e-4, high=1.0, log=True),
-        "update_frequency": SearchRange(low=1, high=256),
-        "lambda_timeliness": SearchRange(low=0.0, high=4.0),
-        "lambda_uncertainty": SearchRange(low=0.0, high=4.0),
+        "lr": Real(low=1e-5, high=0.3, log=True),
+        "norm_momentum": Real(low=0.001, high=1.0, log=True),
+        "teacher_update": Real(low=1e-4, high=1.0, log=True),
+        "update_frequency": Integer(low=1, high=256),
+        "lambda_timeliness": Real(low=0.0, high=4.0),
+        "lambda_uncertainty": Real(low=0.0, high=4.0),
     },
     scalars={
         "memory_size": ScalarSpec(description="images in the memory after the step"),

@@ -19,4 +19,5 @@ SPEC = MethodSpec(
     settings=SourceSettings,
     presets={"digits-c": {}, "official": {}, "paper": {}},
     relative_cost=1.0,
+    trains=False,
 )

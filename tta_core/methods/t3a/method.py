@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy, widened
-from tta_core.methods.common.penultimate import PenultimateForward, class_space
+from tta_core.methods.common.penultimate import PenultimateForward
+from tta_core.methods.t3a.class_space import class_space
 from tta_core.methods.t3a.spec import T3ASettings
 from tta_core.methods.t3a.supports import AllSupports, FilteredSupports, Supports
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import MethodSpec, SearchRange
+from tta_core.methods.spec import MethodSpec, Real
 
 
 class TentSettings(OptimizerSettings):
@@ -34,7 +34,7 @@ SPEC = MethodSpec(
         # From the prototype of the benchmark, on the reported corruptions.
         "digits-c": {"lr": 0.03},
     },
-    search={"lr": SearchRange(low=1e-5, high=0.3, log=True)},
+    search={"lr": Real(low=1e-5, high=0.3, log=True)},
     relative_cost=2.3,
     published_cost=2.29,
 )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
-from tta_core.methods.spec import LABELLED_SOURCE_IMAGES, MethodSpec, PreparationSpec, ScalarSpec, SearchRange
+from tta_core.methods.spec import LABELLED_SOURCE_IMAGES, MethodSpec, PreparationSpec, Real, ScalarSpec
 
 
 class ViDASettings(OptimizerSettings):
@@ -98,12 +98,12 @@ SPEC = MethodSpec(
         "digits-c": {"lr": 3e-3, "backbone_lr": 2e-3, "ema": 0.9},
     },
     search={
-        "lr": SearchRange(low=1e-8, high=0.1, log=True),
-        "backbone_lr": SearchRange(low=1e-8, high=0.1, log=True),
-        "adapter_ema": SearchRange(low=0.5, high=1.0),
-        "ema": SearchRange(low=0.9, high=1.0),
-        "uncertainty_threshold": SearchRange(low=0.01, high=1.0, log=True),
-        "restore_probability": SearchRange(low=0.0, high=0.1),
+        "lr": Real(low=1e-8, high=0.1, log=True),
+        "backbone_lr": Real(low=1e-8, high=0.1, log=True),
+        "adapter_ema": Real(low=0.5, high=1.0),
+        "ema": Real(low=0.9, high=1.0),
+        "uncertainty_threshold": Real(low=0.01, high=1.0, log=True),
+        "restore_probability": Real(low=0.0, high=0.1),
     },
     scalars={
         "uncertainty": ScalarSpec(description="variance of the logits over the teacher's views, with its weight"),
@@ -128,4 +128,7 @@ SPEC = MethodSpec(
     network="transformer",
     relative_cost=31.4,
     published_cost=31.41,
+    starts_at_source=False,
+    # A step scales the adapters by its own uncertainty first.
+    scores_as_it_stands={"uncertainty_weight": 0.0},
 )

@@ -37,7 +37,7 @@ def norm_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def thaw_norms(network: nn.Module, method: str, keep: Callable[[str], bool] = lambda name: True) -> None:
-    """Thaws weight and bias of the normalisation layers and lets BatchNorm use batch statistics (moetta spec 2.0).
+    """Thaws weight and bias of the normalisation layers and lets BatchNorm use batch statistics (mixed §2.0).
 
     Args:
         network: the network to edit.
@@ -56,7 +56,7 @@ def thaw_norms(network: nn.Module, method: str, keep: Callable[[str], bool] = la
 
 
 def thaw_weights(network: nn.Module, method: str, owners: Collection[str] | None = None) -> None:
-    """Thaws every parameter that is literally called weight or bias (moetta spec 2.6).
+    """Thaws every parameter that is literally called weight or bias (mixed §2.6).
 
     Class tokens, position embeddings and the factors of layer scale have other names.
 
@@ -82,7 +82,7 @@ def thaw_weights(network: nn.Module, method: str, owners: Collection[str] | None
 def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
 
-    The position in the list is the index that `disabled_norms` speaks of (MoETTA spec 1.2).
+    The position in the list is the index that `disabled_norms` speaks of (moetta §1.2).
     """
     return [
         (name, module)

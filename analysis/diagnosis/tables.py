@@ -13,7 +13,7 @@ LARGEST_CHANGES = 5
 """So many of the most increased and of the most decreased spectral experts are listed."""
 
 PUBLISHED_AGREEMENT: Mapping[str, float] = {"tent": 0.69, "sar": 0.64, "eata": 0.66, "deyo": 0.71}
-"""Mean cosine between domains as published for ViT-B/16 on ImageNet-C (MoETTA poster, AAAI 2026; spec 6.2)."""
+"""Mean cosine between domains as published for ViT-B/16 on ImageNet-C (MoETTA poster, AAAI 2026; moetta §6.2)."""
 
 _PUBLISHED_NOTE = (
     "Published: mean over pairs as printed on the poster of MoETTA (AAAI 2026), ViT-B/16 on ImageNet-C, each domain "

@@ -16,7 +16,7 @@ HALF: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 UNNORMALISED: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-"""Inputs stay in [0, 1]. Results on such inputs are another table than those on normalised ones (imse spec 5.1)."""
+"""Inputs stay in [0, 1]. Results on such inputs are another table than those on normalised ones (continual §5.1)."""
 
 AUGREG_VIT_B = "vit_base_patch16_224.augreg_in21k_ft_in1k"
 AUGREG2_VIT_B = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
@@ -24,7 +24,7 @@ ORIG_VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
 AUGREG_IN1K_VIT_B = "vit_base_patch16_224.augreg_in1k"
 
 IMSE_ALTERNATIVES = (AUGREG2_VIT_B, ORIG_VIT_B, AUGREG_IN1K_VIT_B)
-"""Other weights that IMSE registers, like `AUGREG_VIT_B` with and without normalisation (imse spec 5.6)."""
+"""Other weights that IMSE registers, like `AUGREG_VIT_B` with and without normalisation (continual §5.6)."""
 
 VIT_B_MS, VIT_L_MS, VIT_B_384_MS, CONVNEXT_B_MS, SWIN_B_MS, RESNET_50_MS = 240.0, 870.0, 790.0, 240.0, 235.0, 50.0
 """Milliseconds an image, measured with random weights in batches of 8 on one core of an Intel Xeon; the last two on an
@@ -110,7 +110,7 @@ def _imagenet(
 
 
 def _unnormalised(tag: str, title: str) -> BackboneSpec:
-    """A row for the weights of a timm tag on inputs in [0, 1], which they were not trained on (imse spec 5.1, 5.6)."""
+    """A row for weights of a timm tag on inputs in [0, 1], which they were not trained on (continual §5.1, §5.6)."""
     return _imagenet(
         f"{tag}-unnormalised", title, VIT_B_MS, source=f"timm:{tag}", weights=tag, normalisation=UNNORMALISED
     )
@@ -134,7 +134,7 @@ def _zero_shot(tag: str, title: str, text: TextHeadSpec, **row: Any) -> Backbone
 
 
 def _cifar(classes: int) -> BackboneSpec:
-    """A row for ViT-B/16 at 384 pixels, fine-tuned on CIFAR by the user or by the authors of ViDA (imse spec 5.6)."""
+    """A row for ViT-B/16 at 384 pixels, fine-tuned on CIFAR by the user or by the authors of ViDA (continual §5.6)."""
     name = f"cifar{classes}_vit_base_patch16_384"
     return BackboneSpec(
         name=name,
@@ -193,7 +193,7 @@ BACKBONES: dict[str, BackboneSpec] = {
             kinds=("batch-norm",),
             forward_ms=0.35,
         ),
-        # Protocol accuracies of ViT-B (augreg2) and ConvNeXt-B: +- 0.002, from the MoETTA tables (moetta spec 5.3).
+        # Protocol accuracies of ViT-B (augreg2) and ConvNeXt-B: +- 0.002, from the MoETTA tables (mixed §5.3).
         _imagenet(
             AUGREG2_VIT_B,
             "ViT-B/16 of the MoETTA, FOA and MGTTA tables",

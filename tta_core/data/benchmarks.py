@@ -23,7 +23,7 @@ def _numbers(file: str) -> tuple[int, ...]:
 
 IMAGENET_R_CLASSES = _numbers("imagenet_r_classes.txt")
 IMAGENET_A_CLASSES = _numbers("imagenet_a_classes.txt")
-"""The 200 ImageNet classes of ImageNet-R and of ImageNet-A, by number (moetta spec, appendix A). They differ."""
+"""The 200 ImageNet classes of ImageNet-R and of ImageNet-A, by number (mixed §A). They differ."""
 
 IMAGENET_LICENCE = "the photographs are ImageNet's, for non-commercial research, https://image-net.org"
 CLEAN_FILES = "for clean images imagenet/val/<wnid>/*.JPEG"
@@ -107,7 +107,7 @@ def _photographs(
 def _composition(
     name: str, title: str, parts: tuple[BenchmarkSpec, ...], *, held_out: bool = False, expected: str = ""
 ) -> BenchmarkSpec:
-    """A row for the domains of several rows in one stream: each is read as its own row says (moetta spec 5.1).
+    """A row for the domains of several rows in one stream: each is read as its own row says (mixed §5.1).
 
     Args:
         name: the composition's name.
@@ -314,14 +314,14 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             "imagenet-c with ImageNet-R, -Sketch and -A in one stream",
             (IMAGENET_C, IMAGENET_R, IMAGENET_SKETCH, IMAGENET_A),
             expected="accuracy of source pooled over R, Sketch and A, about, unmasked: ViT-B (augreg2) 42.8 %, "
-            "ConvNeXt-B 46.3 % (moetta spec 5.3)",
+            "ConvNeXt-B 46.3 % (mixed §5.3)",
         ),
         _composition(
             "potpourri+",
             "potpourri with the clean images of ImageNet",
             (IMAGENET_C, IMAGENET_R, IMAGENET_SKETCH, IMAGENET_A, IMAGENET),
             expected="accuracy of source on its clean images: ViT-B (augreg2) 85.1 +- 0.2 %, ConvNeXt-B 85.5 +- 0.2 % "
-            "(moetta spec 5.3)",
+            "(mixed §5.3)",
         ),
         _composition(
             "imagenet-c-val-mix",

@@ -40,7 +40,7 @@ contrast gaussian_noise defocus_blur zoom_blur frost glass_blur jpeg_compression
 ORDERS: dict[str, tuple[str, ...]] = {
     f"order-{number}": tuple(line.split()) for number, line in enumerate(_RANDOM_ORDERS.strip().splitlines())
 }
-"""The ten random orders over which continual results are published, by their name in `domains` (imse spec 5.2)."""
+"""The ten random orders over which continual results are published, by their name in `domains` (continual §5.2)."""
 
 
 def at_severity(domain: str, severity: int) -> str:

@@ -1,4 +1,4 @@
-"""Hidden activations of sparse experts: distribution, kept energy, router and gate (IMSE/MoASE spec 7.4)."""
+"""Hidden activations of sparse experts: distribution, kept energy, router and gate (moase §7.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alignment spread: does adaptation make inputs excite the source's spectral experts alike (IMSE spec 1.2 and 7.1)."""
+"""Alignment spread: does adaptation make inputs excite the source's spectral experts alike (imse §1.2 and §7.1)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Alignment(Observer):
 
 
 def alignment_std(x: Tensor, directions: Tensor) -> Tensor:
-    """Standard deviation over all tokens of their alignment with each direction (IMSE spec 1.2).
+    """Standard deviation over all tokens of their alignment with each direction (imse §1.2).
 
     Args:
         x: tokens `(..., dim)`.

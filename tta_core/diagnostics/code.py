@@ -1,4 +1,4 @@
-"""Spectral codes: how far they drift, which spectral experts change most, whether domains agree (IMSE spec 7.2)."""
+"""Spectral codes: how far they drift, which spectral experts change most, whether domains agree (imse §7.2)."""
 
 from __future__ import annotations
 

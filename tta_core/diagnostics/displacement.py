@@ -1,4 +1,4 @@
-"""Direction agreement: do the domains move the parameters the same way (MoETTA spec 6.2 and 7.1)."""
+"""Direction agreement: do the domains move the parameters the same way (moetta §6.2 and §7.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tta_core.methods.base import Method
 class Displacement(Observer):
     """Displacement of all trained parameters over each segment, from what they were at its start.
 
-    Where the stream resets the method before each domain, the start is the source, which is the protocol of the spec;
+    Where the stream resets the method before each domain, the start is the source, the protocol of moetta §7.1;
     elsewhere it is where the segment before had left them. One copy of the parameters for each domain is kept, in the
     host's memory.
     """

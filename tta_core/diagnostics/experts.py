@@ -1,4 +1,4 @@
-"""Expert similarity over time and depth: do the experts grow apart (MoETTA spec 7.2)."""
+"""Expert similarity over time and depth: do the experts grow apart (moetta §7.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features before the head: how domains differ, and how classes scatter within a domain (IMSE/MoASE spec 7.4)."""
+"""Features before the head: how domains differ, and how classes scatter within a domain (moase §7.4)."""
 
 from __future__ import annotations
 

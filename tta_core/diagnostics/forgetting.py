@@ -1,4 +1,4 @@
-"""Forgetting: what the method, frozen, still knows of clean images and of earlier domains (MoETTA 7.4, IMSE 7.5)."""
+"""Forgetting: what the method, frozen, still knows of clean images and of earlier domains (moetta §7.4, imse §7.5)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Forgetting(Observer):
 
 
 def backward_transfer(visits: Sequence[Visit]) -> float:
-    """Mean over the earlier domains i of A[end, i] - A[first visit of i, i] (IMSE/MoASE spec 7.5); negative: forgotten.
+    """Mean over the earlier domains i of A[end, i] - A[first visit of i, i] (imse §7.5); negative: forgotten.
 
     Returns:
         NaN if there are fewer than two domains, or a visit holds several at once.

@@ -1,4 +1,4 @@
-"""Routing: which expert serves which domain, how evenly, and how far the routers have moved (MoETTA spec 7.3)."""
+"""Routing: which expert serves which domain, how evenly, and how far the routers have moved (moetta §7.3)."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ def relative_entropy(shares: NDArray[np.floating]) -> float:
 
 
 def collapsed(shares: NDArray[np.floating]) -> bool:
-    """Whether the usage `(experts,)` of a layer has collapsed onto few experts (MoETTA spec 7.3).
+    """Whether the usage `(experts,)` of a layer has collapsed onto few experts (moetta §7.3).
 
-    The spec gives the limits for nine experts: one above 50 %, or a usage entropy below half the largest. Two experts
+    The limits there are for nine experts: one above 50 %, or a usage entropy below half the largest. Two experts
     in perfect balance have 50 % each, so the limit on the share is taken as a part of the way from balance
     (1 / experts) to a single expert (1): 7/16, which is 50 % for nine experts, 58 % for four and 72 % for two. A single
     expert cannot collapse.

@@ -1,4 +1,4 @@
-"""Shift detection against the true domain changes, the bank's size, and what is retrieved (IMSE spec 1.9 and 7.3)."""
+"""Shift detection against the true domain changes, the bank's size, and what is retrieved (imse §1.9 and §7.3)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SUPPLY_BATCH = 64
 """Images in a batch, whatever the batch size of the stream: what is made of them must not depend on that."""
 
 SOURCE_IMAGES_USED = 2000
-"""Clean images that a method sees, where there are more: as many as IMSE and EATA take (imse spec 1.7, moetta 2.3)."""
+"""Clean images that a method sees, where there are more: as many as IMSE and EATA take (imse §1.7, mixed §2.3)."""
 
 
 @dataclass(frozen=True)

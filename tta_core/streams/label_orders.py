@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS_PER_CLASS = 100
-"""Draws of a label shift during which one class is the major one (moetta spec 5.6)."""
+"""Draws of a label shift during which one class is the major one (mixed §5.6)."""
 
 PUBLISHED_RATIOS = (1, 1000, 2000, 3000, 4000, 5000, 500_000)
 """Imbalance ratios for which SAR published orders: one generator shuffled the classes for one after the other."""
 
 DRAW_SEED = 2022
-"""Seed of the draws of labels and images, whatever the seed of the stream (moetta spec 5.6)."""
+"""Seed of the draws of labels and images, whatever the seed of the stream (mixed §5.6)."""
 
 
 def correlated_order(
@@ -51,7 +51,7 @@ def label_shift_length(num_classes: int) -> int:
 
 
 def label_shift(labels: NDArray[np.int64], ratio: int, seed: int) -> NDArray[np.int64]:
-    """Draws SAR's label shift: one class after the other is far more frequent than all others (moetta spec 5.6).
+    """Draws SAR's label shift: one class after the other is far more frequent than all others (mixed §5.6).
 
     For 1,000 classes of 50 images in order of class, and a published ratio, these are the indices that SAR published
     under the seeds 2022 and 2023. Otherwise: the classes are those that have images; an image is drawn uniformly from

@@ -23,7 +23,7 @@ IMPORTED = "imported"
 """The stream whose order is a file's, see `tta_core.streams.order_files`."""
 
 DEFAULT_ROUNDS = 10
-"""Rounds of a stream that has any (imse spec 5.4)."""
+"""Rounds of a stream that has any (continual §5.4)."""
 
 _LABELS = "the images' labels: known in advance, or read from the folders or arrays; no image is decoded"
 _CORRELATED: dict[str, float | int | str] = {"dirichlet_alpha": 0.1, "time_slots": "number of classes"}

@@ -37,7 +37,7 @@ def test_relative_entropy_is_one_at_balance_and_zero_for_one_expert():
     ("shares", "alarm"),
     [
         ([1 / 9] * 9, False),
-        ([0.5] + [0.0625] * 8, False),  # The limit of the spec, for nine experts.
+        ([0.5] + [0.0625] * 8, False),  # The limit of moetta §7.3, for nine experts.
         ([0.504] + [0.062] * 8, True),
         ([0.4, 0.4, 0.2] + [0.0] * 6, True),  # No expert has half, but the entropy is below half of ln 9.
         ([0.5, 0.5], False),

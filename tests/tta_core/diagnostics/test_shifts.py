@@ -35,7 +35,7 @@ def test_what_cannot_be_said_is_not_a_number():
 
 
 def test_the_scores_of_the_spec_on_a_list_like_the_recorded_one():
-    """IMSE spec 1.9: 99 detections, 134 changes each 79 batches; 35 hits, 56 one batch early, one of them doubled."""
+    """imse §1.9: 99 detections, 134 changes each 79 batches; 35 hits, 56 one batch early, one of them doubled."""
     true = [79 * (number + 1) for number in range(134)]
     hits, early = true[:35], [change - 1 for change in true[34:90]]
     near = [true[100] + 3, true[101] - 2]

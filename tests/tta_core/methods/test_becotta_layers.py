@@ -36,7 +36,7 @@ def tokens(*shape, seed=1):
 
 
 def by_hand(module, x, noise, domains):
-    """One sample and one adapter after the other, as the spec has it."""
+    """One sample and one adapter after the other, as mixed §2.7 has it."""
     options = module.options
     rows = []
     for sample, eps, domain in zip(x, noise, domains, strict=True):

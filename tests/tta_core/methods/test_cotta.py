@@ -1,4 +1,4 @@
-"""CoTTA's own acceptance tests (moetta spec 2.6, imse spec 4.1 and 4.3)."""
+"""CoTTA's own acceptance tests (mixed §2.6, continual §4.1 and §4.3)."""
 
 import copy
 

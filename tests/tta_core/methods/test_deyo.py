@@ -1,4 +1,4 @@
-"""DeYO: both filters, weights, what is destroyed and what is trained (moetta spec 2.5)."""
+"""DeYO: both filters, weights, what is destroyed and what is trained (mixed §2.5)."""
 
 import math
 

@@ -43,7 +43,7 @@ def momentum(method, parameters):
 
 @pytest.mark.parametrize("second_filter", ["within_first", "whole_batch"])
 def test_a_step_by_hand(second_filter, build, batch):
-    """Spec 4.5: predictors step between the passes, by the first loss; the rest by the second, at perturbed values."""
+    """Predictors step between the passes, by the first loss; the rest by the second, perturbed (continual §4.5)."""
     settings = {"lr": 0.03, "predictor_lr": 0.07, "rho": 0.5, "lambda_similarity": 1.5, "second_filter": second_filter}
     settings["predictor_init"] = "zero_output"
     method, reference = build(**settings), build(**settings)
@@ -98,7 +98,7 @@ def test_a_step_by_hand(second_filter, build, batch):
 
 
 def test_counts_of_the_published_backbone():
-    """Predictors 14,174,208, domain tokens 9,216, norms of blocks 0 to 8 27,648 (spec 1.1)."""
+    """Predictors 14,174,208, domain tokens 9,216, norms of blocks 0 to 8 27,648 (imse §1.1)."""
     for preset in ("official", "recommended"):
         with torch.device("meta"):
             network = VisionTransformer()

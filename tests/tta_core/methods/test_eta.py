@@ -1,4 +1,4 @@
-"""ETA and EATA: filters, running probabilities, penalty and Fisher information by hand (moetta spec 2.3)."""
+"""ETA and EATA: filters, running probabilities, penalty and Fisher information by hand (mixed §2.3)."""
 
 import math
 
@@ -129,7 +129,7 @@ def test_the_running_probabilities_start_with_the_first_selected_batch(build, im
 
 
 def test_without_a_selected_sample_nothing_moves(build, images):
-    """Neither momentum nor the penalty (moetta spec 4.1)."""
+    """Neither momentum nor the penalty (mixed §4.1)."""
     for name in ("eta", "eata"):
         method = build(name)
         method(images().double())

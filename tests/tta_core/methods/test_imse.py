@@ -1,4 +1,4 @@
-"""IMSE's own acceptance tests (spec 8): surgery, losses, SAM; `test_imse_domains.py` has the bank."""
+"""IMSE's own acceptance tests (imse §8): surgery, losses, SAM; `test_imse_domains.py` has the bank."""
 
 import math
 
@@ -45,7 +45,7 @@ def fake_decomposition(weight):
 
 
 def test_counts_of_the_published_backbone(monkeypatch):
-    """36,864 singular values, of which the 27,648 of blocks 0 to 8 are trained (spec 1.1)."""
+    """36,864 singular values, of which the 27,648 of blocks 0 to 8 are trained (imse §1.1)."""
     # Only shapes matter, and 48 real decompositions take half a minute.
     monkeypatch.setattr(spectral, "cached_decomposition", fake_decomposition)
     for frozen, trained in (("auto", 27_648), ("official", 27_648), (0, 36_864)):
@@ -80,7 +80,7 @@ def test_embedding_and_prediction_are_the_network_in_two_parts(tiny_vit, images)
 
 
 def test_a_learning_rate_of_zero_changes_no_bit_of_the_code(build, tiny_vit, batch):
-    """SAM leaves nothing behind (spec 8, tests 3 and 4)."""
+    """SAM leaves nothing behind (imse §8, tests 3 and 4)."""
     method = build(lr=0.0)
     before, source = code_of(method), tiny_vit().double()
     for seed in range(3):
@@ -95,7 +95,7 @@ def test_the_scored_logits_are_those_before_the_update(build, tiny_vit, batch):
 
 
 def test_a_step_is_adam_along_the_gradient_of_the_second_pass(build, batch):
-    """Both passes of spec 1.4, written out."""
+    """Both passes of imse §1.4, written out."""
     method, reference = build(), build()
     method(batch())
     parameters = reference.trained
@@ -125,7 +125,7 @@ def test_no_ascent_is_the_same_as_an_ascent_of_no_length(build, batch):
 
 
 def test_the_gradient_of_the_diversity_agrees_with_finite_differences(build, tiny_vit, batch):
-    """It reaches every trained block although it is measured in the last, which is not trained (spec 8, test 7)."""
+    """It reaches every trained block although it is measured in the last, which is not trained (imse §8, test 7)."""
     method = build(tiny_vit(depth=4), diversity_blocks=1)
     tokens = embed(method.transformer, batch(4))
 
@@ -145,7 +145,7 @@ def test_the_gradient_of_the_diversity_agrees_with_finite_differences(build, tin
 
 
 def test_the_diversity_raises_the_spread_that_entropy_alone_lowers(build, batch):
-    """Feature collapse (spec 1.2 and 7.1)."""
+    """Feature collapse (imse §1.2 and §7.1)."""
     spreads = {}
     for weight in (0.0, 50.0):
         method = build(lambda_diversity=weight, lr=0.02, entropy_margin=1.0)
@@ -178,7 +178,7 @@ def test_the_released_norm_of_the_diversity_is_per_block(build, batch):
 
 @pytest.mark.parametrize("on_empty", ["diversity_only", "skip_step"])
 def test_a_batch_without_reliable_samples(on_empty, build, batch):
-    """Finite everywhere; the diversity goes on alone, or nothing happens (spec 1.4 and 8, test 9)."""
+    """Finite everywhere; the diversity goes on alone, or nothing happens (imse §1.4 and §8, test 9)."""
     method = build(entropy_margin=1e-9, on_empty=on_empty)
     before = code_of(method)
     for seed in range(2):

@@ -1,4 +1,4 @@
-"""Changes of domain, the bank and retrieval in IMSE (spec 1.7, 1.9 and acceptance tests 3, 5 and 6)."""
+"""Changes of domain, the bank and retrieval in IMSE (imse §1.7, §1.9 and §8, tests 3, 5 and 6)."""
 
 import io
 

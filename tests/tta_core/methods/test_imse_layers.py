@@ -1,4 +1,4 @@
-"""Spectral linear layers (imse spec 1.1, 1.2 and acceptance tests 1 and 7)."""
+"""Spectral linear layers (imse §1.1, §1.2 and §8, tests 1 and 7)."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_both_forms_give_the_same_values_and_gradients():
 
 
 def test_the_gradient_of_a_singular_value_is_that_of_its_rank_one_term():
-    """dL/dsigma_i = u_i^T (dL/dW) v_i (spec 1.1)."""
+    """dL/dsigma_i = u_i^T (dL/dW) v_i (imse §1.1)."""
     linear, layer = layer_of()
     x = tokens(40, 12)
     layer(x).sin().sum().backward()

@@ -30,7 +30,7 @@ def normal(*shape, seed=1):
 
 
 def one_scalar(meta, matrix, bias, u):
-    """The spec's formulas for one scalar, with autograd for the inner gradient."""
+    """The formulas of mixed §2.8 for one scalar, with autograd for the inner gradient."""
     layer_norm = functional.layer_norm
     q, k, v = meta.query @ u, meta.key @ u, meta.value @ u
     eta = max(0.0, 1 + float(meta.rate_offset)) * torch.sigmoid(meta.rate_weight @ u + meta.rate_bias) / 8

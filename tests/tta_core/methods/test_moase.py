@@ -1,4 +1,4 @@
-"""MoASE's own acceptance tests (moase spec 2 and 8)."""
+"""MoASE's own acceptance tests (moase §2 and §8)."""
 
 import pytest
 import torch
@@ -118,7 +118,7 @@ def test_train_scopes(scope, trained, frozen, build, images):
 
 
 def test_all_published_parameters_are_trained(tiny_vit):
-    """All weights and biases; only class token and position embedding are left out (spec 2.4)."""
+    """All weights and biases; only class token and position embedding are left out (moase §2.4)."""
     method = build_method("moase", tiny_vit(), num_classes=10, preset="official")
     left_out = {n for n, _ in method.network.named_parameters()} - set(method.trainable_parameters())
     assert left_out == {"cls_token", "pos_embed"}

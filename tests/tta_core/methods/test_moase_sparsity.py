@@ -1,4 +1,4 @@
-"""The experts of MoASE by themselves (moase spec 2.1 to 2.3 and acceptance tests 2 and 8)."""
+"""The experts of MoASE by themselves (moase §2.1 to §2.3 and §8, tests 2 and 8)."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def randomise(adapter):
 
 
 def by_formula(adapter, tokens):
-    """Spec 2.1 and 2.2 for `token_channel`, one token and one expert after the other."""
+    """moase §2.1 and §2.2 for `token_channel`, one token and one expert after the other."""
     o = adapter.options
     gate = adapter.gate(tokens).softmax(dim=-1)
     gate = gate.mean(dim=1) if o.gate_scope == "sample" else gate.mean(dim=(0, 1)).expand(len(tokens), -1)
@@ -113,7 +113,7 @@ def test_a_sample_is_served_the_same_in_any_batch_unless_the_gate_is_shared(sdd_
 
 
 def test_kept_energy_at_the_start():
-    """The release keeps next to nothing; the paper's high half nearly everything (acceptance test 8)."""
+    """The release keeps next to nothing; the paper's high half nearly everything (moase §8, test 8)."""
     inputs = torch.randn(8, 50, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     energies = {}
     for preset in ("official", "paper"):

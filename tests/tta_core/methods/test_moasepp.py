@@ -1,4 +1,4 @@
-"""MoASE++'s own tests (moase spec 3)."""
+"""MoASE++'s own tests (moase §3)."""
 
 import math
 
@@ -60,7 +60,7 @@ def test_the_score_function_pulls_towards_the_sample_and_the_released_gradient_d
     assert torch.allclose(score, NOISE / std)
     means, released = gradient_of_means(False)
     squashed = (means + std * NOISE).tanh()
-    # Only the term of the squashing is left: 2 tanh z (spec 3, defect).
+    # Only the term of the squashing is left: 2 tanh z (moase §3, defect).
     expected = 2 * squashed * (1 - squashed**2) / (1 - squashed**2 + 1e-6)
     assert torch.allclose(released, expected)
 

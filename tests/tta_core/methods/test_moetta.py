@@ -1,4 +1,4 @@
-"""MoETTA's own acceptance tests (spec 1.15): its online step, with the settings of the paper."""
+"""MoETTA's own acceptance tests (moetta §1.15): its online step, with the settings of the paper."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_threshold_vectors(rule, expected):
 
 
 def test_the_official_recursion_rewrites_the_first_entry_of_its_history():
-    """The list as released: the threshold is its first element, multiplied in place (spec 1.8)."""
+    """The list as released: the threshold is its first element, multiplied in place (moetta §1.8)."""
     history, expected = [BATCH_ENTROPIES[0]], [BATCH_ENTROPIES[0]]
     for h in BATCH_ENTROPIES[1:]:
         before = sum(history) / len(history)
@@ -100,7 +100,7 @@ def test_an_empty_selection_moves_the_router_and_stays_finite(tiny_vit, images):
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
 def test_a_first_batch_of_one_is_selected(mode, tiny_vit, images):
-    """The filter is <=: with < the only sample, whose entropy is the threshold, would not pass (spec 1.7)."""
+    """The filter is <=: with < the only sample, whose entropy is the threshold, would not pass (moetta §1.7)."""
     method = build_method("moetta", tiny_vit(), num_classes=10, threshold_mode=mode)
     logits = method(images(1))
     entropy = torch.distributions.Categorical(logits=logits).entropy()

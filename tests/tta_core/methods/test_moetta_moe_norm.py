@@ -1,4 +1,4 @@
-"""Norms with experts against the formula written out (MoETTA spec 1.4), on every kind of base."""
+"""Norms with experts against the formula written out (moetta §1.4), on every kind of base."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def standardised(norm, x):
 
 
 def written_out(layer, norm, x):
-    """Spec 1.4 with gathered experts and no fused kernel."""
+    """moetta §1.4 with gathered experts and no fused kernel."""
     axis = 1 if norm is not None and not isinstance(norm, nn.LayerNorm) else x.ndim - 1
     others = [a for a in range(1, x.ndim) if a != axis]
     feature = x.mean(dim=others) if others else x
@@ -109,7 +109,7 @@ def test_an_activation_that_a_norm_of_timm_brings_is_kept():
 
 
 def test_router_gradient_of_the_expert_path():
-    """dL/dz_j = g (1[j = s] - p_j), with g the directional derivative along the chosen expert (spec 1.6)."""
+    """dL/dz_j = g (1[j = s] - p_j), with g the directional derivative along the chosen expert (moetta §1.6)."""
     layer = make_layer(randomised(nn.LayerNorm(CHANNELS)), expert_init_ratio=1.0)
     x, target = torch.randn(2, 1, 3, CHANNELS, dtype=torch.float64)
     (layer(x) * target).sum().backward()
@@ -122,7 +122,7 @@ def test_router_gradient_of_the_expert_path():
 
 
 def test_the_gradient_flows_through_the_router_into_the_input():
-    """The routing feature is not detached: the balance moves what comes before the layer, too (spec 1.6)."""
+    """The routing feature is not detached: the balance moves what comes before the layer, too (moetta §1.6)."""
     layer = make_layer(nn.LayerNorm(CHANNELS))
     x = torch.randn(3, 5, CHANNELS, requires_grad=True)
     layer(x)

@@ -1,4 +1,4 @@
-"""Which norms MoETTA adapts, on every kind of backbone (spec 1.2)."""
+"""Which norms MoETTA adapts, on every kind of backbone (moetta §1.2)."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""MoETTA's switches (spec 1.12): what each does, and that all of them keep the contract of a method."""
+"""MoETTA's switches (moetta §1.12): what each does, and that all of them keep the contract of a method."""
 
 import copy
 import math
@@ -100,7 +100,7 @@ def test_without_entropy_weights_the_loss_is_the_mean_entropy(tiny_vit, images):
 
 
 def test_without_experts_the_norms_are_trained_by_the_same_loss(tiny_vit, images):
-    """The paper's `w/o MoE-LayerNorm`: norms 1 and up, weighted entropy of the selected, no balance (spec 1.12)."""
+    """The paper's `w/o MoE-LayerNorm`: norms 1 and up, weighted entropy of the selected, no balance (moetta §1.12)."""
     method = moetta(tiny_vit(), normal_norms="rest")
     assert method.layers == method.routers == {}
     network = tiny_vit().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Routers: what they read, whom they choose, what gradient they get (MoETTA spec 1.4 to 1.6, 1.12)."""
+"""Routers: what they read, whom they choose, what gradient they get (moetta §1.4 to §1.6, §1.12)."""
 
 import math
 from dataclasses import replace
@@ -161,7 +161,7 @@ def test_load_balance_of_several_routers_is_that_of_each():
 
 
 def test_router_gradient_of_the_load_balance():
-    """dLB/dz_bj = E/B p_bj (F_j - sum_k F_k p_bk) (spec 1.6)."""
+    """dLB/dz_bj = E/B p_bj (F_j - sum_k F_k p_bk) (moetta §1.6)."""
     logits = tokens(5, 4).requires_grad_()
     p = logits.softmax(dim=-1)
     selections = nn.functional.one_hot(p.argmax(dim=-1), 4).sum(dim=0).double()

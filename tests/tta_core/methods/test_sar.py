@@ -40,7 +40,7 @@ def momentum(method):
 
 @pytest.mark.parametrize("variant", ["original", "foa"])
 def test_a_step_by_hand(variant, build, batch):
-    """Both passes of spec 2.4, written out with gradients of the whole batch."""
+    """Both passes of mixed §2.4, written out with gradients of the whole batch."""
     settings = {"variant": variant, "entropy_margin": 0.6, "lr": 0.05, "rho": 0.3, "reset_threshold": 0.0}
     method, reference = build(**settings), build(**settings)
     parameters, margin = reference.trained, 0.6 * math.log(10)
@@ -150,7 +150,7 @@ def test_a_learning_rate_close_to_zero_leaves_no_ascent_behind(build, batch):
     ],
 )
 def test_a_batch_without_reliable_samples(variant, on_empty, moves, build, batch):
-    """Spec 4.1: the released original steps on its momentum, the others do nothing; nothing is NaN."""
+    """mixed §4.1: the released original steps on its momentum, the others do nothing; nothing is NaN."""
     method = build(variant=variant, on_empty=on_empty, entropy_margin=0.6, lr=0.05)
     method(batch())
     before, speed, average = values(method), momentum(method), method.recovery.average.clone()
@@ -238,7 +238,7 @@ def test_the_released_recovery_clears_neither_momentum_nor_average(build, batch)
 
 
 def test_the_threshold_is_heeded(build, batch):
-    """The released argument was ignored for 0.2 (spec 2.4)."""
+    """The released argument was ignored for 0.2 (mixed §2.4)."""
     for threshold, expected in ((0.0, False), (5.0, True)):
         method = build(reset_threshold=threshold, entropy_margin=0.6)
         method(batch())
@@ -270,7 +270,7 @@ def test_the_presets_are_the_versions_in_circulation():
     assert (resolved["recommended"].lr, resolved["recommended"].variant) == (5e-4, "original")
     assert (resolved["official"].lr, resolved["official"].on_empty) == (1e-3, "momentum_step")
     assert (resolved["moetta"].lr, resolved["moetta"].variant) == (5e-4, "foa")
-    # Batches of one (spec 5.6): twice 0.001 / 64 for a ViT, twice 0.00025 / 64 x 2 for a ResNet.
+    # Batches of one (mixed §5.6): twice 0.001 / 64 for a ViT, twice 0.00025 / 64 x 2 for a ResNet.
     assert resolved["official-bs1"].lr == pytest.approx(3.125e-5)
     assert resolved["official-resnet-bs1"].lr == pytest.approx(1.5625e-5)
     for name in ("official", "official-bs1", "official-resnet", "official-resnet-bs1", "foa", "moetta"):

@@ -1,4 +1,4 @@
-"""ViDA's own acceptance tests (imse spec 4.4)."""
+"""ViDA's own acceptance tests (continual §4.4)."""
 
 import copy
 

@@ -13,7 +13,7 @@ SORTED_50 = np.repeat(np.arange(1000), 50)
 
 
 def described_label_shift(seed: int, ratio: int) -> np.ndarray:
-    """Moetta spec 5.6, item 2, step by step with the global generators, for 1,000 classes of 50 images."""
+    """mixed §5.6, item 2, step by step with the global generators, for 1,000 classes of 50 images."""
     before = random.getstate(), np.random.get_state()
     try:
         random.seed(seed)
@@ -50,7 +50,7 @@ def test_the_label_shift_is_the_described_one(seed, ratio):
 
 
 def test_the_default_shift_is_nearly_pure_and_misses_some_images():
-    """Both numbers are stated of the published files (moetta spec 5.6)."""
+    """Both numbers are stated of the published files (mixed §5.6)."""
     index = label_shift(SORTED_50, 500_000, 2022)
     blocks = (index // 50).reshape(1000, 100)
     major = np.array([np.bincount(block, minlength=1000).argmax() for block in blocks])

@@ -1,4 +1,4 @@
-"""Adapters behind the blocks of a network, chosen for each sample by a noisy gate (BECoTTA, moetta spec 2.7)."""
+"""Adapters behind the blocks of a network, chosen for each sample by a noisy gate (BECoTTA, mixed §2.7)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class GatedAdapters(nn.Module):
     For each token the gate gives each adapter a score and the standard deviation of its noise; the noisy scores are
     summed over the tokens, and the best `top_k` adapters weigh the softmax of their scores, scaled to [0, 1] first.
     With one adapter that weight is exactly 1 whatever the scores, and the gate gets no gradient; with two, scaling
-    leaves 0 and almost 1 of any scores, and the gradient is about 1e-6 of what it is without (spec 2.7).
+    leaves 0 and almost 1 of any scores, and the gradient is about 1e-6 of what it is without (mixed §2.7).
 
     It computes in the precision of its weights, whatever the autocast around it.
 

@@ -1,6 +1,6 @@
 """BECoTTA: puts adapters behind every block and trains them, with the gates that choose among them, by entropy.
 
-Paper: Lee et al., ICML 2024; here its port to classification (moetta spec 2.7). Deviations from that port, none in the
+Paper: Lee et al., ICML 2024; here its port to classification (mixed §2.7). Deviations from that port, none in the
 preset `official`: the margin is a multiple of ln(classes), and a step without a reliable sample changes nothing.
 """
 

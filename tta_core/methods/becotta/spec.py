@@ -11,7 +11,7 @@ from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class BECoTTASettings(OptimizerSettings):
-    """Settings of BECoTTA (moetta spec 2.7), and those of its optimizer, for batches of 64.
+    """Settings of BECoTTA (mixed §2.7), and those of its optimizer, for batches of 64.
 
     Attributes:
         num_experts: adapters behind each block.

@@ -27,7 +27,7 @@ LARGEST_ANGLE = 15.0
 
 
 def augment(pixels: Tensor, strengths: Tensor, generator: torch.Generator) -> Tensor:
-    """The augmentation of MoASE++ (moase spec 3, step 4).
+    """The augmentation of MoASE++ (moase §3, step 4).
 
     Args:
         pixels: images in [0, 1].

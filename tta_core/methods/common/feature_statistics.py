@@ -1,4 +1,4 @@
-"""Class-token features of a vision transformer, and how far a batch of them is from the source (moetta spec 2.8, 2.9).
+"""Class-token features of a vision transformer, and how far a batch of them is from the source (mixed §2.8, §2.9).
 
 After every block the class token is read as the next block sees it, through that block's `norm1`; after the last one,
 as the classifier sees it. MGTTA and FOA compare spread and mean of these features with those of clean images.

@@ -11,7 +11,7 @@ from torch import nn
 from tta_core.methods.common.surgery import norm_layers
 
 TrainedNorms = Literal["all", "not_last_quarter", "legacy_names"]
-"""Which normalisation layers are trained (moetta spec 2.4):
+"""Which normalisation layers are trained (mixed §2.4):
 
 - `all`: every one.
 - `not_last_quarter`: those before the last quarter of the network; neither these nor the final norm.

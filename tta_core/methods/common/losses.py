@@ -32,7 +32,7 @@ def symmetric_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
 
 
 def teacher_loss(student: Tensor, teacher: Tensor, kind: Literal["symmetric", "one_directional"]) -> Tensor:
-    """Mean cross-entropy in nat of two logits `(batch, classes)`, the teacher's without a graph (imse spec 4.3)."""
+    """Mean cross-entropy in nat of two logits `(batch, classes)`, the teacher's without a graph (continual §4.3)."""
     loss = symmetric_cross_entropy if kind == "symmetric" else soft_cross_entropy
     return loss(student, teacher).mean()
 

@@ -31,7 +31,7 @@ def make_optimizer(
 
 @torch.no_grad()
 def ascend(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor]:
-    """Moves parameters by `rho` up their joint gradient: the first half of a SAM step (imse spec 1.4).
+    """Moves parameters by `rho` up their joint gradient: the first half of a SAM step (imse §1.4).
 
     With g the gradients of all parameters, one behind the other, each moves by its part of `rho * g / (|g| + 1e-12)`.
     Parameters without a gradient stay where they are. No host synchronisation.

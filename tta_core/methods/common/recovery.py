@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class Recovery:
     """The model recovery of SAR: follows the loss, and goes back to the source where its average is suspiciously low.
 
-    An entropy near 0 for all samples is what a collapsed network predicts (moetta spec 2.4).
+    An entropy near 0 for all samples is what a collapsed network predicts (mixed §2.4).
 
     Attributes:
         average: moving average of the loss in nat, float64 `()`; 0 before the first one.

@@ -1,4 +1,4 @@
-"""Singular value decompositions of weight matrices, kept on disk under the hash of the weights (imse spec 1.1)."""
+"""Singular value decompositions of weight matrices, kept on disk under the hash of the weights (imse §1.1)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def norm_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def thaw_norms(network: nn.Module, method: str, keep: Callable[[str], bool] = lambda name: True) -> None:
-    """Thaws weight and bias of the normalisation layers and lets BatchNorm use batch statistics (moetta spec 2.0).
+    """Thaws weight and bias of the normalisation layers and lets BatchNorm use batch statistics (mixed §2.0).
 
     Args:
         network: the network to edit.
@@ -53,7 +53,7 @@ def thaw_norms(network: nn.Module, method: str, keep: Callable[[str], bool] = la
 
 
 def thaw_weights(network: nn.Module, method: str, owners: Collection[str] | None = None) -> None:
-    """Thaws every parameter that is literally called weight or bias (moetta spec 2.6).
+    """Thaws every parameter that is literally called weight or bias (mixed §2.6).
 
     Class tokens, position embeddings and the factors of layer scale have other names.
 

@@ -1,4 +1,4 @@
-"""Random views of a batch, and what a network says to them: the augmentation of CoTTA and ViDA (imse spec 4.1).
+"""Random views of a batch, and what a network says to them: the augmentation of CoTTA and ViDA (continual §4.1).
 
 One draw is shared by all images of a batch, as published. What is drawn are plain numbers on the host, so that nothing
 waits for the device, and work whose outcome they tell beforehand is left out. The published order is: clip, colours,

@@ -1,6 +1,6 @@
 """CoTTA: trains the whole network towards its own moving average, which sees random views where the source is unsure.
 
-Paper: Wang et al., CVPR 2022 (moetta spec 2.6, imse spec 4.3). Deviations: the networks stay in eval mode, which avoids
+Paper: Wang et al., CVPR 2022 (mixed §2.6, continual §4.3). Deviations: the networks stay in eval mode, which avoids
 stochastic depth; views are made of pixels, where MoETTA's and FOA's copies clip normalised images.
 """
 
@@ -125,7 +125,7 @@ class CoTTA(Method[CoTTASettings]):
         )
 
     def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """One view of images in [0, 1] (imse spec 4.1)."""
+        """One view of images in [0, 1] (continual §4.1)."""
         return random_view(pixels, generator)
 
     def update(self) -> int:

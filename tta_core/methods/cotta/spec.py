@@ -11,7 +11,7 @@ from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class CoTTASettings(OptimizerSettings):
-    """Settings of CoTTA (moetta spec 2.6, imse spec 4.3); those of the optimizer are of `OptimizerSettings`.
+    """Settings of CoTTA (mixed §2.6, continual §4.3); those of the optimizer are of `OptimizerSettings`.
 
     Attributes:
         train_scope: what is trained: every weight and bias (class token, position embedding and factors of layers have

@@ -1,6 +1,6 @@
 """DeYO: trains normalisation layers on the entropy of samples whose prediction depends on the shapes in the image.
 
-Paper: Lee et al., ICLR 2024 (moetta spec 2.5). Deviations: the network stays in eval mode, and the layers that are left
+Paper: Lee et al., ICLR 2024 (mixed §2.5). Deviations: the network stays in eval mode, and the layers that are left
 out are the last quarter's, whatever their names; the release's names are the setting `legacy_names`.
 """
 

@@ -1,4 +1,4 @@
-"""Destroys the shapes in images and leaves their colours: DeYO's augmentations (moetta spec 2.5), batched."""
+"""Destroys the shapes in images and leaves their colours: DeYO's augmentations (mixed §2.5), batched."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class DeYOSettings(OptimizerSettings):
-    """Settings of DeYO (moetta spec 2.5), for batches of 64.
+    """Settings of DeYO (mixed §2.5), for batches of 64.
 
     The difference is that of pseudo-label probability, PLPD: by how much the probability of the predicted class falls
     when the shapes in the image are destroyed.

@@ -47,7 +47,7 @@ class NoisePredictor(nn.Module):
 
 
 class LiftedBlocks(nn.Sequential):
-    """The blocks of a vision transformer with one more token in front, that of the domain (imse spec 4.5).
+    """The blocks of a vision transformer with one more token in front, that of the domain (continual §4.5).
 
     It takes and gives the tokens of the plain blocks, and the blocks keep their names. Each has gained two parts:
     `domain_token` `(dim,)`, which stands at position 0 when the block begins, and `noise_predictor`, which reads what
@@ -114,7 +114,7 @@ def lift(network: VisionTransformer, init: PredictorInit, generator: torch.Gener
 
 
 def noise_similarity(noises: list[Tensor]) -> Tensor:
-    """Mean over blocks of the mean cosine similarity `()` of the noise of two images (imse spec 4.5).
+    """Mean over blocks of the mean cosine similarity `()` of the noise of two images (continual §4.5).
 
     All pairs count, an image with itself too, so the mean over pairs is the squared length of the mean unit vector.
     """

@@ -1,6 +1,6 @@
 """DPAL: a domain token in every block, from which a predictor reads the noise that is taken out of the class token.
 
-Paper: Tang et al., ECCV 2024 (imse spec 4.5). Deviations from the release are settings, see the preset `official`;
+Paper: Tang et al., ECCV 2024 (continual §4.5). Deviations from the release are settings, see the preset `official`;
 without one: eval mode, and no NaN where nothing is reliable.
 """
 

@@ -11,7 +11,7 @@ from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class DPALSettings(ReliableSharpnessSettings):
-    """Settings of DPAL (imse spec 4.5).
+    """Settings of DPAL (continual §4.5).
 
     Attributes:
         lr: learning rate of the update path, domain tokens and normalisation layers, which SAM trains.

@@ -1,6 +1,6 @@
 """EATA: ETA, and a penalty that holds weights and biases of the normalisation layers near those of the source.
 
-Paper: Niu et al., ICML 2022 (moetta spec 2.3). Deviations: those of ETA. As released, the Fisher information is made of
+Paper: Niu et al., ICML 2022 (mixed §2.3). Deviations: those of ETA. As released, the Fisher information is made of
 gradients of batch means, not of single samples.
 """
 

@@ -9,7 +9,7 @@ from tta_core.methods.spec import SOURCE_IMAGES, MethodSpec, PreparationSpec, Re
 
 
 class EATASettings(ETASettings):
-    """Settings of EATA (moetta spec 2.3): those of ETA, and its penalty.
+    """Settings of EATA (mixed §2.3): those of ETA, and its penalty.
 
     Attributes:
         fisher_alpha: weight of the penalty, in nat; 0 is ETA, and needs no source images.

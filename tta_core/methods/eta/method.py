@@ -1,6 +1,6 @@
 """ETA: trains weight and bias of every normalisation layer on the entropy of reliable, non-redundant samples.
 
-Paper: Niu et al., ICML 2022: EATA without the Fisher penalty (moetta spec 2.3). Deviations: the network stays in eval
+Paper: Niu et al., ICML 2022: EATA without the Fisher penalty (mixed §2.3). Deviations: the network stays in eval
 mode, and a reset forgets the running class probabilities, which the EATA repository keeps.
 """
 
@@ -119,7 +119,7 @@ class ETA(Method[Settings]):
     def _learn(self, logits: Tensor) -> dict[str, Tensor]:
         """Steps on the logits `(selected, classes)` of the selected samples; what was lost, nothing if there are none.
 
-        Without samples momentum does not move the weights either, and the penalty does not pull (moetta spec 4.1).
+        Without samples momentum does not move the weights either, and the penalty does not pull (mixed §4.1).
         """
         if len(logits) == 0:
             return {}

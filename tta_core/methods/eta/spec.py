@@ -11,7 +11,7 @@ from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class ETASettings(OptimizerSettings):
-    """Settings of ETA (moetta spec 2.3), for batches of 64.
+    """Settings of ETA (mixed §2.3), for batches of 64.
 
     Attributes:
         lr: learning rate; it is not scaled with the batch size.

@@ -1,6 +1,6 @@
 """FOA: looks for prompt tokens with CMA-ES, forwards only, and shifts the features that the classifier reads.
 
-Paper: Niu et al., ICML 2024 (moetta spec 2.9). Deviations: batched forwards that share the patch embedding; a seed that
+Paper: Niu et al., ICML 2024 (mixed §2.9). Deviations: batched forwards that share the patch embedding; a seed that
 follows the cell's; of a single image, which has no standard deviation, only the mean is compared with the source.
 """
 

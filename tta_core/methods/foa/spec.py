@@ -11,7 +11,7 @@ from tta_core.methods.spec import SOURCE_IMAGES, Integer, MethodSpec, Preparatio
 
 
 class FOASettings(OptimizerSettings):
-    """Settings of FOA (moetta spec 2.9). Those of the optimizer are for `bp` alone.
+    """Settings of FOA (mixed §2.9). Those of the optimizer are for `bp` alone.
 
     Attributes:
         variant: `foa` looks for prompts with CMA-ES; `shift` has no prompts, it only shifts activations; `bp` trains

@@ -1,4 +1,4 @@
-"""Spectral codes of the domains seen so far, found again by what their images look like (imse spec 1.7)."""
+"""Spectral codes of the domains seen so far, found again by what their images look like (imse §1.7)."""
 
 from __future__ import annotations
 

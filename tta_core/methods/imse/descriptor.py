@@ -1,4 +1,4 @@
-"""What a batch looks like before the first block, and how far two such descriptors are apart (imse spec 1.7)."""
+"""What a batch looks like before the first block, and how far two such descriptors are apart (imse §1.7)."""
 
 from __future__ import annotations
 

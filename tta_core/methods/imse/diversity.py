@@ -1,4 +1,4 @@
-"""How differently the experts respond to the tokens of a batch (imse spec 1.2)."""
+"""How differently the experts respond to the tokens of a batch (imse §1.2)."""
 
 from __future__ import annotations
 

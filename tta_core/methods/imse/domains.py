@@ -1,4 +1,4 @@
-"""Notices that the images have changed: follows the descriptor of the current domain (imse spec 1.7 and 1.9)."""
+"""Notices that the images have changed: follows the descriptor of the current domain (imse §1.7 and §1.9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers that are trained through their singular values alone (imse spec 1.1 and 1.2)."""
+"""Linear layers that are trained through their singular values alone (imse §1.1 and §1.2)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class FactoredLinear(torch.autograd.Function):
 
         Returns:
             y `(..., out)`, and the standard deviation `(rank,)` over all tokens, unbiased and in float32 or wider, of
-            the alignment v_i^T x / |x| of each expert with the input (spec 1.2).
+            the alignment v_i^T x / |x| of each expert with the input (imse §1.2).
         """
         projection = functional.linear(x, vh)
         y = functional.linear(projection, u * sigma, bias)

@@ -1,6 +1,6 @@
 """IMSE: trains the singular values of attention and MLP layers, and keeps a bank of them by domain.
 
-Paper: IMSE: Intrinsic Mixture of Spectral Experts, ICLR 2026 (spec 1). Deviations from the release are switches, see
+Paper: IMSE: Intrinsic Mixture of Spectral Experts, ICLR 2026 (imse §1). Deviations from the release are switches, see
 the preset `official`; without one: eval mode, deep copies of optimizer states, no NaN where nothing is reliable, and a
 decomposition in float64.
 """
@@ -176,7 +176,7 @@ class IMSE(Method[IMSESettings]):
         return Objective(logits, selected, loss, reliable, diversity)
 
     def _diversity(self) -> Tensor:
-        """Spread of the experts in the last blocks, by the last forward (spec 1.2)."""
+        """Spread of the experts in the last blocks, by the last forward (imse §1.2)."""
         settings = self.settings
         spreads = [layer.take_alignment_spread() for layer in self.layers.values() if layer.measures_alignment]
         means = [mean_spread(s, settings.diversity_ratio, settings.diversity_exclude_max) for s in spreads]
@@ -184,7 +184,7 @@ class IMSE(Method[IMSESettings]):
         return total / settings.diversity_blocks if settings.diversity_norm == "sum_per_block" else total
 
     def _visit(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Looks for a change of domain; on one, stores the code and goes on with what the bank gives (spec 1.7)."""
+        """Looks for a change of domain; on one, stores the code and goes on with what the bank gives (imse §1.7)."""
         self.last_retrieval = self.last_distances = None
         zero = torch.zeros((), device=tokens.device)
         record = {"shift": zero, "shift_distance": zero, "bank_size": zero, "stored": zero - 1, "retrieved": zero - 1}

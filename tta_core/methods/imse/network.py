@@ -11,7 +11,7 @@ from tta_core.errors import InputError
 from tta_core.methods.imse.layers import SpectralLinear, replace_by_spectral
 
 HOLDERS = ("Attention", "Mlp")
-"""Names of the classes whose linear layers are decomposed (spec 1.1)."""
+"""Names of the classes whose linear layers are decomposed (imse §1.1)."""
 
 
 def decompose_layers(

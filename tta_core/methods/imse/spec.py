@@ -16,7 +16,7 @@ COMPONENTS: tuple[Component, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc
 
 
 class IMSESettings(Frozen):
-    """Settings of IMSE (spec 1.2 to 1.8).
+    """Settings of IMSE (imse §1.2 to §1.8).
 
     Attributes:
         lr: learning rate of Adam, for batches of 64; it is not scaled with the batch size.

@@ -1,4 +1,4 @@
-"""The learned optimizer of MGTTA: a tiny network that turns the gradient of a scalar into its update (spec 2.8).
+"""The learned optimizer of MGTTA: a tiny network that turns the gradient of a scalar into its update (mixed §2.8).
 
 Every scalar has its own memory, a matrix and a bias, which a step of gradient descent of its own (test-time training)
 updates before it is read. All scalars are worked on at once, as the last axis of every tensor.

@@ -1,6 +1,6 @@
 """MGTTA: trains weight and bias of every normalisation layer with an optimizer that was learned before the stream.
 
-Paper: MGTTA, AAAI 2025 (moetta spec 2.8). Deviations, none in the preset `official`: the bias correction is Adam's; and
+Paper: MGTTA, AAAI 2025 (mixed §2.8). Deviations, none in the preset `official`: the bias correction is Adam's; and
 in all presets a single image, which has no standard deviation, is compared with the source by its mean alone.
 """
 

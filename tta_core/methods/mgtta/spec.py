@@ -20,7 +20,7 @@ from tta_core.methods.spec import (
 
 
 class MGTTASettings(Frozen):
-    """Settings of MGTTA (moetta spec 2.8).
+    """Settings of MGTTA (mixed §2.8).
 
     Attributes:
         lr: how far a scalar moves at most in one step, for batches of 64; it is not scaled with the batch size.

@@ -1,4 +1,4 @@
-"""Trains the learned optimizer of MGTTA on held-out corruptions, before the stream (moetta spec 2.8)."""
+"""Trains the learned optimizer of MGTTA on held-out corruptions, before the stream (mixed §2.8)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """MoASE: puts experts with sparse activations beside every MLP and teaches the network by its own moving average.
 
-Paper: MoASE, AAAI 2026 (moase spec 2). Deviations from the release, all in the default settings and not in `official`:
+Paper: MoASE, AAAI 2026 (moase §2). Deviations from the release, all in the default settings and not in `official`:
 half of the experts keep their largest activations, the router reads the low half, each sample has its own gate.
 """
 
@@ -71,7 +71,7 @@ class ExpertMethod(Method[Settings]):
         return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, nesterov=True, fused=True)
 
     def update(self) -> int:
-        """Steps the student, moves the teacher, restores single numbers; returns how many (spec 2.5, 4 to 6)."""
+        """Steps the student, moves the teacher, restores single numbers; returns how many (moase §2.5, steps 4-6)."""
         assert self.optimizer is not None
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -109,7 +109,7 @@ class MoASE(ExpertMethod[MoASESettings]):
     """One step per batch on the cross-entropy to the teacher plus the distance to it; scores the teacher's logits."""
 
     def step(self, images: Tensor) -> Tensor:
-        """Returns the teacher's logits `(batch, classes)` before the update (spec 2.5)."""
+        """Returns the teacher's logits `(batch, classes)` before the update (moase §2.5)."""
         target = self.teacher(images)
         teacher_loss = soft_cross_entropy(self.network(images), target).mean()
         proximal_loss = self._proximal_loss()
@@ -126,7 +126,7 @@ class MoASE(ExpertMethod[MoASESettings]):
         return target
 
     def _proximal_loss(self) -> Tensor:
-        """Half the distance, or its square, of each expert's tensors to the teacher's, summed (spec 2.5, 3)."""
+        """Half the distance, or its square, of each expert's tensors to the teacher's, summed (moase §2.5, step 3)."""
         terms = [
             proximal(parameter, self.teacher.parameters[f"{layer}.{name}"], self.settings.hp_power)
             for layer, adapter in self.adapters.items()

@@ -1,4 +1,4 @@
-"""Keeping the largest or the smallest of many values, with the number to keep on the device (MoASE spec 2.2).
+"""Keeping the largest or the smallest of many values, with the number to keep on the device (moase §2.2).
 
 A value that equals the first one that is not kept is not kept either, so of equal values at the border fewer than asked
 for may stay; zeros among them make no difference.

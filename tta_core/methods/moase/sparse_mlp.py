@@ -2,7 +2,7 @@
 
 Written out instead of left to autograd for two reasons. On a CPU the hidden activations of one expert for a few images
 fit the cache, so that sorting, masking and weighting them costs little beside the products. And an expert that keeps
-nothing but zeros, as half of the released ones do (MoASE spec 2.2), needs neither its second product nor a gradient.
+nothing but zeros, as half of the released ones do (moase §2.2), needs neither its second product nor a gradient.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Experts that keep part of their activations, beside the MLP of each transformer block (MoASE spec 2.1 to 2.3)."""
+"""Experts that keep part of their activations, beside the MLP of each transformer block (moase §2.1 to §2.3)."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class SparseExperts(nn.Module):
         """Weights of the kept activations `(batch, tokens, experts)`."""
         if self.options.asg_gradient == "none":
             return scaled
-        # The factor is 1; through it the gate gets the gradient that the selection lets through to nobody (spec 2.2).
+        # The factor is 1; through it the gate gets the gradient that the selection lets through to nobody (moase §2.2).
         return scaled * (1 + (ratio - ratio.detach())).unsqueeze(1)
 
     @torch.no_grad()
@@ -199,7 +199,7 @@ class SparseExperts(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        """Sets initial values (spec 2.3); biases stay 0.
+        """Sets initial values (moase §2.3); biases stay 0.
 
         They are drawn on the CPU in float32, so that they agree on all devices and in all precisions.
         """
@@ -217,7 +217,7 @@ class SparseExperts(nn.Module):
 
 
 class AdaptedBlock(nn.Module):
-    """A timm transformer block with experts beside its MLP (spec 2.1); its layers keep their names.
+    """A timm transformer block with experts beside its MLP (moase §2.1); its layers keep their names.
 
     The experts read the residual stream after attention, before the second norm; layer scale and stochastic depth of
     the MLP do not apply to them.

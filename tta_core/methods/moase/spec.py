@@ -12,7 +12,7 @@ from tta_core.methods.spec import Choice, MethodSpec, Real, ScalarSpec
 
 
 class ExpertSettings(Frozen):
-    """What MoASE and MoASE++ share: experts, student and teacher (moase spec 2).
+    """What MoASE and MoASE++ share: experts, student and teacher (moase §2).
 
     Attributes:
         num_experts: experts in each block, an even number: the first half keeps low activations, the second high ones.
@@ -85,7 +85,7 @@ class ExpertSettings(Frozen):
 
 
 class MoASESettings(ExpertSettings):
-    """Settings of MoASE (spec 2.6).
+    """Settings of MoASE (moase §2.6).
 
     Attributes:
         hp_weight: weight of the homeostatic-proximal loss, the distance of the student's experts to the teacher's.

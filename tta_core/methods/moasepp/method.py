@@ -1,6 +1,6 @@
 """MoASE++: MoASE's experts and teacher, and distillation on views whose augmentation a policy learns to choose.
 
-Paper: MoASE++, arXiv 2605.17743 (moase spec 3, which is made from the release). Deviations from the release, not in
+Paper: MoASE++, arXiv 2605.17743 (moase §3, which is made from the release). Deviations from the release, not in
 `official`: those of MoASE, the policy's gradient is the score function's, and a batch may have several views.
 """
 
@@ -37,7 +37,7 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
         self.std = torch.tensor(self.context.std, device=like.device).view(-1, 1, 1)
 
     def step(self, images: Tensor) -> Tensor:
-        """Returns the teacher's logits `(batch, classes)` before the update (spec 3)."""
+        """Returns the teacher's logits `(batch, classes)` before the update (moase §3)."""
         target = self.teacher(images)
         logits = self.network(images)
         teacher_loss = soft_cross_entropy(logits, target).mean()
@@ -98,7 +98,7 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
         return decision, loss, -loss - settings.strength_penalty * decision.strengths.square().mean()
 
     def _policy_loss(self, decisions: tuple[Decision, ...], reward: Tensor) -> Tensor:
-        """REINFORCE with a baseline and a bonus for entropy, mean over views (spec 3, step 7)."""
+        """REINFORCE with a baseline and a bonus for entropy, mean over views (moase §3, step 7)."""
         log_probability = torch.stack([decision.log_probability for decision in decisions])
         entropy = torch.stack([decision.entropy for decision in decisions])
         advantage = (reward - self.policy.baseline).to(log_probability.dtype)
@@ -117,14 +117,14 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """Mean entropy (nat) and mean largest probability of a batch `(batch, classes)`, `(2,)` (spec 3, step 2)."""
+    """Mean entropy (nat) and mean largest probability of a batch `(batch, classes)`, `(2,)` (moase §3, step 2)."""
     probabilities = widened(logits).softmax(dim=-1)
     entropy = -(probabilities * (probabilities + LOG_EPSILON).log()).sum(dim=-1)
     return torch.stack([entropy.mean(), probabilities.amax(dim=-1).mean()])
 
 
 def reverse_divergence(logits: Tensor, target_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(student || teacher) at temperature T in nat: `(batch, classes)` twice -> `(batch,)` (spec 3, step 5)."""
+    """T^2 KL(student || teacher) at temperature T in nat: `(batch, classes)` twice -> `(batch,)` (moase §3, step 5)."""
     log_student = (widened(logits) / temperature).log_softmax(dim=-1)
     log_teacher = (widened(target_logits) / temperature).log_softmax(dim=-1)
     return temperature**2 * (log_student.exp() * (log_student - log_teacher)).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The policy that chooses how strongly to augment, trained by REINFORCE (moase spec 3, steps 2, 3 and 7)."""
+"""The policy that chooses how strongly to augment, trained by REINFORCE (moase §3, steps 2, 3 and 7)."""
 
 from __future__ import annotations
 

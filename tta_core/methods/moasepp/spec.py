@@ -11,7 +11,7 @@ from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
 
 class MoASEppSettings(ExpertSettings):
-    """Settings of MoASE++ (moase spec 3): those of MoASE's experts, teacher and optimizer, and what follows.
+    """Settings of MoASE++ (moase §3): those of MoASE's experts, teacher and optimizer, and what follows.
 
     Attributes:
         views: augmented views of each batch, each with strengths of its own; the release always takes one.

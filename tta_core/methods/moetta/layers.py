@@ -1,4 +1,4 @@
-"""Which normalisation layers of a network MoETTA adapts, and how (spec 1.2 and 1.12)."""
+"""Which normalisation layers of a network MoETTA adapts, and how (moetta §1.2 and §1.12)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """MoETTA: gives each sample its own expert in every LayerNorm but the first ones, chosen by one router a layer.
 
-Paper: MoETTA, AAAI 2026 (spec 1). Deviations from the release: margins use ln(classes) instead of ln(1000), the
+Paper: MoETTA, AAAI 2026 (moetta §1). Deviations from the release: margins use ln(classes) instead of ln(1000), the
 threshold is the paper's running mean (`threshold_mode="official"` for the release's), an empty selection is explicit.
 """
 
@@ -43,11 +43,11 @@ class MoETTA(Method[MoETTASettings]):
         self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:
-        """SGD with dense momentum: the momentum of an expert that no sample chose goes on moving it (spec 1.9)."""
+        """SGD with dense momentum: the momentum of an expert that no sample chose goes on moving it (moetta §1.9)."""
         return torch.optim.SGD(parameters, lr=self.settings.lr, momentum=self.settings.momentum)
 
     def step(self, images: Tensor) -> Tensor:
-        """Returns the logits `(batch, classes)` before the update (spec 1.7)."""
+        """Returns the logits `(batch, classes)` before the update (moetta §1.7)."""
         settings = self.settings
         logits: Tensor = self.network(images)
         entropy = softmax_entropy(logits)

@@ -16,7 +16,7 @@ LARGE_SAMPLE = 8192
 
 
 class MoELayerNorm(nn.Module):
-    """A LayerNorm whose affine pair depends on the sample (MoETTA spec 1.3 to 1.5, formulation 1.14).
+    """A LayerNorm whose affine pair depends on the sample (moetta §1.3 to §1.5, §1.14).
 
     The pre-trained pair `weight`, `bias` is shared by all samples and usually frozen. Each expert is an additive pair;
     they start at zero, so the layer starts as the one that it replaces, or at random. The router reads the input of the

@@ -1,4 +1,4 @@
-"""Sends samples to experts by a linear router on their mean token (MoETTA spec 1.4, 1.5 and 1.12)."""
+"""Sends samples to experts by a linear router on their mean token (moetta §1.4, §1.5 and §1.12)."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class RoutesBefore:
 
 
 def load_balance(probabilities: Tensor, selections: Tensor) -> Tensor:
-    """Switch-style load-balancing loss (MoETTA spec 1.5): 1 at balance, up to the number of experts.
+    """Switch-style load-balancing loss (moetta §1.5): 1 at balance, up to the number of experts.
 
     Args:
         probabilities: router probabilities `(..., batch, experts)`, attached to the graph.

@@ -11,9 +11,9 @@ from tta_core.methods.spec import Integer, MethodSpec, Real, ScalarSpec
 
 
 class MoETTASettings(Frozen):
-    """Settings of MoETTA (spec 1.11, 1.12).
+    """Settings of MoETTA (moetta §1.11, §1.12).
 
-    The rows of the paper's ablation table (spec 6.3) are the full method with
+    The rows of the paper's ablation table (moetta §6.3) are the full method with
 
     - w/o sample selection: `select_samples=False`
     - w/o entropy re-weight: `weight_by_entropy=False`
@@ -24,7 +24,7 @@ class MoETTASettings(Frozen):
     - w/o layer-wise router: `router="global"`
 
     Norms are named by their number in the network, from 0 in the order of its modules; `LayerNorm2d` takes no number
-    (spec 1.2). A range `a-b` includes both ends; a list is `a,b,c`; empty is none.
+    (moetta §1.2). A range `a-b` includes both ends; a list is `a,b,c`; empty is none.
 
     Attributes:
         num_experts: additive affine pairs in each adapted normalisation layer.
@@ -149,7 +149,7 @@ SPEC = MethodSpec(
         "paper": {},
         # From the prototype of the benchmark, on the reported corruptions.
         "digits-c": {"lr": 0.1, "lambda_balance": 1.0},
-        # What a summary of the paper gives for its potpourri stream; neither release nor poster confirm it (spec 1.11).
+        # What a summary of the paper gives for its potpourri stream; neither release nor poster has it (moetta §1.11).
         "potpourri-unverified": {"num_experts": 11, "lambda_balance": 0.5},
     },
     search={

@@ -1,4 +1,4 @@
-"""How MoETTA's entropy threshold follows the stream, in O(1) memory and without host synchronisation (spec 1.8)."""
+"""How MoETTA's entropy threshold follows the stream, in O(1) memory and without host synchronisation (moetta §1.8)."""
 
 from __future__ import annotations
 

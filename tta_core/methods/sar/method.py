@@ -1,6 +1,6 @@
 """SAR: trains normalisation layers by the entropy of reliable samples, at weights that a SAM step has moved uphill.
 
-Paper: Niu et al., ICLR 2023 (spec 2.4). Deviations from the releases are settings, see the presets `official`, `foa`,
+Paper: Niu et al., ICLR 2023 (mixed §2.4). Deviations from the releases are settings, see the presets `official`, `foa`,
 `moetta`; without one: eval mode, no NaN where nothing is reliable, and `reset_threshold` is heeded, not always 0.2.
 """
 
@@ -107,7 +107,7 @@ class SAR(Method[SARSettings]):
         self.forward.load_state(state)
 
     def _second_pass(self, images: Tensor, reliable: Tensor, index: Tensor) -> Pass:
-        """The loss at perturbed weights (spec 2.4).
+        """The loss at perturbed weights (mixed §2.4).
 
         Args:
             images: the batch.
@@ -126,7 +126,7 @@ class SAR(Method[SARSettings]):
         return Pass(None, reliable.index_copy(0, index, within), masked_mean(entropy, within))
 
     def _without_reliable(self, none: Tensor) -> None:
-        """What a step does where the first pass selected `none` `(batch,)` (spec 4.1)."""
+        """What a step does where the first pass selected `none` `(batch,)` (mixed §4.1)."""
         self.selected = none
         released = self.settings.on_empty == "momentum_step" and self.settings.variant == "original"
         if released:

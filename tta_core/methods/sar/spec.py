@@ -9,7 +9,7 @@ from tta_core.methods.spec import MethodSpec
 
 
 class SARSettings(ReliableSharpnessSettings):
-    """Settings of SAR (spec 2.4).
+    """Settings of SAR (mixed §2.4).
 
     Attributes:
         rho: as above; 0 leaves out the second pass, which would repeat the first.
@@ -40,7 +40,7 @@ SPEC = MethodSpec(
         # The default learning rate is the one of MoETTA's tables; these are SAR's own, for ViT-B and batches of 64.
         "official": RELEASED | {"lr": 1e-3},
         "paper": {"lr": 1e-3},
-        # Its wild settings (spec 5.6): lr is 1e-3 / 64 x batch for a ViT, and twice that for batches of one image.
+        # Its wild settings (mixed §5.6): lr is 1e-3 / 64 x batch for a ViT, and twice that for batches of one image.
         "official-bs1": RELEASED | {"lr": 2 * 1e-3 / 64},
         # 2.5e-4 for ResNets from batches of 32 on; else 2.5e-4 / 64 x 2 x batch, and twice that for one image.
         "official-resnet": RELEASED | {"lr": 2.5e-4},

@@ -1,6 +1,6 @@
 """Tent: trains weight and bias of every normalisation layer by minimising the entropy of the predictions.
 
-Paper: Wang et al., ICLR 2021 (spec 2.2). Deviation: the network stays in eval mode, which avoids stochastic depth;
+Paper: Wang et al., ICLR 2021 (mixed §2.2). Deviation: the network stays in eval mode, which avoids stochastic depth;
 BatchNorm layers use batch statistics all the same.
 """
 

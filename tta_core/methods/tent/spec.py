@@ -25,7 +25,7 @@ SPEC = MethodSpec(
         # The learning rate of the SAR and FOA repositories for ViT-B; the default is the one of MoETTA's tables.
         "official": {"lr": 1e-3},
         "paper": {},
-        # The continual streams of the IMSE and ViDA tables (imse spec 4.2).
+        # The continual streams of the IMSE and ViDA tables (continual §4.2).
         "continual": {"lr": 1e-4, "nesterov": True},
         "continual-recurring": {"lr": 3e-4, "nesterov": True},
         "continual-resnet50": {"lr": 2.5e-4, "nesterov": True},

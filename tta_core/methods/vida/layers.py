@@ -14,7 +14,7 @@ TENSORS = ("down", "up")
 
 
 class LowRankLinear(nn.Module):
-    """A linear layer with a bypass of low and one of high rank (imse spec 4.4).
+    """A linear layer with a bypass of low and one of high rank (continual §4.4).
 
     y = W x + b + s_low U_low (D_low x) + s_high U_high (D_high x), computed as (W + U diag(s) D) x + b with the two
     bypasses laid side by side in U and D. With n tokens the bypasses as they are written take `n rank (in + out)`
@@ -59,7 +59,7 @@ def add_low_rank(
 ) -> dict[str, LowRankLinear]:
     """Puts bypasses beside every linear layer in the attention of every block, all with scales of 1.
 
-    D is normal with standard deviation 1 / rank^2 for each rank, U is 0 (imse spec 4.4).
+    D is normal with standard deviation 1 / rank^2 for each rank, U is 0 (continual §4.4).
 
     Args:
         network: the network to edit.

@@ -1,6 +1,6 @@
 """ViDA: puts an adapter of low and one of high rank beside attention, and weighs them by a mean teacher's uncertainty.
 
-Paper: ViDA, ICLR 2024 (imse spec 4.4). Deviations from the release: the adapters are warmed up here, on labelled source
+Paper: ViDA, ICLR 2024 (continual §4.4). Deviations from the release: adapters are warmed up here, on labelled source
 images, and both are scaled, as in the paper; the release scales one only, see the preset `official`.
 """
 
@@ -121,7 +121,7 @@ class ViDA(Method[ViDASettings]):
         )
 
     def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """One view of images in [0, 1] (imse spec 4.1)."""
+        """One view of images in [0, 1] (continual §4.1)."""
         return random_view(pixels, generator)
 
     def allot(self, uncertainty: Tensor) -> tuple[Tensor, Tensor]:

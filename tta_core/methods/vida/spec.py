@@ -11,7 +11,7 @@ from tta_core.methods.spec import LABELLED_SOURCE_IMAGES, MethodSpec, Preparatio
 
 
 class ViDASettings(OptimizerSettings):
-    """Settings of ViDA (imse spec 4.4); those of the optimizer are of `OptimizerSettings`.
+    """Settings of ViDA (continual §4.4); those of the optimizer are of `OptimizerSettings`.
 
     Attributes:
         optimizer: SGD or Adam.

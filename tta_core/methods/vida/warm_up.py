@@ -20,7 +20,7 @@ from tta_core.methods.vida.spec import ViDASettings
 def warmed_up_adapters(
     network: nn.Module, batches: Iterable[LabelledBatch], settings: ViDASettings
 ) -> dict[str, Tensor]:
-    """Trains adapters on labelled images with cross-entropy (imse spec 4.4: the release ships such adapters).
+    """Trains adapters on labelled images with cross-entropy (continual §4.4: the release ships such adapters).
 
     Args:
         network: the source network; it is left as it is.

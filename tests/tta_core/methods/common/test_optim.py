@@ -1,4 +1,4 @@
-"""SAM's ascent and Adam's memory (imse spec 1.4)."""
+"""SAM's ascent and Adam's memory (imse §1.4)."""
 
 import pytest
 import torch

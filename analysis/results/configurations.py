@@ -23,11 +23,9 @@ from analysis.results.protocols import (
     read_protocols,
     scored_logits,
     up_to_scoring,
-    value_text,
 )
-
-SOURCE = "source"
-"""The method that adapts nothing, to which the others are compared."""
+from analysis.texts import value_text
+from analysis.vocabulary import SOURCE
 
 
 @dataclass(frozen=True, slots=True)

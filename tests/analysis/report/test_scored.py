@@ -10,7 +10,8 @@ from analysis.report.report import report_markdown, write_report
 from analysis.results.checks import CHECKS, check_results
 from analysis.results.configurations import sections
 from analysis.results.load import open_results
-from analysis.results.protocols import SCORED, heading_order, headings
+from analysis.results.protocols import heading_order, headings
+from analysis.vocabulary import SCORED
 from tta_core.methods.spec import Scored
 
 AFTER = {"scored_logits": "post-update"}

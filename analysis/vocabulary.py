@@ -1,7 +1,7 @@
 """The words in the result files: what both sides of the contract spell. `analysis.schema` has the columns.
 
 `tta_core` writes these words and does not import this package; `analysis` reads them and imports nothing of `tta_core`.
-So both spell them, and `tests/test_vocabulary.py` compares the two.
+So both spell them, and tests compare the two (`tests/test_vocabulary.py`).
 """
 
 from __future__ import annotations

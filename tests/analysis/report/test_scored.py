@@ -12,7 +12,6 @@ from analysis.results.configurations import sections
 from analysis.results.load import open_results
 from analysis.results.protocols import heading_order, headings
 from analysis.vocabulary import SCORED
-from tta_core.methods.spec import Scored
 
 AFTER = {"scored_logits": "post-update"}
 BEFORE = {"scored_logits": "pre-update"}
@@ -159,7 +158,3 @@ def test_page(mixed) -> None:
     assert "source under protocol <code>print-mixed</code>" in text
     assert text.count("Difference to source in each domain") == 2
     assert "<dt>Configurations</dt><dd>3</dd>" in text  # source counts once
-
-
-def test_all_kinds_of_scored_logits_are_explained() -> None:
-    assert set(SCORED) == set(Scored.__args__)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tta_core.diagnostics.make import make_observers
+from tta_core.diagnostics.make import make_observers, observer_class
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.diagnostics.observer import Measurement, Observer
 from tta_core.methods.registry import methods
@@ -28,6 +28,7 @@ def same_state(one, other):
 
 @pytest.mark.parametrize(("name", "stream"), [("imse", "mixed"), *((name, "single") for name in methods())])
 def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scene, watch):
+    declared = {quantity for observer in OBSERVERS for quantity in observer_class(observer).quantities}
     runs = {}
     for names in ((), tuple(OBSERVERS)):
         torch.manual_seed(7)
@@ -36,6 +37,7 @@ def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scen
         runs[bool(names)] = (watched, scene.method.state_dict(), torch.get_rng_state())
     (plain, plain_state, plain_random), (seen, seen_state, seen_random) = runs[False], runs[True]
     assert seen.record.measurements
+    assert {one.quantity for one in seen.record.measurements} <= declared
     assert not plain.record.measurements
     for one, other in zip(plain.keeper.logits, seen.keeper.logits, strict=True):
         assert torch.equal(one, other)

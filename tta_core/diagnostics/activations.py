@@ -44,10 +44,6 @@ class Activations(Observer):
     over these steps.
     """
 
-    quantities = (
-        *("hidden_histogram", "hidden_zero_share", "router_weight"),
-        *("kept_energy", "kept_energy_alarm", "gate_mean"),
-    )
     memory = ("_kept",)
     memory_types = (Inspected,)
 

@@ -30,10 +30,6 @@ class Alignment(Observer):
     measuring steps, under their names in the source network; what a method has put in their place is read all the same.
     """
 
-    quantities = (
-        *("alignment_std", "alignment_std_q10", "alignment_std_q50"),
-        *("alignment_std_q90", "alignment_std_source"),
-    )
     memory = ("_measured",)
 
     def __init__(self, scene: Scene) -> None:

@@ -29,7 +29,6 @@ class HasCode(Protocol):
 class Code(Observer):
     """Measures the distance of the code from that of the source, whatever the stream's resets."""
 
-    quantities = ("code_drift", "code_change", "code_similarity")
     memory = ("_drifts", "_directions")
     memory_types = (Directions,)
 

@@ -22,7 +22,6 @@ class Displacement(Observer):
     host's memory.
     """
 
-    quantities = ("displacement_norm", "displacement_cosine", "displacement_cosine_mean", "displacement_cosine_min")
     memory = ("_start", "_directions")
     memory_types = (Directions,)
 

@@ -17,7 +17,6 @@ PARTS = ("weight", "bias")
 class Experts(Observer):
     """Mean cosine between the additive experts of each layer, of weights and of biases, at measuring steps."""
 
-    quantities = ("expert_similarity_weight", "expert_similarity_bias")
     memory = ("_steps", "_similarities")
 
     def __init__(self, scene: Scene) -> None:

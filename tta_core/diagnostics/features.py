@@ -22,7 +22,6 @@ class Features(Observer):
     It keeps `(domains, classes, dim)` in float64 on the device.
     """
 
-    quantities = ("js_divergence", "intra_class_scatter")
     memory = ("_distributions", "_squares", "_sums", "_counts")
 
     def __init__(self, scene: Scene) -> None:

@@ -39,7 +39,6 @@ class Forgetting(Observer):
     severity of the cell. Its cost grows with the domains seen so far, at most `MAX_IMAGES` images each.
     """
 
-    quantities = ("forgetting_accuracy", "forgetting_clean_drop", "backward_transfer")
     memory = ("_clean", "_visits")
     memory_types = (Visit,)
 

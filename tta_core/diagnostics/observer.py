@@ -151,9 +151,6 @@ class Observer(ABC):
     that of its method.
     """
 
-    quantities: ClassVar[tuple[str, ...]] = ()
-    """Every quantity that it can measure."""
-
     memory: ClassVar[tuple[str, ...]] = ()
     """Attributes that the run fills: what a checkpoint must hold. All else is as it was at construction."""
 

@@ -47,10 +47,6 @@ class Routing(Observer):
     `routing_change` compares with the router as it was before the stream, fed the same input of the layer.
     """
 
-    quantities = (
-        *("routing", "routing_information", "routing_entropy", "routing_collapse"),
-        *("routing_change", "load_balance", "top1_probability"),
-    )
     memory = ("_sums", "_scalars")
 
     def __init__(self, scene: Scene) -> None:

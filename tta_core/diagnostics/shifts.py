@@ -29,7 +29,6 @@ class Shifts(Observer):
     nothing is measured.
     """
 
-    quantities = ("shift_precision", "shift_recall", "shift_f1", "shift_tail_triggers", "bank_size", "retrieval")
     memory = ("_steps", "_records", "_measured", "_retrievals")
 
     def __init__(self, scene: Scene) -> None:

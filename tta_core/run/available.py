@@ -10,6 +10,7 @@ from tta_core.backbones.zero_shot import check_text_head
 from tta_core.data.benchmarks import CLEAN, benchmark_spec, owner
 from tta_core.data.opened import check_domain, check_training
 from tta_core.data.root import missing_domains
+from tta_core.diagnostics.names import OBSERVERS
 from tta_core.errors import InputError
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run.config import RunConfig
@@ -32,7 +33,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     for config in configs:
         weights[config.backbone, config.weights_tag()] = config
         needs = config.needs()
-        needs_clean = SOURCE_IMAGES in needs or "forgetting" in config.diagnostics
+        needs_clean = SOURCE_IMAGES in needs or any(OBSERVERS[name].reads_clean for name in config.diagnostics)
         clean = (CLEAN,) if needs_clean else ()
         visited, names = visited_domains(config.stream, config.domains), names_subset(config)
         if names is not None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tta_core.diagnostics.make import make_observers, observer_class
+from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.diagnostics.observer import Measurement, Observer
 from tta_core.methods.registry import methods
@@ -28,7 +28,7 @@ def same_state(one, other):
 
 @pytest.mark.parametrize(("name", "stream"), [("imse", "mixed"), *((name, "single") for name in methods())])
 def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scene, watch):
-    declared = {quantity for observer in OBSERVERS for quantity in observer_class(observer).quantities}
+    declared = {quantity for row in OBSERVERS.values() for quantity in row.quantities}
     runs = {}
     for names in ((), tuple(OBSERVERS)):
         torch.manual_seed(7)

@@ -1,12 +1,14 @@
 """What observers and methods measure is what `analysis` explains, and nothing else."""
 
+import dataclasses
+
 from analysis.vocabulary import Quantity
-from tta_core.diagnostics.make import observer_class
+from tta_core.data.benchmarks import CLEAN
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.methods.base import Method
 from tta_core.methods.registry import method_class, methods
 
-DECLARED = [quantity for name in OBSERVERS for quantity in observer_class(name).quantities]
+DECLARED = [quantity for row in OBSERVERS.values() for quantity in row.quantities]
 
 
 def test_the_vocabulary_has_every_quantity_and_no_other(make_scene):
@@ -30,3 +32,14 @@ def test_observers_measure_all_that_they_declare(make_scene, watch):
             watched = watch(make_scene(name, preset="digits-c"), tuple(OBSERVERS))
             missing -= {one.quantity for one in watched.record.measurements}
     assert not missing
+
+
+def test_observers_that_read_clean_images_say_so(make_scene, watch):
+    scene = make_scene("moetta", preset="digits-c")
+
+    def without_clean(name):
+        assert name != CLEAN
+        return scene.open_domain(name)
+
+    others = [row.name for row in OBSERVERS.values() if not row.reads_clean]
+    assert watch(dataclasses.replace(scene, open_domain=without_clean), others).record.measurements

@@ -15,8 +15,9 @@ from itertools import zip_longest
 import duckdb
 
 from analysis.aggregate.estimates import Estimate, effective_number, estimate
-from analysis.results.configurations import SOURCE, Configuration, Section
+from analysis.results.configurations import Configuration, Section
 from analysis.results.load import rows
+from analysis.vocabulary import SOURCE, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +169,10 @@ def expert_usage(con: duckdb.DuckDBPyConnection, section: Section) -> list[Exper
     found: dict[int, dict[str, list[tuple[float, ...]]]] = {}
     for cell, layer, shares in rows(
         con,
-        """
+        f"""
         select cell, layer, list(value order by value desc) from diagnostics
-        where quantity = 'expert_usage' and cell in (select unnest($cells)) group by cell, layer order by cell, layer
+        where quantity = '{Quantity.EXPERT_USAGE}' and cell in (select unnest($cells))
+        group by cell, layer order by cell, layer
         """,
         {"cells": list(owner)},
     ):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from analysis.diagnosis.measurements import Measurements
-from analysis.figures.table import join_words
+from analysis.texts import join_words
+from analysis.vocabulary import Quantity
 
 MOST_LAYERS = 4
 """So many layers are named in one alarm; of more, only the number is given."""
 
 ALARMS = {
-    "routing_collapse": (
+    Quantity.ROUTING_COLLAPSE: (
         "Routing collapsed",
         "Routing has collapsed in a layer if the entropy of the use of its experts is below half of the largest "
         "possible one, or if one expert serves more than half of the samples (of nine experts; with fewer the limit is "
         "higher).",
     ),
-    "kept_energy_alarm": (
+    Quantity.KEPT_ENERGY_ALARM: (
         "An expert keeps less than 1 % of the energy of its hidden activations",
         "Kept energy is what selection leaves of the squared activations; an expert that keeps less than 1 % says next "
         "to nothing.",
@@ -56,7 +57,7 @@ def alarms(measured: Measurements) -> list[str]:
             quantity=quantity,
         )
         for number, layers, raised, seeds, raised_in in found:
-            label = measured.section.configurations[number].label
+            label = measured.label(number)
             where = f"in {len(raised)} of {layers} layers of {label}" if layers > 1 else f"in the one layer of {label}"
             with_seeds = f", with {raised_in} of {seeds} seeds" if seeds > 1 else ""
             named = f": {join_words(measured.ordered('layer', raised))}" if len(raised) <= MOST_LAYERS else ""

@@ -6,21 +6,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from analysis.diagnosis.blocks import Block
 from analysis.diagnosis.measurements import Measurements
-from analysis.figures.blocks import Block, panel_drawing
+from analysis.figures.drawings import panel_drawing
 from analysis.figures.panels import Curve, Panel, Series
 from analysis.figures.table import Table
+from analysis.texts import spaced
+from analysis.vocabulary import CLEAN, EVENTS, TELLING, Quantity
 
 SAMPLES_SEEN = "samples seen"
-CLEAN = "clean"
-"""Domain of images without corruption."""
 MOST_PANELS = 12
 """So many scalars are drawn; the others are named."""
-_NOT_CURVES = ("shift", "stored", "retrieved")
-"""Scalars whose mean over steps means nothing: events and numbers of entries."""
-
-_FIRST = ("threshold", "balance_coefficient", "balance_loss", "effective_experts", "shift_distance")
-
 _BANDS = "Lines: means over seeds. Bands: least to largest seed."
 _LAYER_PREFIX = "blocks."
 _CLEAN_SOURCE = "source network on clean images"
@@ -30,14 +26,14 @@ Shown = Mapping[int, Series]
 
 def stream_block(measured: Measurements, series: Shown, borders: Sequence[int]) -> Block | None:
     """Scalars of the methods' steps, with router confidence, load balance and the size of the bank."""
-    given = [each for each in measured.scalars if each.name not in measured.quantities and each.name not in _NOT_CURVES]
+    given = [each for each in measured.scalars if each.name not in measured.quantities and each.name not in EVENTS]
     shown = [each for each in given if series.keys() & set(each.numbers)]
     # After the scalars that tell most, those that the best configurations recorded.
-    scalars = sorted(shown, key=lambda each: (each.name not in _FIRST, each.numbers))
+    scalars = sorted(shown, key=lambda each: (each.name not in TELLING, each.numbers))
     drawn, left = scalars[:MOST_PANELS], scalars[MOST_PANELS:]
     panels = [
         Panel(
-            _words(each.name),
+            spaced(each.name),
             _unit(each.unit),
             SAMPLES_SEEN,
             measured.scalar_curves(each.name, list(series)),
@@ -50,20 +46,20 @@ def stream_block(measured: Measurements, series: Shown, borders: Sequence[int]) 
         series,
         borders,
         {
-            "load_balance": ("load balance, mean over layers (1: balanced)", ""),
-            "top1_probability": ("largest routing probability, mean over layers", ""),
-            "routing_change": ("samples that the first router would have sent elsewhere", "share"),
-            "bank_size": ("size of the bank", "entries"),
+            Quantity.LOAD_BALANCE: "load balance, mean over layers (1: balanced)",
+            Quantity.TOP1_PROBABILITY: "largest routing probability, mean over layers",
+            Quantity.ROUTING_CHANGE: Quantity.ROUTING_CHANGE.meaning,
+            Quantity.BANK_SIZE: Quantity.BANK_SIZE.meaning,
         },
     )
     if not panels:
         return None
     lead = f"{_BANDS} Neighbouring steps are averaged."
     if left:
-        lead += f" Not drawn, but in the view batches: {', '.join(_words(each.name) for each in left)}."
+        lead += f" Not drawn, but in the view batches: {', '.join(spaced(each.name) for each in left)}."
     meanings = Table(
         headers=("Curve", "Meaning"),
-        rows=tuple((_words(each.name), each.meaning) for each in drawn if each.meaning),
+        rows=tuple((spaced(each.name), each.meaning) for each in drawn if each.meaning),
         numeric=(False, False),
         kinds=("",) * sum(bool(each.meaning) for each in drawn),
         notes=(),
@@ -75,18 +71,11 @@ def stream_block(measured: Measurements, series: Shown, borders: Sequence[int]) 
 
 def similarity_block(measured: Measurements, series: Shown, borders: Sequence[int]) -> Block | None:
     """Similarity of the experts over time and over depth."""
-    names = {"expert_similarity_weight": "weights", "expert_similarity_bias": "biases"}
-    panels = _over_stream(
-        measured,
-        series,
-        borders,
-        {quantity: (f"{words} over the stream, mean over layers", "mean cosine") for quantity, words in names.items()},
-    )
-    panels += _over_layers(
-        measured,
-        series,
-        {quantity: (f"{words} by layer, end of the stream", "mean cosine") for quantity, words in names.items()},
-    )
+    names = {Quantity.SIMILARITY_WEIGHT: "weights", Quantity.SIMILARITY_BIAS: "biases"}
+    along = {quantity: f"{words} over the stream, mean over layers" for quantity, words in names.items()}
+    panels = _over_stream(measured, series, borders, along)
+    by_layer = {quantity: f"{words} by layer, end of the stream" for quantity, words in names.items()}
+    panels += _over_layers(measured, series, by_layer)
     if not panels:
         return None
     lead = (
@@ -98,9 +87,8 @@ def similarity_block(measured: Measurements, series: Shown, borders: Sequence[in
 
 def alignment_block(measured: Measurements, series: Shown, borders: Sequence[int]) -> Block | None:
     """Spread of the alignment of inputs and spectral experts, beside that of the source network."""
-    unit = "standard deviation"
-    panels = _over_stream(measured, series, borders, {"alignment_std": ("mean over experts", unit)})
-    panels += _over_layers(measured, series, {"alignment_std": ("by layer, end of the stream", unit)})
+    panels = _over_stream(measured, series, borders, {Quantity.ALIGNMENT: "mean over experts"})
+    panels += _over_layers(measured, series, {Quantity.ALIGNMENT: "by layer, end of the stream"})
     panels = [
         replace(panel, reference=_source_alignment(measured, panel), reference_label=_CLEAN_SOURCE) for panel in panels
     ]
@@ -109,9 +97,9 @@ def alignment_block(measured: Measurements, series: Shown, borders: Sequence[int
         series,
         borders,
         {
-            "alignment_std_q10": ("experts' 10 % quantile", unit),
-            "alignment_std_q50": ("experts' median", unit),
-            "alignment_std_q90": ("experts' 90 % quantile", unit),
+            Quantity.ALIGNMENT_Q10: "experts' 10 % quantile",
+            Quantity.ALIGNMENT_Q50: "experts' median",
+            Quantity.ALIGNMENT_Q90: "experts' 90 % quantile",
         },
     )
     drawings = tuple(panel_drawing(each, series) for each in (panels, quantiles) if each)
@@ -127,7 +115,7 @@ def alignment_block(measured: Measurements, series: Shown, borders: Sequence[int
 
 def clean_panels(measured: Measurements, series: Shown, borders: Sequence[int]) -> list[Panel]:
     """Accuracy of the frozen network on clean images over the stream."""
-    curves = measured.over_stream("forgetting_accuracy", list(series), domain=CLEAN)
+    curves = measured.over_stream(Quantity.FORGETTING_ACCURACY, list(series), domain=CLEAN)
     if not curves:
         return []
     shares = {number: curve.scaled(100) for number, curve in curves.items()}
@@ -137,23 +125,15 @@ def clean_panels(measured: Measurements, series: Shown, borders: Sequence[int]) 
 def drift_panels(measured: Measurements, series: Shown, borders: Sequence[int]) -> list[Panel]:
     """Drift of the spectral codes over the stream and by layer."""
     return [
-        *_over_stream(
-            measured, series, borders, {"code_drift": ("drift over the stream, mean over layers", "relative change")}
-        ),
-        *_over_layers(measured, series, {"code_drift": ("drift by layer, end of the stream", "relative change")}),
+        *_over_stream(measured, series, borders, {Quantity.CODE_DRIFT: "drift over the stream, mean over layers"}),
+        *_over_layers(measured, series, {Quantity.CODE_DRIFT: "drift by layer, end of the stream"}),
     ]
 
 
 def routing_panels(measured: Measurements, series: Shown) -> list[Panel]:
     """What routing knows of domains, and how evenly it uses its experts, by layer."""
-    return _over_layers(
-        measured,
-        series,
-        {
-            "routing_information": ("mutual information of domain and expert", "nat"),
-            "routing_entropy": ("entropy of the use of experts", "share of the largest"),
-        },
-    )
+    shown = (Quantity.ROUTING_INFORMATION, Quantity.ROUTING_ENTROPY)
+    return _over_layers(measured, series, {quantity: quantity.meaning for quantity in shown})
 
 
 def displacement_panels(measured: Measurements, series: Shown) -> list[Panel]:
@@ -162,38 +142,38 @@ def displacement_panels(measured: Measurements, series: Shown) -> list[Panel]:
         measured,
         series,
         {
-            "displacement_cosine_mean": ("mean over pairs of domains, by layer", "cosine"),
-            "displacement_cosine_min": ("least agreeing pair of domains, by layer", "cosine"),
+            Quantity.DISPLACEMENT_MEAN: "mean over pairs of domains, by layer",
+            Quantity.DISPLACEMENT_MIN: "least agreeing pair of domains, by layer",
         },
     )
 
 
 def _over_stream(
-    measured: Measurements, series: Shown, borders: Sequence[int], quantities: Mapping[str, tuple[str, str]]
+    measured: Measurements, series: Shown, borders: Sequence[int], titles: Mapping[Quantity, str]
 ) -> list[Panel]:
-    """One panel a quantity (name -> title, unit) that any of the series measured."""
+    """One panel for each quantity that any of the series measured, under its title."""
     panels = []
-    for quantity, (title, unit) in quantities.items():
+    for quantity, title in titles.items():
         curves = measured.over_stream(quantity, list(series))
         if curves:
-            panels.append(Panel(title, unit, SAMPLES_SEEN, curves, borders=tuple(borders)))
+            panels.append(Panel(title, _unit(quantity.unit), SAMPLES_SEEN, curves, borders=tuple(borders)))
     return panels
 
 
-def _over_layers(measured: Measurements, series: Shown, quantities: Mapping[str, tuple[str, str]]) -> list[Panel]:
+def _over_layers(measured: Measurements, series: Shown, titles: Mapping[Quantity, str]) -> list[Panel]:
     panels = []
-    for quantity, (title, unit) in quantities.items():
+    for quantity, title in titles.items():
         layers, curves = measured.over_layers(quantity, list(series))
         if curves:
             ticks = tuple((float(place), _short(layer)) for place, layer in enumerate(layers))
-            panels.append(Panel(title, unit, _layer_label(layers), curves, ticks, markers=True))
+            panels.append(Panel(title, _unit(quantity.unit), _layer_label(layers), curves, ticks, markers=True))
     return panels
 
 
 def _source_alignment(measured: Measurements, panel: Panel) -> Curve | None:
     """The level of the source network: a flat line over the stream, or one point a layer."""
     # All configurations of a section share the source network, so the first tells for all.
-    layers, curves = measured.over_layers("alignment_std_source", measured.numbers("alignment_std_source")[:1])
+    layers, curves = measured.over_layers(Quantity.ALIGNMENT_SOURCE, measured.numbers(Quantity.ALIGNMENT_SOURCE)[:1])
     if not curves:
         return None
     (curve,) = curves.values()
@@ -213,10 +193,6 @@ def _short(layer: str) -> str:
 
 def _layer_label(layers: Sequence[str]) -> str:
     return "layer (block.part)" if any(layer.startswith(_LAYER_PREFIX) for layer in layers) else "layer"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _unit(unit: str) -> str:

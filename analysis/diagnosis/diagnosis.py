@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 import duckdb
 
-from analysis.diagnosis import curves as curves
-from analysis.diagnosis import maps as maps
-from analysis.diagnosis import tables as tables
+from analysis.diagnosis import curves, maps, tables
 from analysis.diagnosis.alarms import alarmed, alarms, watched
+from analysis.diagnosis.blocks import MOST_MAPS, MOST_MATRICES, Block, choose_series
 from analysis.diagnosis.curves import Shown
 from analysis.diagnosis.measurements import Measurements
 from analysis.diagnosis.overview import OVERVIEW_NOTE, overview_tables
-from analysis.figures.blocks import MOST_LINES, MOST_MAPS, MOST_MATRICES, Block, Drawing, choose_series, panel_drawing
+from analysis.figures.drawings import Drawing, panel_drawing
 from analysis.figures.panels import Panel
-from analysis.figures.table import Table, markdown, printable
-from analysis.results.configurations import SOURCE, Section
+from analysis.figures.style import MOST_LINES
+from analysis.figures.table import Table, markdown
+from analysis.results.configurations import Section
+from analysis.texts import printable
+from analysis.vocabulary import NEVER_RESET, RESET, SOURCE, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def _routing(measured: Measurements, series: Shown) -> Block | None:
 
 def _codes(measured: Measurements, series: Shown, borders: Sequence[int]) -> Block | None:
     drawings = _panels(curves.drift_panels(measured, series, borders), series)
-    matrices = maps.cosine_drawings(measured, "code_similarity")
+    matrices = maps.cosine_drawings(measured, Quantity.CODE_SIMILARITY)
     lead = "Drift: summed absolute change of the singular values of a layer, divided by their sum."
     lead += " Matrices: cosine between the changes that two domains made. Means over seeds." if matrices else ""
     return _block("Spectral codes", lead, [*drawings, *matrices], [tables.changed_codes_table(measured)])
@@ -117,7 +119,9 @@ def _shifts(measured: Measurements) -> Block | None:
 
 def _activations(measured: Measurements) -> Block | None:
     histograms = maps.histogram_drawings(measured)
-    layers = maps.layer_drawings(measured, {"kept_energy": "kept energy (%)", "gate_mean": "mean of the gate (%)"})
+    layers = maps.layer_drawings(
+        measured, {Quantity.KEPT_ENERGY: "kept energy (%)", Quantity.GATE_MEAN: "mean of the gate (%)"}
+    )
     lead = "Means over seeds."
     if histograms:
         lead += (
@@ -130,8 +134,8 @@ def _activations(measured: Measurements) -> Block | None:
 
 
 def _features(measured: Measurements) -> Block | None:
-    scatter = tables.domain_table(measured, "intra_class_scatter")
-    divergence = tables.domain_table(measured, "js_divergence")
+    scatter = tables.domain_table(measured, Quantity.CLASS_SCATTER)
+    divergence = tables.domain_table(measured, Quantity.JS_DIVERGENCE)
     lead = (
         "Of what enters the head. Scatter: mean squared distance to the centroid of the true class. Divergence: "
         "Jensen-Shannon, in nat (0: equal; at most 0.69), of the mean softmax of the features of neighbouring domains. "
@@ -142,18 +146,18 @@ def _features(measured: Measurements) -> Block | None:
 
 
 def _agreement(measured: Measurements, series: Shown) -> Block | None:
-    matrices = maps.cosine_drawings(measured, "displacement_cosine")
+    matrices = maps.cosine_drawings(measured, Quantity.DISPLACEMENT_COSINE)
     lead = (
         "Cosine between the displacements of the adapted parameters that two domains cause. 1: one direction serves "
         "both; 0: they have nothing in common. Means over seeds."
     )
-    if measured.section.protocol.get("reset") == "never":
+    if measured.section.protocol.get(RESET) == NEVER_RESET:
         lead += (
             " This stream never resets the method, so each domain starts where the one before left the parameters; the "
             "published protocol starts each from the source."
         )
     drawings = [*matrices, *_panels(curves.displacement_panels(measured, series), series)]
-    norms = tables.domain_table(measured, "displacement_norm").titled("Length of the displacement")
+    norms = tables.domain_table(measured, Quantity.DISPLACEMENT_NORM).titled("Length of the displacement")
     return _block("Agreement between domains", lead, drawings, [tables.agreement_table(measured)], [norms])
 
 

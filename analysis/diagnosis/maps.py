@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from analysis.diagnosis.alarms import alarmed
+from analysis.diagnosis.blocks import MOST_MAPS, MOST_MATRICES, choose
 from analysis.diagnosis.measurements import Matrix, Measurements
-from analysis.diagnosis.tables import cosine
-from analysis.figures.blocks import MOST_MAPS, MOST_MATRICES, Drawing, choose, heat_drawing
+from analysis.figures.drawings import Drawing, heat_drawing
 from analysis.figures.panels import HeatMap
 from analysis.figures.style import WIDTH
-from analysis.results.configurations import SOURCE
+from analysis.texts import cosine, whole_percent
+from analysis.vocabulary import SOURCE, Quantity
 
 MOST_WORDS = 40
 """If all matrices of a figure have more columns together, the values are not written into the cells."""
@@ -24,11 +25,11 @@ SIDE_BY_SIDE = 2
 def routing_drawings(measured: Measurements) -> list[Drawing]:
     """Share of each domain's samples by expert, in the first, the middle and the last layer, of one seed."""
     drawings = []
-    for number in _chosen(measured, "routing", most=MOST_MAPS):
-        label = f"{_label(measured, number)}, seed {measured.first_seed('routing', number)}"
+    for number in _chosen(measured, Quantity.ROUTING, most=MOST_MAPS):
+        label = f"{measured.label(number)}, seed {measured.first_seed(Quantity.ROUTING, number)}"
         counts = {
-            layer: measured.matrices("routing", [number], ("domain", "item"), layer=layer, one_seed=True)[number]
-            for layer in _first_middle_last(measured.layers("routing", number))
+            layer: measured.matrices(Quantity.ROUTING, [number], ("domain", "item"), layer=layer, one_seed=True)[number]
+            for layer in _first_middle_last(measured.layers(Quantity.ROUTING, number))
         }
         maps = [_expert_map(_shares_of_rows(each), f"layer {layer}", "domain") for layer, each in counts.items()]
         drawings.append(_titled(maps, label, "Heat maps: share of each domain's samples by expert"))
@@ -38,27 +39,27 @@ def routing_drawings(measured: Measurements) -> list[Drawing]:
 def router_weight_drawings(measured: Measurements) -> list[Drawing]:
     """Mean weight of each expert by domain, in the first, middle and last layer, where routing itself is not known."""
     drawings = []
-    numbers = set(measured.numbers("router_weight")).difference(measured.numbers("routing"))
+    numbers = set(measured.numbers(Quantity.ROUTER_WEIGHT)).difference(measured.numbers(Quantity.ROUTING))
     for number in choose(measured.section, numbers, MOST_MAPS, alarmed(measured)):
-        label = _label(measured, number)
+        label = measured.label(number)
         maps = [
             _expert_map(
-                measured.matrices("router_weight", [number], ("domain", "item"), layer=layer)[number],
+                measured.matrices(Quantity.ROUTER_WEIGHT, [number], ("domain", "item"), layer=layer)[number],
                 f"router weight, layer {layer}",
                 "domain",
             )
-            for layer in _first_middle_last(measured.layers("router_weight", number))
+            for layer in _first_middle_last(measured.layers(Quantity.ROUTER_WEIGHT, number))
         ]
         drawings.append(_titled(maps, label, "Heat maps: mean router weight of each expert by domain"))
     return drawings
 
 
-def layer_drawings(measured: Measurements, quantities: dict[str, str]) -> list[Drawing]:
-    """Shares by layer and expert, the quantities (name -> title) side by side, one figure a configuration."""
+def layer_drawings(measured: Measurements, titles: dict[Quantity, str]) -> list[Drawing]:
+    """Shares by layer and expert, the quantities side by side under their titles, one figure a configuration."""
     drawings = []
-    for number in _chosen(measured, *quantities, most=MOST_MAPS):
+    for number in _chosen(measured, *titles, most=MOST_MAPS):
         maps = []
-        for quantity, title in quantities.items():
+        for quantity, title in titles.items():
             found = measured.matrices(quantity, [number], ("layer", "item"))
             if found:
                 maps.append(_expert_map(found[number], title, "layer"))
@@ -66,24 +67,24 @@ def layer_drawings(measured: Measurements, quantities: dict[str, str]) -> list[D
         for each in maps:
             by_rows.setdefault(each.rows, []).append(each)
         for alike in by_rows.values():
-            drawings.append(_titled(alike, _label(measured, number), "Heat maps: shares by layer and expert"))
+            drawings.append(_titled(alike, measured.label(number), "Heat maps: shares by layer and expert"))
     return drawings
 
 
 def histogram_drawings(measured: Measurements) -> list[Drawing]:
     """Share of each domain's positive hidden activations by size, in the first, middle and last layer, of the best."""
     drawings = []
-    for number in _chosen(measured, "hidden_histogram", most=1):
+    for number in _chosen(measured, Quantity.HIDDEN_HISTOGRAM, most=1):
         maps = []
-        for layer in _first_middle_last(measured.layers("hidden_histogram", number)):
-            matrix = measured.matrices("hidden_histogram", [number], ("domain", "item"), layer=layer)[number]
-            zeros = tuple(f"{100 * (row[0] or 0):.0f} %" for row in matrix.values)
+        for layer in _first_middle_last(measured.layers(Quantity.HIDDEN_HISTOGRAM, number)):
+            matrix = measured.matrices(Quantity.HIDDEN_HISTOGRAM, [number], ("domain", "item"), layer=layer)[number]
+            zeros = tuple(f"{whole_percent(row[0] or 0)} %" for row in matrix.values)
             shares = _shares_of_rows(_without_zeros(matrix))
             heat = _map(shares, f"layer {layer}", "domain", "activation, upper end of the bin")
             maps.append(replace(heat, unit="share of the domain's positive activations", row_ends=("zeros", zeros)))
         most = max(each.limits[1] for each in maps)
         maps = [replace(each, limits=(0, most)) for each in maps]
-        drawings.append(_titled(maps, _label(measured, number), "Heat maps: sizes of hidden activations by domain"))
+        drawings.append(_titled(maps, measured.label(number), "Heat maps: sizes of hidden activations by domain"))
     return drawings
 
 
@@ -93,13 +94,13 @@ def _without_zeros(histogram: Matrix) -> Matrix:
     return replace(histogram, columns=names, values=tuple(row[1:] for row in histogram.values))
 
 
-def cosine_drawings(measured: Measurements, quantity: str) -> list[Drawing]:
+def cosine_drawings(measured: Measurements, quantity: Quantity) -> list[Drawing]:
     """Matrices of cosines between domains."""
     numbers = _chosen(measured, quantity, most=MOST_MATRICES)
     found = measured.matrices(quantity, numbers, ("domain", "against"))
     maps = {
         number: HeatMap(
-            title=_label(measured, number),
+            title=measured.label(number),
             rows=matrix.rows,
             columns=matrix.columns,
             values=matrix.values,
@@ -108,7 +109,7 @@ def cosine_drawings(measured: Measurements, quantity: str) -> list[Drawing]:
             x_label="",
             limits=(-1.0, 1.0),
             diverging=True,
-            unit="cosine",
+            unit=quantity.unit,
         )
         for number, matrix in ((number, _off_diagonal(each)) for number, each in found.items())
         if len(matrix.rows) > 1
@@ -118,11 +119,11 @@ def cosine_drawings(measured: Measurements, quantity: str) -> list[Drawing]:
 
 def retrieval_drawings(measured: Measurements) -> list[Drawing]:
     """Mean weight of the bank's entries by true domain and by the domain in which they were stored."""
-    numbers = _chosen(measured, "retrieval", most=MOST_MATRICES)
+    numbers = _chosen(measured, Quantity.RETRIEVAL, most=MOST_MATRICES)
     maps = {
         number: replace(
-            _map(matrix, _label(measured, number), "true domain", "domain of the entry", (0, 1)),
-            words=_words(matrix, _per_cent),
+            _map(matrix, measured.label(number), "true domain", "domain of the entry", (0, 1)),
+            words=_words(matrix, whole_percent),
         )
         for number, matrix in measured.retrieval(numbers).items()
     }
@@ -133,14 +134,14 @@ def forgetting_drawings(measured: Measurements) -> list[Drawing]:
     """Frozen accuracy on each domain (columns) after each domain (rows)."""
     members = measured.section.configurations
     # The source network forgets nothing.
-    known_of = [n for n in measured.numbers("forgetting_accuracy") if members[n].method != SOURCE]
+    known_of = [n for n in measured.numbers(Quantity.FORGETTING_ACCURACY) if members[n].method != SOURCE]
     numbers = choose(measured.section, known_of, MOST_MATRICES, alarmed(measured))
-    found = measured.matrices("forgetting_accuracy", numbers, ("against", "domain"))
+    found = measured.matrices(Quantity.FORGETTING_ACCURACY, numbers, ("against", "domain"))
     known = [value for matrix in found.values() for value in matrix.known]
     maps = {
         number: replace(
-            _map(matrix, _label(measured, number), "after", "accuracy on", (min(known), max(known))),
-            words=_words(matrix, _per_cent),
+            _map(matrix, measured.label(number), "after", "accuracy on", (min(known), max(known))),
+            words=_words(matrix, whole_percent),
         )
         for number, matrix in found.items()
         if len(matrix.rows) > 1
@@ -153,7 +154,7 @@ def cosine_word(value: float) -> str:
     return cosine(value).replace("0.", ".", 1)
 
 
-def _chosen(measured: Measurements, *quantities: str, most: int) -> list[int]:
+def _chosen(measured: Measurements, *quantities: Quantity, most: int) -> list[int]:
     return choose(measured.section, measured.numbers(*quantities), most, alarmed(measured))
 
 
@@ -173,7 +174,7 @@ def _pairs(measured: Measurements, maps: dict[int, HeatMap], alt: str) -> list[D
     drawings = []
     for start in range(0, len(listed), SIDE_BY_SIDE):
         group = listed[start : start + SIDE_BY_SIDE]
-        labels = " and ".join(_label(measured, number) for number, _ in group)
+        labels = " and ".join(measured.label(number) for number, _ in group)
         width = WIDTH if len(group) > 1 else _single_width(group[0][1])
         drawings.append(heat_drawing([each for _, each in group], f"{alt}, {labels}.", width))
     return drawings
@@ -189,7 +190,7 @@ def _titled(maps: Sequence[HeatMap], label: str, alt: str) -> Drawing:
 
 
 def _expert_map(matrix: Matrix, title: str, y_label: str) -> HeatMap:
-    return replace(_map(matrix, title, y_label, "expert", (0, 1)), words=_words(matrix, _per_cent))
+    return replace(_map(matrix, title, y_label, "expert", (0, 1)), words=_words(matrix, whole_percent))
 
 
 def _map(matrix: Matrix, title: str, y_label: str, x_label: str, limits: tuple[float, float] | None = None) -> HeatMap:
@@ -218,13 +219,5 @@ def _words(matrix: Matrix, words: Callable[[float], str]) -> tuple[tuple[str, ..
     return tuple(tuple("" if value is None else words(value) for value in row) for row in matrix.values)
 
 
-def _per_cent(value: float) -> str:
-    return f"{100 * value:.0f}"
-
-
 def _first_middle_last(layers: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([layers[0], layers[len(layers) // 2], layers[-1]]))
-
-
-def _label(measured: Measurements, number: int) -> str:
-    return measured.section.configurations[number].label

@@ -16,6 +16,7 @@ from analysis.diagnosis.scalars import OWNERS, owners_of, recorded_scalars, scal
 from analysis.figures.panels import Curve, as_curves
 from analysis.results.configurations import Section
 from analysis.results.load import rows
+from analysis.vocabulary import Quantity
 
 Place = Literal["domain", "against", "layer", "item"]
 
@@ -75,14 +76,18 @@ class Measurements:
         self.quantities = frozenset(self._numbers)
         self.scalars = recorded_scalars(con, section)
 
-    def numbers(self, *quantities: str) -> list[int]:
+    def label(self, number: int) -> str:
+        """What a configuration is called."""
+        return self.section.configurations[number].label
+
+    def numbers(self, *quantities: Quantity) -> list[int]:
         """The configurations that measured any of these, best first."""
         return sorted({number for quantity in quantities for number in self._numbers.get(quantity, [])})
 
     def all_numbers(self) -> list[int]:
         """The configurations that measured or recorded anything, best first."""
         recorded = {number for scalar in self.scalars for number in scalar.numbers}
-        return sorted(recorded.union(self.numbers(*self.quantities)))
+        return sorted(recorded.union(*self._numbers.values()))
 
     def query(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on the table `measured`.
@@ -93,7 +98,7 @@ class Measurements:
         """
         return rows(self._con, sql, values)
 
-    def over_stream(self, quantity: str, numbers: Sequence[int], domain: str | None = None) -> dict[int, Curve]:
+    def over_stream(self, quantity: Quantity, numbers: Sequence[int], domain: str | None = None) -> dict[int, Curve]:
         """Configuration -> the quantity by samples seen: mean over layers; mean, least and largest over seeds.
 
         Args:
@@ -116,7 +121,7 @@ class Measurements:
         )
         return as_curves(found)
 
-    def over_layers(self, quantity: str, numbers: Sequence[int]) -> tuple[tuple[str, ...], dict[int, Curve]]:
+    def over_layers(self, quantity: Quantity, numbers: Sequence[int]) -> tuple[tuple[str, ...], dict[int, Curve]]:
         """Layers in the order of the network, and configuration -> the quantity at the end of the stream by layer."""
         found = self.query(
             """
@@ -133,28 +138,31 @@ class Measurements:
         placed = sorted((number, layers.index(layer), *values) for number, layer, *values in found)
         return tuple(layers), as_curves(placed)
 
-    def at_end(self, quantity: str, layers: bool = True) -> dict[int, float]:
+    def at_end(self, quantity: Quantity, layers: bool = True, item: int | None = None) -> dict[int, float]:
         """Configuration -> the quantity at the end of the stream: mean over layers, domains and items, then seeds.
 
         Args:
             quantity: what was measured.
             layers: whether values of single layers count; if not, only those of the whole network do.
+            item: only values of this item; all if not given.
         """
         return dict(
             self.query(
                 """
                 with each_seed as (
                     select number, seed, avg(value) as value from measured
-                    where quantity = $quantity and last and ($layers or layer = '') group by all
+                    where quantity = $quantity and last and ($layers or layer = '') and item = coalesce($item, item)
+                    group by all
                 )
                 select number, avg(value) from each_seed group by all
                 """,
                 quantity=quantity,
                 layers=layers,
+                item=item,
             )
         )
 
-    def layers(self, quantity: str, number: int) -> list[str]:
+    def layers(self, quantity: Quantity, number: int) -> list[str]:
         """The layers in which a configuration measured it, in the order of the network."""
         found = self.query(
             "select distinct layer from measured where quantity = $quantity and number = $number",
@@ -163,7 +171,7 @@ class Measurements:
         )
         return sorted((layer for (layer,) in found), key=natural_order)
 
-    def first_seed(self, quantity: str, number: int) -> int:
+    def first_seed(self, quantity: Quantity, number: int) -> int:
         """The smallest seed of a configuration that measured it."""
         ((seed,),) = self.query(
             "select min(seed) from measured where quantity = $quantity and number = $number",
@@ -174,7 +182,7 @@ class Measurements:
 
     def matrices(
         self,
-        quantity: str,
+        quantity: Quantity,
         numbers: Sequence[int],
         by: tuple[Place, Place],
         *,
@@ -236,11 +244,11 @@ class Measurements:
         each retrieval do.
         """
         found = self.query(
-            """
+            f"""
             with fetched as (
                 -- A cell whose folder was copied is there twice.
                 select distinct number, seed, step, domain, against, item, value from measured
-                where quantity = 'retrieval' and number in (select unnest($numbers))
+                where quantity = '{Quantity.RETRIEVAL}' and number in (select unnest($numbers))
             ), times as (
                 select number, domain, count(distinct (seed, step)) as retrievals from fetched group by all
             )

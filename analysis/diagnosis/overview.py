@@ -6,35 +6,44 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from analysis.diagnosis.measurements import Measurements
-from analysis.diagnosis.tables import cosine, count, label_of, number
-from analysis.figures.table import NOT_AVAILABLE, Table, percent, points
+from analysis.figures.table import Table
+from analysis.texts import NOT_AVAILABLE, cosine, count, number, percent, points
+from analysis.vocabulary import Quantity
 
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """A column of the overview."""
+    """A column of the overview.
 
-    header: str
-    value: Callable[[Measurements], Mapping[int, float]]
+    Attributes:
+        quantity: what it shows, at the end of the stream.
+        words: a value as text.
+        layers, item: which values count, see `Measurements.at_end`.
+    """
+
+    quantity: Quantity
     words: Callable[[float], str]
+    layers: bool = True
+    item: int | None = None
 
 
 def overview_tables(measured: Measurements) -> tuple[Table, ...]:
     """One row a configuration, one column a figure that any of them measured; a table for each group of figures."""
     tables = []
     for caption, figures in _FIGURES.items():
-        found = [(figure, figure.value(measured)) for figure in figures]
+        known = [figure for figure in figures if figure.quantity in measured.quantities]
+        found = [(figure, measured.at_end(figure.quantity, figure.layers, figure.item)) for figure in known]
         found = [(figure, values) for figure, values in found if values]
         numbers = sorted({number for _, values in found for number in values})
         rows = tuple(
             (
-                label_of(measured, each),
+                measured.label(each),
                 *(figure.words(values[each]) if each in values else NOT_AVAILABLE for figure, values in found),
             )
             for each in numbers
         )
         table = Table(
-            headers=("Configuration", *(figure.header for figure, _ in found)),
+            headers=("Configuration", *(figure.quantity.header for figure, _ in found)),
             rows=rows,
             numeric=(False, *(True for _ in found)),
             kinds=("",) * len(rows),
@@ -45,33 +54,27 @@ def overview_tables(measured: Measurements) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def _exact_f1(measured: Measurements) -> Mapping[int, float]:
-    return dict(
-        measured.query("select number, avg(value) from measured where quantity = 'shift_f1' and item = 0 group by all")
-    )
-
-
 _FIGURES: Mapping[str, tuple[_Figure, ...]] = {
     "Experts and routing": (
-        _Figure("Similarity, weights", lambda m: m.at_end("expert_similarity_weight"), cosine),
-        _Figure("Similarity, biases", lambda m: m.at_end("expert_similarity_bias"), cosine),
-        _Figure("Mutual information, nat", lambda m: m.at_end("routing_information"), number),
-        _Figure("Entropy of use", lambda m: m.at_end("routing_entropy"), number),
-        _Figure("Load balance", lambda m: m.at_end("load_balance"), number),
-        _Figure("Kept energy %", lambda m: m.at_end("kept_energy"), percent),
+        _Figure(Quantity.SIMILARITY_WEIGHT, cosine),
+        _Figure(Quantity.SIMILARITY_BIAS, cosine),
+        _Figure(Quantity.ROUTING_INFORMATION, number),
+        _Figure(Quantity.ROUTING_ENTROPY, number),
+        _Figure(Quantity.LOAD_BALANCE, number),
+        _Figure(Quantity.KEPT_ENERGY, percent),
     ),
     "Spectral codes, alignment and shifts": (
-        _Figure("Alignment", lambda m: m.at_end("alignment_std"), number),
-        _Figure("That of the source", lambda m: m.at_end("alignment_std_source"), number),
-        _Figure("Code drift", lambda m: m.at_end("code_drift"), number),
-        _Figure("Shift F1, exact batch", _exact_f1, cosine),
-        _Figure("Bank size", lambda m: m.at_end("bank_size"), count),
+        _Figure(Quantity.ALIGNMENT, number),
+        _Figure(Quantity.ALIGNMENT_SOURCE, number),
+        _Figure(Quantity.CODE_DRIFT, number),
+        _Figure(Quantity.SHIFT_F1, cosine, item=0),
+        _Figure(Quantity.BANK_SIZE, count),
     ),
     "Domains and forgetting": (
-        _Figure("Agreement, mean", lambda m: m.at_end("displacement_cosine_mean", layers=False), cosine),
-        _Figure("Least agreeing pair", lambda m: m.at_end("displacement_cosine_min", layers=False), cosine),
-        _Figure("Backward transfer", lambda m: m.at_end("backward_transfer"), points),
-        _Figure("Clean images, to source", lambda m: m.at_end("forgetting_clean_drop"), points),
+        _Figure(Quantity.DISPLACEMENT_MEAN, cosine, layers=False),
+        _Figure(Quantity.DISPLACEMENT_MIN, cosine, layers=False),
+        _Figure(Quantity.BACKWARD_TRANSFER, points),
+        _Figure(Quantity.CLEAN_DROP, points),
     ),
 }
 OVERVIEW_NOTE = (

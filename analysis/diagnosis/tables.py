@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from analysis.diagnosis.measurements import Measurements
-from analysis.figures.table import MINUS, NOT_AVAILABLE, Table, points
+from analysis.figures.table import Table
+from analysis.texts import NOT_AVAILABLE, cosine, count, number, points, spaced
+from analysis.vocabulary import Quantity
 
 MOST_COLUMNS = 6
 """So many configurations stand side by side in a table of domains."""
@@ -22,39 +24,16 @@ _PUBLISHED_NOTE = (
 )
 
 
-def number(value: float | None) -> str:
-    """Three significant digits."""
-    if value is None:
-        return NOT_AVAILABLE
-    text = "0" if value == 0 else f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
-    return text.replace("-", MINUS)
-
-
-def count(value: float | None) -> str:
-    """A mean of counts, with a decimal only where it is not whole."""
-    return NOT_AVAILABLE if value is None else f"{value:.1f}".removesuffix(".0")
-
-
-def label_of(measured: Measurements, each: int) -> str:
-    """Label of a configuration."""
-    return measured.section.configurations[each].label
-
-
-def cosine(value: float | None) -> str:
-    """Two decimals."""
-    return NOT_AVAILABLE if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS)
-
-
 def routing_table(measured: Measurements) -> Table:
     """Mutual information, use of experts and collapse of each configuration that routes."""
     found = measured.query(
-        """
+        f"""
         with each_layer as (
             select number, layer,
-                avg(value) filter (where quantity = 'routing_information') as information,
-                avg(value) filter (where quantity = 'routing_entropy') as entropy,
-                max(value) filter (where quantity = 'routing_collapse') > 0 as collapsed
-            from measured where quantity like 'routing\\_%' escape '\\' and last group by all
+                avg(value) filter (where quantity = '{Quantity.ROUTING_INFORMATION}') as information,
+                avg(value) filter (where quantity = '{Quantity.ROUTING_ENTROPY}') as entropy,
+                max(value) filter (where quantity = '{Quantity.ROUTING_COLLAPSE}') > 0 as collapsed
+            from measured where last group by all
         )
         select number, count(*), avg(information), max(information), arg_max(layer, information), avg(entropy),
             min(entropy), arg_min(layer, entropy), count(*) filter (where collapsed)
@@ -63,7 +42,7 @@ def routing_table(measured: Measurements) -> Table:
     )
     rows = tuple(
         (
-            label_of(measured, each),
+            measured.label(each),
             number(information),
             f"{number(most)} ({most_layer})" if most is not None else NOT_AVAILABLE,
             number(entropy),
@@ -75,9 +54,9 @@ def routing_table(measured: Measurements) -> Table:
     return Table(
         headers=(
             "Configuration",
-            "Mutual information, nat",
+            Quantity.ROUTING_INFORMATION.header,
             "Largest (layer)",
-            "Entropy of use",
+            Quantity.ROUTING_ENTROPY.header,
             "Smallest (layer)",
             "Collapsed layers",
         ),
@@ -95,16 +74,18 @@ def routing_table(measured: Measurements) -> Table:
 def detection_table(measured: Measurements) -> Table:
     """Precision, recall and F1 of shift detection by tolerance."""
     found = measured.query(
-        """
-        select number, item, avg(value) filter (where quantity = 'shift_precision'),
-            avg(value) filter (where quantity = 'shift_recall'), avg(value) filter (where quantity = 'shift_f1')
-        from measured where quantity in ('shift_precision', 'shift_recall', 'shift_f1') group by all order by all
-        """
+        f"""
+        select number, item, avg(value) filter (where quantity = '{Quantity.SHIFT_PRECISION}'),
+            avg(value) filter (where quantity = '{Quantity.SHIFT_RECALL}'),
+            avg(value) filter (where quantity = '{Quantity.SHIFT_F1}')
+        from measured where quantity in (select unnest($scores)) group by all order by all
+        """,
+        scores=[Quantity.SHIFT_PRECISION, Quantity.SHIFT_RECALL, Quantity.SHIFT_F1],
     )
-    tails = measured.at_end("shift_tail_triggers")
+    tails = measured.at_end(Quantity.SHIFT_TAILS)
     rows = tuple(
         (
-            label_of(measured, each),
+            measured.label(each),
             str(tolerance),
             *(NOT_AVAILABLE if value is None else f"{value:.2f}" for value in values),
             count(tails.get(each)),
@@ -122,12 +103,12 @@ def detection_table(measured: Measurements) -> Table:
 
 def agreement_table(measured: Measurements) -> Table:
     """Mean and least cosine between the displacements of two domains, beside published values."""
-    means = measured.at_end("displacement_cosine_mean", layers=False)
-    least = measured.at_end("displacement_cosine_min", layers=False)
+    means = measured.at_end(Quantity.DISPLACEMENT_MEAN, layers=False)
+    least = measured.at_end(Quantity.DISPLACEMENT_MIN, layers=False)
     members = measured.section.configurations
     rows = tuple(
         (
-            label_of(measured, each),
+            measured.label(each),
             cosine(means.get(each)),
             cosine(least.get(each)),
             cosine(PUBLISHED_AGREEMENT.get(members[each].method)),
@@ -135,7 +116,7 @@ def agreement_table(measured: Measurements) -> Table:
         for each in sorted({*means, *least})
     )
     return Table(
-        headers=("Configuration", "Mean over pairs", "Least agreeing pair", "Published, other setting"),
+        headers=("Configuration", "Mean over pairs", Quantity.DISPLACEMENT_MIN.header, "Published, other setting"),
         rows=rows,
         numeric=(False, True, True, True),
         kinds=("",) * len(rows),
@@ -145,17 +126,17 @@ def agreement_table(measured: Measurements) -> Table:
 
 def forgetting_table(measured: Measurements) -> Table:
     """Backward transfer and loss on clean images."""
-    transfer, drop = measured.at_end("backward_transfer"), measured.at_end("forgetting_clean_drop")
+    transfer, drop = measured.at_end(Quantity.BACKWARD_TRANSFER), measured.at_end(Quantity.CLEAN_DROP)
     rows = tuple(
         (
-            label_of(measured, each),
+            measured.label(each),
             points(transfer[each]) if each in transfer else NOT_AVAILABLE,
             points(drop[each]) if each in drop else NOT_AVAILABLE,
         )
         for each in sorted({*transfer, *drop})
     )
     return Table(
-        headers=("Configuration", "Backward transfer, points", "Clean images, points"),
+        headers=("Configuration", f"{Quantity.BACKWARD_TRANSFER.header}, points", "Clean images, points"),
         rows=rows,
         numeric=(False, True, True),
         kinds=("",) * len(rows),
@@ -169,12 +150,12 @@ def forgetting_table(measured: Measurements) -> Table:
 
 def changed_codes_table(measured: Measurements) -> Table:
     """The spectral experts that changed most, of the best configuration that has them."""
-    numbers = measured.numbers("code_change")[:1]
+    numbers = measured.numbers(Quantity.CODE_CHANGE)[:1]
     found = measured.query(
-        """
+        f"""
         with each_expert as (
             select layer, item, avg(value) as change, count(distinct seed) as seeds from measured
-            where quantity = 'code_change' and number in (select unnest($numbers)) group by all
+            where quantity = '{Quantity.CODE_CHANGE}' and number in (select unnest($numbers)) group by all
         ), ranked as (
             select *, row_number() over (order by change desc, layer, item) as up,
                 row_number() over (order by change, layer, item) as down
@@ -190,7 +171,7 @@ def changed_codes_table(measured: Measurements) -> Table:
         (layer, str(item), ("+" if change > 0 else "") + number(change), str(seeds))
         for layer, item, change, seeds in found
     )
-    label = label_of(measured, numbers[0]) if numbers else ""
+    label = measured.label(numbers[0]) if numbers else ""
     return Table(
         headers=("Layer", "Spectral expert", "Change of its singular value", "Seeds"),
         rows=rows,
@@ -204,7 +185,7 @@ def changed_codes_table(measured: Measurements) -> Table:
     )
 
 
-def domain_table(measured: Measurements, quantity: str, words: Callable[[float], str] = number) -> Table:
+def domain_table(measured: Measurements, quantity: Quantity) -> Table:
     """A quantity of single domains or of pairs: one row a domain or pair, one column a configuration."""
     found = measured.query(
         """
@@ -222,12 +203,12 @@ def domain_table(measured: Measurements, quantity: str, words: Callable[[float],
     rows = tuple(
         (
             _place(domain, against),
-            *(words(values[key]) if (key := (each, domain, against)) in values else NOT_AVAILABLE for each in numbers),
+            *(number(values[key]) if (key := (each, domain, against)) in values else NOT_AVAILABLE for each in numbers),
         )
         for domain, against in places
     )
     return Table(
-        headers=("Domain", *(label_of(measured, each) for each in numbers)),
+        headers=("Domain", *(measured.label(each) for each in numbers)),
         rows=rows,
         numeric=(False, *(True for _ in numbers)),
         kinds=("",) * len(rows),
@@ -236,5 +217,5 @@ def domain_table(measured: Measurements, quantity: str, words: Callable[[float],
 
 
 def _place(domain: str, against: str) -> str:
-    name = domain.replace("_", " ") or "all domains"
-    return f"{name} to {against.replace('_', ' ')}" if against else name
+    name = spaced(domain) or "all domains"
+    return f"{name} to {spaced(against)}" if against else name

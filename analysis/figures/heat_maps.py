@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.panels import HeatMap
 from analysis.figures.style import LIGHT, WIDTH, Theme, color_axes, color_map, one_line, readable_on, wrapped
+from analysis.texts import spaced
 
 _NAME_LETTERS = 22
 _ROW_INCHES = 0.25
@@ -125,7 +126,7 @@ def _draw(
 
 
 def _name(text: str) -> str:
-    return one_line(text.replace("_", " "), _NAME_LETTERS)
+    return one_line(spaced(text), _NAME_LETTERS)
 
 
 def _word_size(maps: Sequence[HeatMap], width: float) -> float:

@@ -27,8 +27,9 @@ from analysis.figures.style import (
     series_colors,
     wrapped,
 )
-from analysis.figures.table import NOT_AVAILABLE, percent, points
-from analysis.results.configurations import SOURCE, Configuration
+from analysis.results.configurations import Configuration
+from analysis.texts import NOT_AVAILABLE, percent, points, spaced
+from analysis.vocabulary import SOURCE
 
 _DOMAIN_LETTERS = 24
 
@@ -43,8 +44,8 @@ def running_accuracy_figure(
 
     Args:
         configurations: those of a section, best first; all but the first few are drawn as thin grey lines.
-        running: from `streams.running_accuracies`, in the same order.
-        blocks: from `streams.domain_blocks`; marked in the figure if there are at least two.
+        running: from `aggregate.streams.running_accuracies`, in the same order.
+        blocks: from `aggregate.streams.domain_blocks`; marked in the figure if there are at least two.
         theme: colours.
     """
     colors = series_colors(configurations, theme)
@@ -76,7 +77,7 @@ def leaderboard_figure(standings: Sequence[Standing], theme: Theme = LIGHT) -> F
     """Each seed as a dot, the mean as a bar, its 95 % interval as a line; `source` as a dashed line.
 
     Args:
-        standings: from `aggregate.leaderboard`.
+        standings: from `aggregate.standings.leaderboard`.
         theme: colours.
     """
     configurations = [each.configuration for each in standings]
@@ -130,7 +131,7 @@ def domain_figure(
 
     Args:
         configurations: the rows.
-        accuracies: from `aggregate.domain_accuracies`, in the same order.
+        accuracies: from `aggregate.standings.domain_accuracies`, in the same order.
         difference: whether to show the difference to `source`, in percentage points around 0, without its own row.
         theme: colours.
     """
@@ -158,7 +159,7 @@ def domain_figure(
     axes.set_yticks(range(len(shown)), [wrapped(each.label) for each, _ in shown])
     axes.set_xticks(
         range(len(accuracies.domains)),
-        [one_line(domain.replace("_", " "), _DOMAIN_LETTERS) for domain in accuracies.domains],
+        [one_line(spaced(domain), _DOMAIN_LETTERS) for domain in accuracies.domains],
         rotation=40,
         ha="left",
         rotation_mode="anchor",
@@ -170,7 +171,7 @@ def expert_figure(usage: ExpertUsage, most: float | None = None, theme: Theme = 
     """Heat map of layers by experts, most used first, with the effective number of experts at the end of each row.
 
     Args:
-        usage: from `aggregate.expert_usage`.
+        usage: from `aggregate.standings.expert_usage`.
         most: share that has the strongest colour, to compare several figures; the largest share by default.
         theme: colours.
     """
@@ -203,7 +204,7 @@ def _mark_blocks(axes: Axes, blocks: Sequence[tuple[int, str]], theme: Theme) ->
         axes.text(
             (start + min(following, end)) / 2,
             1.01,
-            one_line(domain.replace("_", " "), _DOMAIN_LETTERS),
+            one_line(spaced(domain), _DOMAIN_LETTERS),
             transform=axes.get_xaxis_transform(),
             rotation=40,
             ha="left",

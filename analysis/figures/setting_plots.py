@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.aggregate.standings import Standing
-from analysis.figures.blocks import MOST_LINES, Drawing, heat_drawing, panel_drawing
+from analysis.figures.drawings import Drawing, heat_drawing, panel_drawing
 from analysis.figures.panels import Curve, HeatMap, Panel, Series
-from analysis.figures.style import WIDTH
-from analysis.figures.table import percent
-from analysis.results.configurations import SOURCE
+from analysis.figures.style import MOST_LINES, WIDTH
+from analysis.texts import percent, value_text
+from analysis.vocabulary import SOURCE
 
 FEWEST_POINTS = 3
 """So many values of a setting make a line; what fewer say is in the leaderboard."""
@@ -40,7 +40,7 @@ def setting_drawings(standings: Sequence[Standing]) -> list[Drawing]:
     indices, apart for those that start at the first index and those that end at the last.
 
     Args:
-        standings: from `aggregate.leaderboard`.
+        standings: from `aggregate.standings.leaderboard`.
     """
     source = [each.accuracy.mean for each in standings if each.configuration.method == SOURCE]
     by_method: dict[str, list[Standing]] = {}
@@ -78,7 +78,7 @@ def _points(members: Sequence[Standing]) -> list[_Point]:
                 numbers[f"{_COUNTED}{name}"] = float(count)
                 others = [other | {name: end} for other in others for end in ends]
             else:
-                others = [other | {name: _text(settings[name])} for other in others]
+                others = [other | {name: value_text(settings[name])} for other in others]
         points += [_Point(numbers, other, standing) for other in others]
     return points
 
@@ -188,7 +188,3 @@ def _spread(values: Sequence[float]) -> float:
 
 def _number(value: float) -> str:
     return f"{value:.4g}"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -13,7 +13,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.results.configurations import SOURCE, Configuration
+from analysis.results.configurations import Configuration
+from analysis.vocabulary import SOURCE
 
 WIDTH = 10.0
 """Inches; text of 10 points is then as large as that of a page 1040 pixels wide."""
@@ -62,6 +63,10 @@ DARK = Theme(
     sequential=("#1d2733", "#58b2ee"),
     diverging=("#e8743b", "#242a31", "#48a4e6"),
 )
+
+
+MOST_LINES = len(LIGHT.series)
+"""So many configurations besides `source` are drawn as lines: as many as there are colours that can be told apart."""
 
 
 def png(figure: Figure, dpi: int) -> bytes:

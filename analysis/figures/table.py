@@ -1,15 +1,12 @@
-"""Tables as text cells, written as Markdown, and the words for their numbers."""
+"""Tables as text cells, written as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from analysis.aggregate.estimates import Estimate
-
-NOT_AVAILABLE = "\u2013"
-MINUS = "\u2212"
-TIMES = "\u00d7"
+from analysis.texts import NOT_AVAILABLE, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +34,6 @@ class Table:
         return replace(self, caption=caption)
 
 
-def percent(value: float) -> str:
-    """A share in [0, 1] in per cent with one decimal."""
-    return f"{100 * value:.1f}"
-
-
-def points(value: float) -> str:
-    """A difference of shares in percentage points with one decimal and its sign."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
-
-
 def interval_text(estimate: Estimate, words: Callable[[float], str]) -> str:
     """The interval as `low to high`, or `NOT_AVAILABLE`."""
     if estimate.interval is None:
@@ -69,11 +55,6 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
 
 
-def printable(text: str) -> str:
-    """The text without control characters, which could play tricks on a terminal; line ends become spaces."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def _padded(text: str, width: int, right: bool) -> str:
     return text.rjust(width) if right else text.ljust(width)
 
@@ -81,9 +62,3 @@ def _padded(text: str, width: int, right: bool) -> str:
 def markdown_cell(text: str) -> str:
     """The text as it may stand in a cell of a Markdown table."""
     return " ".join(printable(text).split()).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def join_words(items: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    words = list(items)
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

@@ -11,21 +11,11 @@ import duckdb
 from analysis import schema
 from analysis.aggregate.estimates import Estimate
 from analysis.aggregate.standings import Standing, cost_relative_to_source, leaderboard
-from analysis.figures.table import (
-    MINUS,
-    NOT_AVAILABLE,
-    TIMES,
-    Table,
-    interval_text,
-    markdown,
-    markdown_cell,
-    percent,
-    points,
-    printable,
-)
-from analysis.results.configurations import SOURCE, Cell, Configuration, Section, configurations, sections
+from analysis.figures.table import Table, interval_text, markdown, markdown_cell
+from analysis.results.configurations import Cell, Configuration, Section, configurations, sections
 from analysis.results.needs import Needs, need_words, needs_note
-from analysis.results.protocols import PRE_UPDATE, SCORED
+from analysis.texts import MINUS, NOT_AVAILABLE, TIMES, percent, points, printable
+from analysis.vocabulary import PRE_UPDATE, SCORED, SOURCE
 
 SKIPPED_MARK = "\u2020"
 """Beside configurations that left damaged images out."""
@@ -50,7 +40,7 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
     """The leaderboard of one section.
 
     Args:
-        standings: from `aggregate.leaderboard`.
+        standings: from `aggregate.standings.leaderboard`.
         section: what they are of, to say what is scored, and what is needed where only other sections need anything.
     """
     needs = _needs_column([each.configuration for each in standings], section)

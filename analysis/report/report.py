@@ -16,21 +16,22 @@ from analysis import schema
 from analysis.aggregate.standings import leaderboard
 from analysis.diagnosis.diagnosis import diagnosis_markdown
 from analysis.diagnosis.overview import OVERVIEW_NOTE
-from analysis.figures.table import NOT_AVAILABLE, Table, join_words, markdown, printable
+from analysis.figures.table import Table, markdown
 from analysis.report.leaderboard import cost_table, failed_table, leaderboard_table
 from analysis.report.section_page import MOST_DIAGNOSED, section_page
 from analysis.report.summary import summary
 from analysis.results.checks import CHECKS, Problem, check_results
 from analysis.results.configurations import configurations, sections
-from analysis.results.load import ResultsError, open_results, rows
+from analysis.results.load import FINISHED, ResultsError, open_results, rows
 from analysis.results.protocols import flattened, read_protocols
+from analysis.texts import NOT_AVAILABLE, join_words, printable, spaced
 
 REPORT_NAME = "report.html"
 MOST_PROBLEMS = 30
 """So many failed checks are listed in full."""
 
-QUERY = """select fingerprint, method, settings, count(*) as seeds, round(100 * avg(accuracy), 1) as accuracy
-from cells where status = 'done' group by all order by fingerprint, accuracy desc"""
+QUERY = f"""select fingerprint, method, settings, count(*) as seeds, round(100 * avg(accuracy), 1) as accuracy
+from cells where {FINISHED} group by all order by fingerprint, accuracy desc"""
 
 
 def report_markdown(con: duckdb.DuckDBPyConnection) -> str:
@@ -112,7 +113,7 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         finished=counts.get(schema.DONE, 0),
         failed_count=counts.get(schema.FAILED, 0),
-        seeds=rows(con, "select count(distinct seed) from cells where status = 'done'")[0][0],
+        seeds=rows(con, f"select count(distinct seed) from cells where {FINISHED}")[0][0],
         configuration_count=sum(bool(each.cells) for each in configurations(con)),
         nothing="" if found else _nothing_finished(con),
         pages=[section_page(con, section, number) for number, section in enumerate(found)],
@@ -157,7 +158,7 @@ def _protocol_table(protocols: Mapping[str, Mapping[str, str]]) -> Table:
     values = [[each.get(name, NOT_AVAILABLE) for each in protocols.values()] for name in names]
     return Table(
         headers=("", *protocols),
-        rows=tuple((name.replace("_", " "), *row) for name, row in zip(names, values, strict=True)),
+        rows=tuple((spaced(name), *row) for name, row in zip(names, values, strict=True)),
         numeric=(False,) * (1 + len(protocols)),
         kinds=tuple("best" if len(set(row)) > 1 else "" for row in values),
         notes=("What differs between the protocols is in bold.",) if len(protocols) > 1 else (),

@@ -8,16 +8,18 @@ import duckdb
 
 from analysis.aggregate.standings import domain_accuracies, expert_usage, leaderboard
 from analysis.aggregate.streams import domain_blocks, running_accuracies
+from analysis.diagnosis.blocks import Block, choose_series
 from analysis.diagnosis.diagnosis import Diagnosis, diagnose
 from analysis.figures import plots
-from analysis.figures.blocks import Block, choose_series, panel_drawing
+from analysis.figures.drawings import panel_drawing
 from analysis.figures.pictures import MANY_DOTS_PER_INCH, Picture, picture
 from analysis.figures.segments import segment_panel
 from analysis.figures.setting_plots import setting_drawings
-from analysis.figures.table import Table, percent
+from analysis.figures.table import Table
 from analysis.report.leaderboard import cost_table, leaderboard_table
 from analysis.report.summary import summary
 from analysis.results.configurations import Section
+from analysis.texts import percent
 
 MOST_DIAGNOSED = 4
 """Diagnostics are drawn for so many protocols, the first ones; of the others there are tables only."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from analysis.aggregate.estimates import Estimate
 from analysis.aggregate.standings import Standing, paired_difference
-from analysis.figures.table import interval_text, join_words, percent, points
-from analysis.results.configurations import SOURCE
+from analysis.figures.table import interval_text
+from analysis.texts import join_words, percent, points
+from analysis.vocabulary import SOURCE
 
 MOST_NAMED = 6
 """So many configurations below source are named; of more, only the number is given."""
@@ -17,7 +18,7 @@ def summary(standings: Sequence[Standing]) -> str:
     """One paragraph on a section.
 
     Args:
-        standings: from `aggregate.leaderboard`, best first.
+        standings: from `aggregate.standings.leaderboard`, best first.
     """
     methods = [each for each in standings if each.configuration.method != SOURCE]
     if not methods:

@@ -9,7 +9,7 @@ import duckdb
 
 from analysis import schema
 from analysis.results.configurations import Configuration, configurations
-from analysis.results.load import rows
+from analysis.results.load import FINISHED, rows
 from analysis.results.protocols import read_protocols, up_to_scoring
 
 RECOUNT_TOLERANCE = 1e-6
@@ -38,10 +38,10 @@ def unique_cells(con: duckdb.DuckDBPyConnection) -> list[str]:
     ]
     repeated = rows(
         con,
-        """
+        f"""
         select list(cell order by started_at, cell), any_value(method), seed
         from (select distinct cell, started_at, method, seed, fingerprint, backbone, settings from cells
-            where status = 'done')
+            where {FINISHED})
         group by fingerprint, method, backbone, json(settings), seed having count(*) > 1 order by 2, 3, 1
         """,
     )
@@ -56,9 +56,9 @@ def finite_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Each finished cell has an accuracy in [0, 1] and finite confidences."""
     bad = rows(
         con,
-        """
+        f"""
         select cell, accuracy from cells
-        where status = 'done' and (accuracy is null or not isfinite(accuracy) or accuracy not between 0 and 1)
+        where {FINISHED} and (accuracy is null or not isfinite(accuracy) or accuracy not between 0 and 1)
         order by cell
         """,
     )
@@ -81,14 +81,14 @@ def complete_samples(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Each finished cell has one row for each position of its stream, but for images that were skipped."""
     found = rows(
         con,
-        """
+        f"""
         with counted as (
             select cell, count(*) as n, count(distinct position) as places, min(position) as low, max(position) as high
             from samples group by cell
         )
         select cells.cell, n_samples - skipped, coalesce(n, 0), coalesce(places, 0), low, high, skipped
         from (
-            select distinct cell, n_samples, coalesce(skipped_images, 0) as skipped from cells where status = 'done'
+            select distinct cell, n_samples, coalesce(skipped_images, 0) as skipped from cells where {FINISHED}
         ) as cells
             left join counted on counted.cell = cells.cell
         where n is null or n <> n_samples - skipped or places <> n or low < 0 or high >= n_samples
@@ -112,9 +112,9 @@ def _skipped_images(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Cells that left damaged images out: their numbers are of fewer images than those of others."""
     found = rows(
         con,
-        """
+        f"""
         select distinct cell, skipped_images, n_samples from cells
-        where status = 'done' and skipped_images > 0 order by cell
+        where {FINISHED} and skipped_images > 0 order by cell
         """,
     )
     return [
@@ -128,13 +128,13 @@ def recounted_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The accuracy of each finished cell is that of its stored predictions."""
     found = rows(
         con,
-        """
+        f"""
         with recounted as (
             select cell, avg((label = prediction)::int) as accuracy from samples group by cell
         )
         select distinct cells.cell, cells.accuracy, recounted.accuracy
         from cells join recounted on recounted.cell = cells.cell
-        where status = 'done' and abs(cells.accuracy - recounted.accuracy) > $tolerance order by cells.cell
+        where {FINISHED} and abs(cells.accuracy - recounted.accuracy) > $tolerance order by cells.cell
         """,
         {"tolerance": RECOUNT_TOLERANCE},
     )
@@ -153,7 +153,7 @@ def same_stream_order(con: duckdb.DuckDBPyConnection) -> list[str]:
     orders: dict[tuple[str, int], set[str]] = {}
     fingerprints: dict[tuple[str, int], set[str]] = {}
     for fingerprint, seed, order in rows(
-        con, "select distinct fingerprint, seed, stream_order from cells where status = 'done'"
+        con, f"select distinct fingerprint, seed, stream_order from cells where {FINISHED}"
     ):
         key = (groups[fingerprint], seed)
         orders.setdefault(key, set()).add(order)

@@ -32,6 +32,8 @@ _SQL_TYPES: dict[pa.DataType, str] = {
 # therefore a plain timestamp, in UTC, in the view.
 _UTC_TIMESTAMP = "TIMESTAMP"
 
+FINISHED = f"status = '{schema.DONE}'"
+"""SQL: whether a row of `cells` is of a finished cell."""
 
 _BATCHES_FILES = "batches_files"
 """Variable of the connection; the fields' metadata cannot be had from the view."""

@@ -1,7 +1,7 @@
 """What methods are given before the stream, as short words for tables and a note that explains them.
 
-Numbers of methods that were given more are no fair race with those that were not, so every table says it. The texts
-that `cells.needs` holds come from whoever wrote the results; what is not known here is shown as it stands.
+A method that is given more has an advantage, so every table says it. The texts in
+`cells.needs` come from whoever wrote the results. A text that is not known here is shown as it stands.
 """
 
 from __future__ import annotations
@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from analysis import schema
-
-SOURCE_IMAGES = "source images"
-LABELLED_SOURCE_IMAGES = "labelled source images"
-HELD_OUT_IMAGES = "held-out corruptions"
-HELD_OUT_LABELS = "labels of held-out corruptions"
+from analysis.vocabulary import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 
 _MEANINGS = {
     "clean": "clean images of the source, without labels",
@@ -34,15 +30,13 @@ def read_needs(text: str | None) -> Needs:
 def need_words(needs: Iterable[str]) -> list[str]:
     """Needs as short words: a plus stands for labels."""
     given = set(needs)
-    held_out = {HELD_OUT_IMAGES, HELD_OUT_LABELS}
     words = {
         "clean": SOURCE_IMAGES in given,
         "clean+": LABELLED_SOURCE_IMAGES in given,
-        "held-out": given & held_out == {HELD_OUT_IMAGES},
+        "held-out": HELD_OUT_IMAGES in given and HELD_OUT_LABELS not in given,
         "held-out+": HELD_OUT_LABELS in given,
     }
-    others = sorted(given - held_out - {SOURCE_IMAGES, LABELLED_SOURCE_IMAGES})
-    return [word for word, there in words.items() if there] + others
+    return [word for word, there in words.items() if there] + sorted(given.difference(NEEDS))
 
 
 def needs_note(shown: Iterable[Needs]) -> str:

@@ -9,21 +9,10 @@ from typing import Any
 import duckdb
 
 from analysis.results.load import ResultsError, rows
+from analysis.texts import spaced, value_text
+from analysis.vocabulary import DOMAINS, PRE_UPDATE, PROTOCOL_HEAD, SCORED, SCORED_LOGITS, STREAM_ORDER
 
-SCORED_LOGITS = "scored_logits"
-"""The entry of a protocol that says which logits are scored."""
-
-PRE_UPDATE = "pre-update"
-
-SCORED: Mapping[str, str] = {
-    PRE_UPDATE: "the logits computed before the method learned from the batch",
-    "perturbed": "the logits at weights that a sharpness-aware step on the same batch has moved up the gradient",
-    "post-update": "the logits after the update on the same batch: it has already changed what predicts it",
-}
-"""Which logits are scored -> what these are, for people; in the order in which sections are shown."""
-
-_SCORED_WORDS = "scored logits"
-_USUAL = ("benchmark", "stream", "severity")
+_SCORED_WORDS = spaced(SCORED_LOGITS)
 
 
 def read_protocols(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
@@ -76,18 +65,9 @@ def flattened(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def value_text(value: Any) -> str:
-    """A value of a protocol or a setting as text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False)
-
-
 def domains_of(protocol: Mapping[str, Any]) -> tuple[str, ...]:
     """The domains of the stream, in the order of the protocol."""
-    domains = protocol.get("domains")
+    domains = protocol.get(DOMAINS)
     return tuple(str(each) for each in domains) if isinstance(domains, list) else ()
 
 
@@ -101,13 +81,13 @@ def headings(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     names = [name for name in dict.fromkeys(name for each in flat.values() for name in each) if name != SCORED_LOGITS]
     differing = [name for name in names if len({each.get(name) for each in flat.values()}) > 1]
     # The hash of an order says nothing to a reader if the order has a name, and that differs too.
-    differing = [name for name in differing if not name.startswith("stream_order")] or differing
+    differing = [name for name in differing if not name.startswith(STREAM_ORDER)] or differing
     several = len(set(scored.values())) > 1
     if not differing and (several or len(flat) == 1):
-        differing = [name for name in _USUAL if name in names]
+        differing = [name for name in PROTOCOL_HEAD if name in names]
     made = {}
     for fingerprint, each in flat.items():
-        parts = [f"{name.replace('_', ' ')} {_short(each.get(name, 'not given'))}" for name in differing]
+        parts = [f"{spaced(name)} {_short(each.get(name, 'not given'))}" for name in differing]
         if several or scored[fingerprint] != PRE_UPDATE:
             parts.append(f"{_SCORED_WORDS} {scored[fingerprint]}")
         made[fingerprint] = ", ".join(parts) or f"protocol {fingerprint}"

@@ -17,27 +17,85 @@ class ObserverSpec:
         name: name in a cell's `diagnostics`; also the module in `tta_core/diagnostics`.
         title: one line for people.
         implementation: name of the class in that module.
+        quantities: every quantity that it can measure.
+        reads_clean: whether it reads clean images, which must then be there.
         in_auto: whether `auto` includes it: only what costs next to nothing.
     """
 
     name: str
     title: str
     implementation: str
+    quantities: tuple[str, ...]
+    reads_clean: bool = False
     in_auto: bool = False
 
 
 OBSERVERS: Mapping[str, ObserverSpec] = {
     row.name: row
     for row in (
-        ObserverSpec("activations", "hidden activations, kept energy, routing and gates of MoASE", "Activations"),
-        ObserverSpec("alignment", "spread of inputs along the source weights' singular vectors", "Alignment"),
-        ObserverSpec("code", "how far spectral codes move, and where to in each domain", "Code", in_auto=True),
-        ObserverSpec("displacement", "whether domains move the parameters in one direction", "Displacement"),
-        ObserverSpec("experts", "similarity of the experts over time and depth", "Experts", in_auto=True),
-        ObserverSpec("features", "divergence between domains and scatter within classes before the head", "Features"),
-        ObserverSpec("forgetting", "frozen accuracy on clean images and on earlier domains", "Forgetting"),
-        ObserverSpec("routing", "which expert serves which domain, balance and collapse", "Routing", in_auto=True),
-        ObserverSpec("shifts", "detected against true domain changes, bank and retrieval", "Shifts", in_auto=True),
+        ObserverSpec(
+            "activations",
+            "hidden activations, kept energy, routing and gates of MoASE",
+            "Activations",
+            ("hidden_histogram", "hidden_zero_share", "router_weight", "kept_energy", "kept_energy_alarm", "gate_mean"),
+        ),
+        ObserverSpec(
+            "alignment",
+            "spread of inputs along the source weights' singular vectors",
+            "Alignment",
+            ("alignment_std", "alignment_std_q10", "alignment_std_q50", "alignment_std_q90", "alignment_std_source"),
+            reads_clean=True,
+        ),
+        ObserverSpec(
+            "code",
+            "how far spectral codes move, and where to in each domain",
+            "Code",
+            ("code_drift", "code_change", "code_similarity"),
+            in_auto=True,
+        ),
+        ObserverSpec(
+            "displacement",
+            "whether domains move the parameters in one direction",
+            "Displacement",
+            ("displacement_norm", "displacement_cosine", "displacement_cosine_mean", "displacement_cosine_min"),
+        ),
+        ObserverSpec(
+            "experts",
+            "similarity of the experts over time and depth",
+            "Experts",
+            ("expert_similarity_weight", "expert_similarity_bias"),
+            in_auto=True,
+        ),
+        ObserverSpec(
+            "features",
+            "divergence between domains and scatter within classes before the head",
+            "Features",
+            ("js_divergence", "intra_class_scatter"),
+        ),
+        ObserverSpec(
+            "forgetting",
+            "frozen accuracy on clean images and on earlier domains",
+            "Forgetting",
+            ("forgetting_accuracy", "forgetting_clean_drop", "backward_transfer"),
+            reads_clean=True,
+        ),
+        ObserverSpec(
+            "routing",
+            "which expert serves which domain, balance and collapse",
+            "Routing",
+            (
+                *("routing", "routing_information", "routing_entropy", "routing_collapse"),
+                *("routing_change", "load_balance", "top1_probability"),
+            ),
+            in_auto=True,
+        ),
+        ObserverSpec(
+            "shifts",
+            "detected against true domain changes, bank and retrieval",
+            "Shifts",
+            ("shift_precision", "shift_recall", "shift_f1", "shift_tail_triggers", "bank_size", "retrieval"),
+            in_auto=True,
+        ),
     )
 }
 

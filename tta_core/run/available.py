@@ -10,6 +10,7 @@ from tta_core.backbones.zero_shot import check_text_head
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.opened import ImageRequest
 from tta_core.data.root import missing_domains
+from tta_core.diagnostics.names import OBSERVERS
 from tta_core.errors import InputError
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run.config import RunConfig
@@ -37,7 +38,7 @@ def check_available(configs: Iterable[RunConfig]) -> None:
             domains |= dict.fromkeys((key, name) for name in config.visited)
         else:
             subsets |= dict.fromkeys((key, name, names) for name in config.visited)
-        if SOURCE_IMAGES in needs or "forgetting" in config.diagnostics:
+        if SOURCE_IMAGES in needs or any(OBSERVERS[name].reads_clean for name in config.diagnostics):
             domains[key, CLEAN] = None
         if HELD_OUT_IMAGES in needs:
             domains |= dict.fromkeys((key, name) for name in strongest_held_out(request.spec))

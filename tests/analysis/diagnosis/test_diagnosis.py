@@ -4,6 +4,7 @@ import pytest
 
 from analysis.diagnosis import maps as diagnostic_maps
 from analysis.diagnosis.alarms import alarms, watched
+from analysis.diagnosis.blocks import choose, choose_series
 from analysis.diagnosis.diagnosis import diagnose, diagnosis_markdown
 from analysis.diagnosis.measurements import Measurements
 from analysis.diagnosis.overview import overview_tables
@@ -11,17 +12,15 @@ from analysis.diagnosis.tables import (
     PUBLISHED_AGREEMENT,
     agreement_table,
     changed_codes_table,
-    count,
     detection_table,
     domain_table,
     forgetting_table,
-    number,
     routing_table,
 )
-from analysis.figures.blocks import MOST_LINES, choose, choose_series
-from analysis.figures.table import MINUS, NOT_AVAILABLE
+from analysis.figures.style import MOST_LINES
 from analysis.results.configurations import sections
 from analysis.results.load import open_results
+from analysis.texts import MINUS, NOT_AVAILABLE, count, number
 from tests.analysis.conftest import measurement
 from tests.analysis.diagnosed import write_every_quantity
 

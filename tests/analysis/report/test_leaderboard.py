@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from analysis.aggregate.standings import leaderboard
-from analysis.figures.table import MINUS, NOT_AVAILABLE, join_words, markdown, points
+from analysis.figures.table import markdown
 from analysis.report.leaderboard import (
     DIFFERENCE_NOTE,
     INTERVAL_NOTE,
@@ -14,6 +14,7 @@ from analysis.report.leaderboard import (
 from analysis.report.summary import summary
 from analysis.results.configurations import sections
 from analysis.results.load import open_results
+from analysis.texts import MINUS, NOT_AVAILABLE, join_words, points
 
 
 def _section(results):

@@ -10,8 +10,8 @@ from analysis.report.report import report_markdown, write_report
 from analysis.results.checks import CHECKS, check_results
 from analysis.results.configurations import sections
 from analysis.results.load import open_results
-from analysis.results.protocols import SCORED, heading_order, headings
-from tta_core.methods.spec import Scored
+from analysis.results.protocols import heading_order, headings
+from analysis.vocabulary import SCORED
 
 AFTER = {"scored_logits": "post-update"}
 BEFORE = {"scored_logits": "pre-update"}
@@ -158,7 +158,3 @@ def test_page(mixed) -> None:
     assert "source under protocol <code>print-mixed</code>" in text
     assert text.count("Difference to source in each domain") == 2
     assert "<dt>Configurations</dt><dd>3</dd>" in text  # source counts once
-
-
-def test_all_kinds_of_scored_logits_are_explained() -> None:
-    assert set(SCORED) == set(Scored.__args__)

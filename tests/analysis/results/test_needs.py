@@ -5,16 +5,16 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.results import needs
 from analysis import schema
 from analysis.aggregate.standings import leaderboard
+from analysis.figures.table import markdown
+from analysis.report.leaderboard import cost_table, leaderboard_latex, leaderboard_markdown, leaderboard_table
+from analysis.report.report import report_markdown, write_report
+from analysis.report.summary import summary
 from analysis.results.configurations import configurations, sections
 from analysis.results.load import open_results, rows
 from analysis.results.needs import need_words, needs_note, read_needs
-from analysis.report.report import report_markdown, write_report
-from analysis.report.summary import summary
-from analysis.figures.table import NOT_AVAILABLE, markdown
-from analysis.report.leaderboard import cost_table, leaderboard_latex, leaderboard_markdown, leaderboard_table
+from analysis.texts import NOT_AVAILABLE
 from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 
 NEW_COLUMNS = ("needs", "artefact", "scored_logits")
@@ -35,12 +35,6 @@ def _old(folder) -> None:
     file = folder / "cell.parquet"
     table = pq.read_table(file).drop_columns(list(NEW_COLUMNS))
     pq.write_table(table.replace_schema_metadata({schema.VERSION_KEY: b"2"}), file)
-
-
-def test_the_words_stand_for_all_that_a_method_can_need() -> None:
-    known = (needs.SOURCE_IMAGES, needs.LABELLED_SOURCE_IMAGES, needs.HELD_OUT_IMAGES, needs.HELD_OUT_LABELS)
-    assert known == tuple(NEEDS)
-    assert not any(schema.NEEDS_SEPARATOR in need for need in NEEDS)
 
 
 @pytest.mark.parametrize(

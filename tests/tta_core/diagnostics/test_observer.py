@@ -28,6 +28,7 @@ def same_state(one, other):
 
 @pytest.mark.parametrize(("name", "stream"), [("imse", "mixed"), *((name, "single") for name in methods())])
 def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scene, watch):
+    declared = {quantity for row in OBSERVERS.values() for quantity in row.quantities}
     runs = {}
     for names in ((), tuple(OBSERVERS)):
         torch.manual_seed(7)
@@ -36,6 +37,7 @@ def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scen
         runs[bool(names)] = (watched, scene.method.state_dict(), torch.get_rng_state())
     (plain, plain_state, plain_random), (seen, seen_state, seen_random) = runs[False], runs[True]
     assert seen.record.measurements
+    assert {one.quantity for one in seen.record.measurements} <= declared
     assert not plain.record.measurements
     for one, other in zip(plain.keeper.logits, seen.keeper.logits, strict=True):
         assert torch.equal(one, other)

@@ -45,8 +45,9 @@ def test_all_domains_that_are_missing_are_named(photographs, colour_vit, tmp_pat
 def test_clean_images_are_looked_for_where_something_asks_for_them(photographs, colour_vit, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "photos")
     check_available([config()])
-    with pytest.raises(InputError, match="photos/val cannot be read"):
-        check_available([config(diagnostics=["forgetting"])])
+    for observer in ("forgetting", "alignment"):
+        with pytest.raises(InputError, match="photos/val cannot be read"):
+            check_available([config(diagnostics=[observer])])
     monkeypatch.setattr(RunConfig, "needs", lambda self: (SOURCE_IMAGES,))
     with pytest.raises(InputError, match="photos/val cannot be read"):
         check_available([config()])

@@ -41,7 +41,7 @@ class NormRoles(NamedTuple):
 def counted_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The normalisation layers that MoETTA counts: all but channels-first `LayerNorm2d`, which takes no number.
 
-    The position in the list is the index that `disabled_norms` speaks of (MoETTA spec 1.2).
+    The position in the list is the index that `disabled_norms` speaks of (moetta §1.2).
     """
     return [
         (name, module)

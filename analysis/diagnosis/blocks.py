@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
-from analysis.figures.heat_maps import heat_figure
-from analysis.figures.panel_plots import panel_figure
-from analysis.figures.panels import HeatMap, Panel, Series
-from analysis.figures.style import LIGHT, WIDTH, Theme, series_colors
+from analysis.figures.drawings import Drawing
+from analysis.figures.panels import Series
+from analysis.figures.style import LIGHT, MOST_LINES, series_colors
 from analysis.figures.table import Table
-from analysis.results.configurations import SOURCE, Section
+from analysis.results.configurations import Section
+from analysis.vocabulary import SOURCE
 
-MOST_LINES = 6
-"""So many configurations besides `source` are drawn as lines: as many as there are colours that can be told apart."""
 MOST_MAPS = 3
 """So many configurations are drawn as heat maps of one kind, one below the other."""
 MOST_MATRICES = 4
 """So many configurations are drawn as square matrices of one kind, two side by side."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A figure that has not been drawn yet.
-
-    Attributes:
-        draw: draws it in the colours of a theme.
-        alt: what a reader who cannot see it should know.
-    """
-
-    draw: Callable[[Theme], Figure]
-    alt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +73,3 @@ def choose_series(section: Section, numbers: Iterable[int], urgent: Collection[i
             colors[number] = next(free)
     kept = sorted({*adapting, *(n for n in given if members[n].method == SOURCE)})
     return {number: Series(members[number].label, colors.get(number)) for number in kept}
-
-
-def panel_drawing(panels: Sequence[Panel], series: Mapping[int, Series], width: float = WIDTH) -> Drawing:
-    """Panels of curves as one drawing."""
-    return Drawing(
-        lambda theme: panel_figure(panels, series, theme, width),
-        f"Curves: {'; '.join(panel.title for panel in panels)}.",
-    )
-
-
-def heat_drawing(maps: Sequence[HeatMap], alt: str, width: float = WIDTH, heading: str = "") -> Drawing:
-    """Heat maps side by side as one drawing."""
-    return Drawing(lambda theme: heat_figure(maps, theme, width, heading), alt)

@@ -14,7 +14,17 @@ import duckdb
 from analysis import schema
 from analysis.results.load import rows
 from analysis.results.needs import Needs, read_needs
-from analysis.results.protocols import domains_of, flattened, heading_order, headings, mapping, read_protocols, scored_logits, up_to_scoring, value_text
+from analysis.results.protocols import (
+    domains_of,
+    flattened,
+    heading_order,
+    headings,
+    mapping,
+    read_protocols,
+    scored_logits,
+    up_to_scoring,
+    value_text,
+)
 
 SOURCE = "source"
 """The method that adapts nothing, to which the others are compared."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.results import needs
 from analysis import schema
 from analysis.aggregate.standings import leaderboard
+from analysis.figures.table import NOT_AVAILABLE, markdown
+from analysis.report.leaderboard import cost_table, leaderboard_latex, leaderboard_markdown, leaderboard_table
+from analysis.report.report import report_markdown, write_report
+from analysis.report.summary import summary
+from analysis.results import needs
 from analysis.results.configurations import configurations, sections
 from analysis.results.load import open_results, rows
 from analysis.results.needs import need_words, needs_note, read_needs
-from analysis.report.report import report_markdown, write_report
-from analysis.report.summary import summary
-from analysis.figures.table import NOT_AVAILABLE, markdown
-from analysis.report.leaderboard import cost_table, leaderboard_latex, leaderboard_markdown, leaderboard_table
 from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 
 NEW_COLUMNS = ("needs", "artefact", "scored_logits")

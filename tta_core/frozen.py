@@ -5,17 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 
 from tta_core.errors import InputError, closest_match
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Frozen(BaseModel):
-    """A data model that cannot be changed and refuses fields that it does not know."""
+def _take_lists_and_tuples(schema: Any) -> None:
+    """Lists and tuples stand for each other, as YAML and JSON have no tuples; what is in them is looked at as ever."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("tuple", "list"):
+            schema["strict"] = False
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _take_lists_and_tuples(part)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Frozen(BaseModel):
+    """A data model that cannot be changed and refuses fields that it does not know.
+
+    Values have the types that the fields state: true is no number, text is none, 2.0 is no integer. Infinity and NaN
+    are not allowed. An integer may stand for any number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _take_lists_and_tuples(schema)
+        return schema
 
 
 def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Model:

@@ -55,7 +55,9 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
     Returns:
         A connection to an in-memory database with the views `cells` (finished and failed cells; a failure is not shown
         once the cell has finished), `batches`, `samples` and `diagnostics`. `cells.started_at` is in UTC. The
-        connection may open no file outside the folder and loads no extension.
+        connection may open no file outside the folder and loads no extension, and of its configuration only threads,
+        memory limit and time zone can be changed. It would still run `COPY ... TO` a file in the folder: SQL of others
+        goes through `analysis.results.query.query_results`.
 
     Raises:
         ResultsError: if the folder is missing, is not a results folder, holds a file that cannot be read, or holds
@@ -86,6 +88,8 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
     _create_views(con, path)
     batches = f"{_literal_glob(path)}/{schema.CELLS_FOLDER}/{_CELL_FOLDERS}/{schema.VIEWS['batches']}.parquet"
     con.sql(f"set variable {_BATCHES_FILES} = {_quoted(batches)}")
+    con.sql("set allowed_configs = ['threads', 'memory_limit', 'TimeZone']")
+    con.sql("set lock_configuration = true")
     return con
 
 

@@ -11,7 +11,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.results.load import ResultsError, open_results
+from analysis.results.load import open_results
+from analysis.results.query import query_results
 from grid.plan.backbones import normalisation_text
 from grid.plan.sweep import shipped_sweeps
 from tta_core.backbones.spec import BackboneSpec, NetworkKind
@@ -263,20 +264,9 @@ def run_query(results: str, sql: str, form: str) -> str:
     """Runs SQL on a results folder and returns the answer as a table, CSV or JSON, ending in a newline.
 
     Raises:
-        ResultsError: if the folder is no results folder or DuckDB does not understand the query.
+        ResultsError: see `analysis.results.query.query_results`.
     """
-    import duckdb
-
-    connection = open_results(results)
-    try:
-        relation = connection.sql(sql)
-        if relation is None:
-            return ""
-        names, rows = relation.columns, relation.fetchall()
-    except duckdb.Error as error:
-        raise ResultsError(
-            f"the query failed: {error}\nViews: cells, batches, samples, diagnostics; their columns: DESCRIBE cells"
-        ) from None
+    names, rows = query_results(results, sql)
     if form == "json":
         return json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=2) + "\n"
     if form == "csv":

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from grid.plan.exclude import Exclusions
 from grid.plan.sweep import Axes, Sweep, scoped_keys
 from tta_core.errors import InputError
 from tta_core.methods.registry import method_spec
@@ -37,23 +38,29 @@ def expand(sweep: Sweep) -> Expansion:
     of the file, then the axes of the cell's own method. A variant's values win over those of the axes.
 
     Raises:
-        InputError: if a cell is not allowed, no method is named, or no cell is left.
+        InputError: if a cell is not allowed, no method is named, an entry of `exclude` matches nothing, or no cell is
+            left.
     """
     cells: dict[str, RunConfig] = {}
     duplicates = excluded = 0
+    exclusions = Exclusions(sweep.exclude)
     for seed in sweep.seeds:
         for point in _points(sweep):
-            # As the file has it first: what is excluded need not be allowed.
-            if any(_matches(point | {"seed": seed}, entry) for entry in sweep.exclude):
+            try:
+                config = _config(sweep, point, seed)
+            except InputError:
+                # What is left out need not be allowed.
+                if not exclusions.take_out(point | {"seed": seed}, None):
+                    raise
                 excluded += 1
                 continue
-            config = _config(sweep, point, seed)
-            if any(_matches(_resolved(config), entry) for entry in sweep.exclude):
+            if exclusions.take_out(point | {"seed": seed}, config):
                 excluded += 1
                 continue
             cell = config.cell_id()
             duplicates += cell in cells
             cells.setdefault(cell, config)
+    exclusions.check_used()
     if not cells:
         raise InputError(f"sweep {sweep.sweep!r} has no cells: its exclude list takes out all {excluded}; shorten it")
     return Expansion(cells, duplicates, excluded)
@@ -98,13 +105,3 @@ def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:
             f"{error}. This is in the cells of {method!r} in sweep {sweep.sweep!r}: change the file, or "
             "give --set key=value"
         ) from None
-
-
-def _resolved(config: RunConfig) -> Point:
-    return config.model_dump(mode="json") | {f"{config.method}.{k}": v for k, v in config.settings.items()}
-
-
-def _matches(values: Point, entry: Point) -> bool:
-    return all(
-        key in values and values[key] in (value if isinstance(value, list) else [value]) for key, value in entry.items()
-    )

@@ -7,16 +7,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field
 
+from grid.plan.exclude import cannot_match
 from tta_core.errors import InputError, closest_match, unknown_name
 from tta_core.frozen import Frozen, validated
 from tta_core.methods.registry import methods
 from tta_core.run.config import RunConfig
+from tta_core.yaml_values import parse_yaml
 
 CELL_FIELDS = tuple(name for name in RunConfig.model_fields if name not in ("settings", "seed"))
 """Keys of a cell that a sweep may set, beside `method.setting`; seeds have a list of their own."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What a signed 64-bit column can hold."""
 
 Axes = dict[str, list[Any]]
 AxisGroups = Annotated[list[Axes], BeforeValidator(lambda given: [given] if isinstance(given, Mapping) else given)]
@@ -79,7 +83,7 @@ class Protocol(Frozen):
     zip: AxisGroups = Field(default_factory=list)
     variants: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=list)
+    seeds: list[Seed] = Field(default_factory=list)
     resources: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -110,7 +114,7 @@ class Sweep(Frozen):
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     protocol: str | None = None
     protocols: dict[str, Protocol] = Field(default_factory=dict)
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
 
@@ -220,27 +224,6 @@ def _read_text(path: Path) -> str:
         raise InputError(f"cannot read the sweep file {path}: {error}. Give a readable YAML file") from None
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe loading that refuses a key written twice, where YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                line = node.value[number][0].start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice (line {line})")
-        return super().construct_mapping(node, deep=deep)
-
-
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Parses YAML safely; `where` starts the message of the error for text that is none."""
-    try:
-        # The loader is a SafeLoader: it builds plain values only.
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
-
-
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Applies one `key=value` to the plain values of a sweep, in place.
 
@@ -253,6 +236,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r}: write key=value, such as severity=5 or moetta.lambda_balance=[0.2,1]")
     value = parse_yaml(text, where=f"--set {override!r}")
     first, _, rest = key.partition(".")
+    _forget_excluded(values, "seed" if key == "seeds" else key.removeprefix("grid."), value)
     if first in Sweep.model_fields:
         if not rest:
             values[first] = value
@@ -277,6 +261,15 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     if not isinstance(values.setdefault(target, {}), dict):
         raise InputError(f"--set {override!r}: {target} in the sweep file is not a mapping")
     values[target][key] = value
+
+
+def _forget_excluded(values: dict[str, Any], key: str, value: Any) -> None:
+    """Takes out the entries of `exclude` that can match nothing any more: they are no mistakes of the file."""
+    entries, chosen = values.get("exclude"), value if isinstance(value, list) else [value]
+    if isinstance(entries, list):
+        values["exclude"] = [
+            entry for entry in entries if not (isinstance(entry, dict) and cannot_match(entry, key, chosen))
+        ]
 
 
 def _check_keys(sweep: Sweep, *, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field
 from tta_core.errors import InputError, unknown_name
 from tta_core.frozen import Frozen
 from tta_core.methods.registry import method_spec, methods
+from tta_core.yaml_values import parse_yaml
 
 
 class MethodChoice(Frozen):
@@ -30,8 +30,8 @@ class MethodChoice(Frozen):
         return method_spec(self.name).resolve(self.preset, self.settings)
 
 
-class BenchRequest(Frozen):
-    """What to measure and how.
+class BenchRequest(Frozen, strict=False):
+    """What to measure and how; numbers may be the words of a command line.
 
     Attributes:
         methods: in the order of the table.
@@ -99,12 +99,5 @@ def _read_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, dot, setting = key.partition(".")
         if not (name and dot and setting and equals):
             raise InputError(f"--set {text!r} is not allowed: give method.setting=value, such as tent.lr=0.001")
-        settings.setdefault(name, {})[setting] = _value(value)
+        settings.setdefault(name, {})[setting] = parse_yaml(value, where=f"--set {text!r}")
     return settings
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

@@ -160,6 +160,75 @@ def test_exclude_matches_all_values_of_an_entry(sweep_file):
     ]
 
 
+RATES = "sweep: a\nbase: {method: tent, preset: digits-c}\ngrid: {tent.lr: [0.001, 0.01]}\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "left"),
+    [
+        *[(f"{{tent.lr: {value}}}", [0.01]) for value in ("1e-3", "0.001", "1E-3", "[1e-3, 0.5]", "1.0e-03")],
+        *[("{tent.lr: 1e-2}", [0.001]), ("{tent.lr: 0.001, domains: reported}", [0.01])],
+        *[("{tent.lr: 0.001, diagnostics: [auto]}", [0.01]), ("{tent.lr: 0.001, tent.betas: [0.9, 0.999]}", [0.01])],
+        *[("{tent.lr: 0.001, crop: none}", [0.01]), ("{tent.lr: 0.001, batch_size: 64, stream: mixed}", [0.01])],
+    ],
+)
+def test_exclude_means_what_cells_mean(sweep_file, entry, left):
+    assert [cell.settings["lr"] for cell in cells(sweep_file(f"{RATES}exclude: [{entry}]\n"))] == left
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("{tent.lr: 0.1}", "{tent.lr: '1e-3'}", "{severity: 4}", "{severity: true}", "{backbone: x}", "{seed: 1}"),
+        *("{moetta.num_experts: 3}", "{tent.lr: 0.001, domains: fog}", "{seed: false}", "{method: [sar, eata]}"),
+    ],
+)
+def test_an_entry_of_exclude_that_matches_nothing_is_a_mistake(sweep_file, entry):
+    with pytest.raises(
+        InputError, match=r"exclude: the entry \{.*\} matches no cell, so it leaves out nothing: correct"
+    ):
+        cells(sweep_file(f"{RATES}exclude: [{{tent.lr: 0.001}}, {entry}]\n"))
+
+
+def test_what_set_takes_away_need_not_be_excluded_any_more(sweep_file):
+    file = sweep_file(f"{SMALL}exclude:\n- {{method: moetta, moetta.num_experts: 9, seed: 1}}\n")
+    for change, count in (("method=tent", 2), ("seeds=[0]", 6), ("moetta.num_experts=3", 8), ("method=[moetta]", 6)):
+        assert len(cells(file, change)) == count
+    scoped = sweep_file(f"{SMALL}exclude: [{{moetta.num_experts: 9}}]\n")
+    assert len(cells(scoped, "method=tent")) == 2
+    with pytest.raises(InputError, match="matches no cell"):
+        cells(sweep_file(f"{SMALL}exclude: [{{moetta.num_experts: 8}}]\n"), "severity=5")
+
+
+@pytest.mark.parametrize("axis", ["[0, -0.0]", "[0, 0.0, 0e5]", "[1, 1.0, 1e0, 10e-1, 01]"])
+def test_axes_that_write_one_value_twice_give_one_cell(sweep_file, axis):
+    expansion = expand(read_sweep(sweep_file(), ["method=moetta", "seeds=[0]", f"moetta.lambda_balance={axis}"]))
+    assert len(expansion.cells) == 2
+    assert expansion.duplicates == 2 * (axis.count(",") + 1) - 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("severity=true", "severity=on", "severity='5'", "severity=5.0", "batch_size=true", "batch_size=1e1"),
+        *("seeds=[on]", "seeds=[true]", "seeds=[0.0]", "seeds=['0']", "seeds=[-1]", f"seeds=[{2**63}]"),
+        *("tent.lr=true", "tent.lr=.inf", "tent.lr=.nan", "tent.lr='0.1'", "tent.lr=1:30", "tent.lr=1_0"),
+        *("moetta.num_experts=3.0", "moetta.num_experts=yes", "tent.betas=[0.9]", "tent.betas=[0.9, on]"),
+        *("resources.cpu=true", "resources.cpu=.inf", "resources.max_retries=1.0", "tracking.enabled=1"),
+        *("tracking.enabled=yes", "tracking.experiment=3", "description=3", "samples_per_domain=0x", "backbone=3"),
+    ],
+)
+def test_a_value_of_another_type_is_not_taken_for_it(sweep_file, change):
+    with pytest.raises(InputError, match=r"is not allowed|unknown backbone"):
+        cells(sweep_file(), change)
+
+
+def test_numbers_are_those_of_yaml_1_2(sweep_file):
+    assert cells(sweep_file(), "batch_size=010")[0].batch_size == 10
+    assert cells(sweep_file(), "severity=0x5")[0].severity == 5
+    assert cells(sweep_file(), "seeds=[9223372036854775807]")[0].seed == 2**63 - 1
+
+
 def test_equal_combinations_are_one_cell(sweep_file):
     expansion = expand(read_sweep(sweep_file(), ["preset=[recommended,paper]", "method=tent"]))
     assert len(expansion.cells) == 2
@@ -187,7 +256,6 @@ def test_an_override_fixes_an_axis_and_a_list_makes_one(sweep_file):
 
 
 def test_numbers_in_exponent_form_are_numbers(sweep_file):
-    # YAML reads 1e-3 as text.
     assert cells(sweep_file("sweep: n\nbase: {method: tent, tent.lr: 1e-3}\n"))[0].settings["lr"] == 0.001
 
 

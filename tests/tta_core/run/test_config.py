@@ -31,7 +31,7 @@ def test_a_resolved_configuration_reads_back_as_itself():
 def test_equal_runs_have_equal_ids_however_they_are_written():
     assert config().cell_id() == config(settings={"lr": 5e-4}, domains=list(CORRUPTIONS)).cell_id()
     assert config(preset="paper").cell_id() == config(preset="recommended").cell_id()
-    assert config(settings={"lr": "1e-3"}).cell_id() == config(preset="official").cell_id()
+    assert config(settings={"lr": 1e-3}).cell_id() == config(preset="official").cell_id()
 
 
 @pytest.mark.parametrize(

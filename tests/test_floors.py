@@ -10,11 +10,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "tta_core": (
-        *(("errors",), ("frozen",), ("cache",), ("data",), ("backbones", "corruptions"), ("streams", "methods")),
-        *(("tasks", "diagnostics"), ("run",), ("bench",)),
+        *(("errors",), ("frozen", "yaml_values"), ("cache",), ("data",), ("backbones", "corruptions")),
+        *(("streams", "methods"), ("tasks", "diagnostics"), ("run",), ("bench",)),
     ),
     "grid": (("events",), ("plan",), ("store",), ("launch",), ("track",), ("search",), ("commands",)),
-    "analysis": (("schema",), ("results",), ("aggregate",), ("figures",), ("diagnosis",), ("report",)),
+    "analysis": (
+        *(("schema", "vocabulary"), ("texts",), ("results",), ("aggregate",), ("figures",), ("diagnosis",)),
+        *(("report",),),
+    ),
 }
 """Package -> its folders and loose modules, the lowest first; those of one floor do not import each other."""
 

@@ -137,7 +137,7 @@ class MethodSpec(Frozen):
     version: int = 1
     settings: type[BaseModel]
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    search: dict[str, SearchSpace] = Field(default_factory=dict)
+    search: Mapping[str, SearchSpace] = Field(default_factory=dict)
     scalars: dict[str, ScalarSpec] = Field(default_factory=dict)
     scores: Scored | Callable[[Any], Scored] = "pre-update"
     needs: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tta_core.frozen import Frozen
 from tta_core.methods.common.optimizer_settings import Betas
-from tta_core.methods.spec import Choice, MethodSpec, Real, ScalarSpec
+from tta_core.methods.spec import Choice, MethodSpec, Real, ScalarSpec, SearchSpace
 
 
 class ExpertSettings(Frozen):
@@ -112,7 +112,7 @@ EXPERT_SCALARS = {
     "restored": ScalarSpec(description="trained numbers that returned to their source values"),
 }
 
-EXPERT_SEARCH = {
+EXPERT_SEARCH: dict[str, SearchSpace] = {
     "lr": Real(low=1e-6, high=1e-1, log=True),
     "ema": Real(low=0.9, high=1.0),
     "restore_probability": Real(low=0.0, high=0.1),

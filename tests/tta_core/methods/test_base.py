@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.states import equal
 from tta_core import build_method
 from tta_core.frozen import Frozen
 from tta_core.methods.base import Context, Method
@@ -55,6 +56,29 @@ def test_a_prediction_is_what_the_next_step_scores(name, build, images):
     for seed in range(2):
         predicted = method.predict(images(16, seed))
         assert torch.allclose(method(images(16, seed)), predicted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(methods()))
+def test_predicting_leaves_no_trace_in_any_network(name, network_of, beyond, images):
+    """In a buffer that counts the forwards of every network that a method holds: the student's, the teacher's."""
+    network, counting = network_of(name), {}
+
+    def count(head, _):
+        head.forwards += 1
+        counting[id(head)] = head
+
+    network.head.register_buffer("forwards", torch.zeros((), dtype=torch.int64))
+    network.head.register_forward_pre_hook(count)
+    method = build_method(name, network, num_classes=10, batch_size=16, preset="digits-c", **beyond())
+    for seed in range(2):
+        method(images(16, seed))
+        forwards = {number: int(head.forwards) for number, head in counting.items()}
+        state = method.state_dict()
+        method.predict(images(7, 50))
+        assert {number: int(counting[number].forwards) for number in forwards} == forwards
+        assert counting.keys() == forwards.keys()
+        assert equal(method.state_dict(), state)
+    assert any(forwards.values())
 
 
 class Counting(nn.Module):

@@ -1,11 +1,10 @@
 """A run that was killed in mid-stream goes on and ends with the same bits."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
+from tests.states import equal
 from tta_core.backbones.table import backbone_spec
 from tta_core.methods.registry import methods
 from tta_core.run import cell as runner
@@ -64,16 +63,6 @@ def final_states(monkeypatch):
 def values(method, **changes):
     backbone = BACKBONES.get(methods()[method].network, "digits-vit-supervised")
     return {"method": method, "backbone": backbone, **SMALL, **changes}
-
-
-def equal(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other) or torch.equal(one.isnan(), other.isnan())
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 
 def assert_same_result(one, other):

@@ -8,9 +8,11 @@ from torch import nn
 
 from tests.states import equal
 from tta_core import build_method
+from tta_core.errors import InputError
 from tta_core.frozen import Frozen
 from tta_core.methods.base import Context, Method
 from tta_core.methods.registry import methods
+from tta_core.methods.stateful import Remembering
 
 
 @pytest.fixture
@@ -98,11 +100,27 @@ class Counting(nn.Module):
         return x.flatten(1)[:, :3]
 
 
+class Notes(Remembering):
+    """A memory of its own."""
+
+    remembers = ("taken",)
+
+    def __init__(self):
+        self.taken = [torch.zeros(())]
+
+
 class Counts(Method[Frozen]):
-    """Draws random numbers to predict, and notes it."""
+    """Draws random numbers to predict, and notes it: in attributes old and new, in place, and in a part."""
+
+    remembers = ("total",)
 
     def prepare(self):
         self.drawn = None
+        self.total = torch.zeros(2)
+        self.notes = Notes()
+
+    def parts(self):
+        return {"notes": self.notes}
 
     def make_optimizer(self, parameters):
         return None
@@ -112,6 +130,9 @@ class Counts(Method[Frozen]):
 
     def frozen_logits(self, images):
         self.drawn = torch.randn(2, generator=self.generator)
+        self.total += self.drawn
+        self.notes.taken[0] += 1
+        self.notes.taken.append(self.drawn)
         return super().frozen_logits(images)
 
 
@@ -123,6 +144,7 @@ def test_all_that_a_forward_changes_is_put_back():
     assert network.assigned is buffer
     assert not hasattr(network, "last")
     assert method.drawn is None
+    assert (method.total.tolist(), method.notes.taken) == ([0, 0], [torch.zeros(())])
     assert torch.equal(method.generator.get_state(), generator)
 
 
@@ -131,3 +153,26 @@ def test_it_is_put_back_also_when_the_forward_fails():
     with pytest.raises(AttributeError):
         method.predict("no images")
     assert (float(method.network.in_place), method.network.seen) == (0, 0)
+
+
+def of_an_older_version(state):
+    """As `state_dict` gave it when networks and parts had no names."""
+    tensors = {what: state[what]["student"] for what in ("parameters", "buffers")}
+    return tensors | {"optimizer": state["optimizer"], "generator": state["generator"], "extra": {}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_an_older_version,
+        lambda state: state | {"parts": {"method": {}}},
+        lambda state: state | {"parameters": {"student": state["parameters"]["student"]}},
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_whole(change, build, images):
+    one, other = build("moasepp", preset="digits-c"), build("moasepp", preset="digits-c")
+    one(images())
+    before = other.state_dict()
+    with pytest.raises(InputError, match=r"does not fit this method: .* the same version of the same method"):
+        other.load_state_dict(change(one.state_dict()))
+    assert equal(other.state_dict(), before)

@@ -127,8 +127,8 @@ def test_a_resumed_run_does_only_the_steps_that_are_left(kill_after, tmp_path, m
     assert len(result.batches["step"]) == 8
 
 
-@pytest.mark.parametrize("damage", ["torn", "another cell", "pickle"])
-def test_a_file_that_is_no_checkpoint_of_this_cell_is_not_used(damage, kill_after, tmp_path):
+@pytest.mark.parametrize("damage", ["torn", "another cell", "pickle", "older layout"])
+def test_a_file_that_is_no_checkpoint_of_this_cell_is_not_used(damage, kill_after, tmp_path, caplog):
     file = tmp_path / "cell.pt"
     kill_after(1)
     with pytest.raises(Killed):
@@ -137,11 +137,16 @@ def test_a_file_that_is_no_checkpoint_of_this_cell_is_not_used(damage, kill_afte
         file.write_bytes(file.read_bytes()[:1000])
     if damage == "pickle":
         torch.save({"identity": RunConfig.from_values(values("tent")).cell_id(), "x": backbone_spec}, file)
+    if damage == "older layout":
+        saved = torch.load(file, weights_only=True)
+        del saved["layout"]
+        torch.save(saved | {"method": {"parameters": {}, "buffers": {}, "extra": {}}}, file)
     kill_after(0)
     assert_same_result(
         runner.run(values("tent"), device="cpu", checkpoint_file=file, checkpoint_every=2),
         runner.run(values("tent"), device="cpu"),
     )
+    assert ("was written by another version of this program" in caplog.text) == (damage == "older layout")
 
 
 def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):

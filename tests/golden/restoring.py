@@ -27,7 +27,7 @@ class RestoringFollower(Follower):
     def build(self) -> Method[Any]:
         """Replaces the random restore and watches the student."""
         method = super().build()
-        method.draw_restored = lambda: self.restored
+        method.draw_restored = lambda probability: self.restored
         self.positions = self._published_positions(method)
         self.student_logits: list[Tensor] = []
         method.network.register_forward_hook(lambda *seen: self.student_logits.append(seen[-1].detach()))

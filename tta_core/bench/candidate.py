@@ -113,7 +113,7 @@ class Candidate:
             self.step()
             with counted_images() as count:
                 self.step()
-            trunks = compile_method(self.method, type(source.network)) if request.compiled else []
+            trunks = compile_method(self.method) if request.compiled else []
             if trunks:
                 self.step()
             with memory.step():

@@ -39,15 +39,9 @@ class CompiledTrunk:
         return self._compiled(*arguments, **named)
 
 
-def compile_method(method: Method[Any], network_class: type[nn.Module]) -> list[CompiledTrunk]:
-    """Compiles the method's network and others of `network_class` that it or its parts hold, such as a teacher."""
-    own = list(vars(method).values())
-    parts = [
-        inner for value in own if not isinstance(value, nn.Module) for inner in getattr(value, "__dict__", {}).values()
-    ]
-    networks = {id(value): value for value in (*own, *parts) if isinstance(value, network_class)}
-    networks[id(method.network)] = method.network
-    return [CompiledTrunk(network) for network in networks.values()]
+def compile_method(method: Method[Any]) -> list[CompiledTrunk]:
+    """Compiles all networks of the method, such as a teacher."""
+    return [CompiledTrunk(network) for network in method.networks().values()]
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Activations(Observer):
     over these steps.
     """
 
-    memory = ("_kept",)
+    remembers = ("_kept",)
     memory_types = (Inspected,)
 
     def __init__(self, scene: Scene) -> None:

@@ -30,7 +30,7 @@ class Alignment(Observer):
     measuring steps, under their names in the source network; what a method has put in their place is read all the same.
     """
 
-    memory = ("_measured",)
+    remembers = ("_measured",)
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

@@ -29,7 +29,7 @@ class HasCode(Protocol):
 class Code(Observer):
     """Measures the distance of the code from that of the source, whatever the stream's resets."""
 
-    memory = ("_drifts", "_directions")
+    remembers = ("_drifts", "_directions")
     memory_types = (Directions,)
 
     def __init__(self, scene: Scene) -> None:

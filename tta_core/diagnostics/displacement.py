@@ -22,7 +22,7 @@ class Displacement(Observer):
     host's memory.
     """
 
-    memory = ("_start", "_directions")
+    remembers = ("_start", "_directions")
     memory_types = (Directions,)
 
     def __init__(self, scene: Scene) -> None:

@@ -17,7 +17,7 @@ PARTS = ("weight", "bias")
 class Experts(Observer):
     """Mean cosine between the additive experts of each layer, of weights and of biases, at measuring steps."""
 
-    memory = ("_steps", "_similarities")
+    remembers = ("_steps", "_similarities")
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

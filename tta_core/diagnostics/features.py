@@ -23,7 +23,7 @@ class Features(Observer):
     It keeps `(domains, classes, dim)` in float64 on the device.
     """
 
-    memory = ("_distributions", "_squares", "_sums", "_counts")
+    remembers = ("_distributions", "_squares", "_sums", "_counts")
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

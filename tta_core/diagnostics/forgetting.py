@@ -39,7 +39,7 @@ class Forgetting(Observer):
     severity of the cell. Its cost grows with the domains seen so far, at most `MAX_IMAGES` images each.
     """
 
-    memory = ("_clean", "_visits")
+    remembers = ("_clean", "_visits")
     memory_types = (Visit,)
 
     def __init__(self, scene: Scene) -> None:

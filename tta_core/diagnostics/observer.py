@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tta_core.data.opened import DomainImages
 from tta_core.methods.base import Method
+from tta_core.methods.stateful import Remembering
 from tta_core.streams.batches import Normalise
 from tta_core.streams.order import StreamOrder
 
@@ -144,29 +145,20 @@ class Moment:
     measuring: bool
 
 
-class Observer(ABC):
+class Observer(Remembering, ABC):
     """Watches one run. It must not wait for the device in a step: keep tensors, read them in `measurements`.
+
+    It `remembers` what the run fills, for checkpoints.
 
     What costs more than a few small operations a step runs in `scene.off_clock()`, so that the time of a cell stays
     that of its method.
     """
 
-    memory: ClassVar[tuple[str, ...]] = ()
-    """Attributes that the run fills: what a checkpoint must hold. All else is as it was at construction."""
-
     memory_types: ClassVar[tuple[type, ...]] = ()
-    """Record types in them, beside tensors, slices and plain values."""
+    """Record types in what it remembers, beside tensors, slices and plain values."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-
-    def state(self) -> dict[str, Any]:
-        """The live values of `memory`, for a checkpoint."""
-        return {name: vars(self)[name] for name in self.memory if name in vars(self)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave; the values are the observer's to keep."""
-        vars(self).update(state)
 
     @classmethod
     @abstractmethod

@@ -47,7 +47,7 @@ class Routing(Observer):
     `routing_change` compares with the router as it was before the stream, fed the same input of the layer.
     """
 
-    memory = ("_sums", "_scalars")
+    remembers = ("_sums", "_scalars")
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

@@ -29,7 +29,7 @@ class Shifts(Observer):
     nothing is measured.
     """
 
-    memory = ("_steps", "_records", "_measured", "_retrievals")
+    remembers = ("_steps", "_records", "_measured", "_retrievals")
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

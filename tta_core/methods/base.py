@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tta_core.errors import InputError, closest_match
 from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
+from tta_core.methods.stateful import Remembering, Stateful
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -25,6 +26,12 @@ Artefact = Mapping[str, Tensor]
 
 LabelledBatch = tuple[Tensor, Tensor]
 """Normalised images `(batch, channels, height, width)` and their labels, int64 `(batch,)`."""
+
+STUDENT = "student"
+"""The name of the edited network among the networks of a method."""
+
+SELF = "method"
+"""The name of the method itself among its parts, in a state."""
 
 PREPARATION_SEED = 0
 """Seed of what is made before the stream: all seeds of a cell share it."""
@@ -72,11 +79,12 @@ class Context:
                 )
 
 
-class Method(ABC, Generic[Settings]):
+class Method(Remembering, ABC, Generic[Settings]):
     """A network that adapts itself to the batches it predicts.
 
     A subclass edits the network and marks what it trains in `prepare`, makes its optimizer in `make_optimizer` and
-    does one online step in `step`. Everything else is here: reset, state, diagnostics.
+    does one online step in `step`. It names what later steps depend on: other networks in `networks`, objects in
+    `parts`, attributes of its own in `remembers`. Everything else is here: reset, state, diagnostics.
 
     Attributes:
         network: the edited network, always in eval mode.
@@ -102,11 +110,17 @@ class Method(ABC, Generic[Settings]):
         self.artefact: Artefact = (
             self.make_artefact(self.network, settings, context) if context.artefact is None else context.artefact
         )
+        self._added: list[str] = []
+        backbone = set(self.network.parameters())
         self.prepare()
         _set_initial(self.network, initial or {})
         self.begin()
-        self.optimizer = self.make_optimizer(list(self.trainable_parameters().values()))
+        trained = self.trainable_parameters()
+        self.optimizer = self.make_optimizer(list(trained.values()))
         self._source = self.state_dict()
+        # All networks start equal, so one copy of the parameters serves them all.
+        self._source["parameters"] = dict.fromkeys(self.networks(), self._source["parameters"][STUDENT])
+        self._added = [name for name, parameter in trained.items() if parameter not in backbone]
 
     def __call__(self, images: Tensor) -> Tensor:
         """One online step: predicts a batch and adapts to it.
@@ -139,8 +153,8 @@ class Method(ABC, Generic[Settings]):
     def frozen_logits(self, images: Tensor) -> Tensor:
         """Logits `(batch, classes)` for `predict`; override it where the scored logits are not those of `network`.
 
-        Runs without gradients. Buffers, attributes of modules and of the method, and the generator are put back
-        afterwards; parameters, optimizer and lists or dictionaries that are changed in place are not.
+        Runs without gradients. All that it changes is put back afterwards, but for parameters and the optimizer, which
+        are not its to change.
         """
         logits: Tensor = self.network(images)
         return logits
@@ -180,12 +194,21 @@ class Method(ABC, Generic[Settings]):
     def step(self, images: Tensor) -> Tensor:
         """Predicts and adapts; returns the scored logits `(batch, classes)` and fills `self.record`."""
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """What later steps depend on beyond parameters, buffers, optimizer and generator; tensors, not copies."""
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that predict, by name. All have the parameters of the student's, and equal ones at first."""
+        return {STUDENT: self.network}
+
+    def parts(self) -> dict[str, Stateful]:
+        """What later steps depend on beyond networks, optimizer and generator, by name."""
         return {}
 
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave. The tensors are the method's to keep."""
+    def descend(self, loss: Tensor | None = None) -> None:
+        """One step of the optimizer down a loss, or down the gradients that are there; leaves no gradients."""
+        assert self.optimizer is not None, "whoever descends has made an optimizer"
+        if loss is not None:
+            loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def diagnostics(self) -> Diagnostics:
         """Quantities of more than one value, since the last reset. Waits for the device."""
@@ -210,17 +233,16 @@ class Method(ABC, Generic[Settings]):
     @property
     def source_parameters(self) -> Mapping[str, Tensor]:
         """The trained parameters as they were at construction, by qualified name; not to be written to."""
-        source: Mapping[str, Tensor] = self._source["parameters"]
+        source: Mapping[str, Tensor] = self._source["parameters"][STUDENT]
         return source
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Puts back what a forward changes: counters in buffers, and what modules keep for the loss."""
-        roots = [value for value in vars(self).values() if isinstance(value, nn.Module)]
-        modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
+        """Puts back what a forward changes: buffers, parts, and what modules and the method keep."""
+        modules = dict.fromkeys(module for network in self.networks().values() for module in network.modules())
         attributes = [(owner, dict(vars(owner))) for owner in (self, *modules)]
         buffers = [(m, name, own, own.clone()) for m in modules for name, own in m.named_buffers(recurse=False)]
-        generator = self.generator.get_state()
+        generator, states = self.generator.get_state(), self._part_states()
         try:
             yield
         finally:
@@ -230,6 +252,7 @@ class Method(ABC, Generic[Settings]):
             for module, name, own, value in buffers:
                 setattr(module, name, own.copy_(value))
             self.generator.set_state(generator)
+            self._load_parts(states)
 
     def reset(self) -> None:
         """Returns to the state at construction, bit for bit."""
@@ -239,35 +262,65 @@ class Method(ABC, Generic[Settings]):
     def state_dict(self) -> dict[str, Any]:
         """Copies of everything that later steps depend on.
 
-        Parameters that no step changes are left out: they come with the backbone. The result holds tensors and plain
-        values only, so `torch.load(weights_only=True)` reads it back.
+        Parameters that no step changes are left out: they come with the backbone. So do the source values of those
+        that do, unless the method has added them. The result holds tensors and plain values only, so
+        `torch.load(weights_only=True)` reads it back.
         """
         return {
-            "parameters": {name: p.detach().clone() for name, p in self.trainable_parameters().items()},
-            "buffers": {name: buffer.clone() for name, buffer in self.network.named_buffers()},
+            "parameters": _cloned(self._parameters()),
+            "buffers": _cloned(self._buffers()),
+            "added": {name: self.source_parameters[name].clone() for name in self._added},
             "optimizer": _cloned(self.optimizer.state_dict()) if self.optimizer is not None else {},
             "generator": self.generator.get_state().clone(),
-            "extra": _cloned(self.extra_state()),
+            "parts": self._part_states(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state that `state_dict` of the same method, settings and backbone gave.
 
         Raises:
-            InputError: if names or shapes do not fit this method.
+            InputError: if names or shapes do not fit this method, such as those of an older version; nothing is taken
+                over then.
         """
-        parameters, buffers = self.trainable_parameters(), dict(self.network.named_buffers())
-        _check_fit("parameters", parameters, state["parameters"])
-        _check_fit("buffers", buffers, state["buffers"])
+        _check_fit("entry", self._source, state)
+        _check_fit("part", self._source["parts"], state["parts"])
+        live = {"parameters": _flat(self._parameters()), "buffers": _flat(self._buffers())}
+        given = {what: _flat(state[what]) for what in live}
+        for what, tensors in live.items():
+            _check_fit(what, tensors, given[what])
+        self._load_parts(_cloned(state["parts"]))
         with torch.no_grad():
-            for own, given in ((parameters, state["parameters"]), (buffers, state["buffers"])):
-                for name, tensor in own.items():
-                    tensor.copy_(given[name])
+            for what, tensors in live.items():
+                for name, tensor in tensors.items():
+                    tensor.copy_(given[what][name])
+        self._source["parameters"][STUDENT].update(_cloned(state["added"]))
         if self.optimizer is not None:
             self.optimizer.load_state_dict(_cloned(state["optimizer"]))
             self.optimizer.zero_grad()
         self.generator.set_state(state["generator"].clone())
-        self.load_extra_state(_cloned(state["extra"]))
+
+    def _parameters(self) -> dict[str, dict[str, Tensor]]:
+        """The parameters that move, by network and name; not copies."""
+        trained = self.trainable_parameters()
+        return {
+            name: {n: p for n, p in network.named_parameters() if n in trained}
+            for name, network in self.networks().items()
+        }
+
+    def _buffers(self) -> dict[str, dict[str, Tensor]]:
+        """All buffers, by network and name; not copies."""
+        return {name: dict(network.named_buffers()) for name, network in self.networks().items()}
+
+    def _part_states(self) -> dict[str, Any]:
+        """Copies of what the method itself and its parts remember, by part."""
+        parts = {name: part.state_dict() for name, part in self.parts().items()}
+        states: dict[str, Any] = _cloned({SELF: super().state_dict(), **parts})
+        return states
+
+    def _load_parts(self, states: Mapping[str, Any]) -> None:
+        super().load_state_dict(states[SELF])
+        for name, part in self.parts().items():
+            part.load_state_dict(states[name])
 
 
 def _set_initial(network: nn.Module, initial: Mapping[str, Tensor]) -> None:
@@ -297,11 +350,21 @@ def _cloned(value: Any) -> Any:
     return value
 
 
-def _check_fit(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    wrong = sorted(set(own) ^ set(given)) or sorted(n for n, tensor in given.items() if tensor.shape != own[n].shape)
+def _flat(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors by network and name, joined by a dot."""
+    return {f"{network}.{name}": tensor for network, tensors in networks.items() for name, tensor in tensors.items()}
+
+
+def _check_fit(what: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuses entries of other names, or tensors of other shapes."""
+    wrong = sorted(set(own) ^ set(given)) or sorted(n for n in own if _shape(own[n]) != _shape(given[n]))
     if wrong:
         raise InputError(
             f"the state does not fit this method: {what} {wrong[0]!r}"
             + (f" and {len(wrong) - 1} more differ" if len(wrong) > 1 else " differs")
-            + "; load it into the same method with the same settings and backbone"
+            + "; load it into the same version of the same method with the same settings and backbone"
         )
+
+
+def _shape(value: Any) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None

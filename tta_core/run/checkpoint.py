@@ -6,6 +6,7 @@ The file holds tensors, plain values and the few record types that are named her
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+LAYOUT = 2
+"""What is where in a checkpoint; raise it with every change of what `state_dict` of anything in it gives."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Checkpoints:
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as opened:
-                torch.save({"identity": self.identity, **state}, opened)
+                torch.save({"identity": self.identity, "layout": LAYOUT, **state}, opened)
                 opened.flush()
                 os.fsync(opened.fileno())
             partial.replace(self.file)
@@ -64,14 +70,19 @@ class Checkpoints:
             types: record types that may be in it beside tensors and plain values.
 
         Returns:
-            What `save` was given; None if there is no file, or it is damaged or of another run.
+            What `save` was given; None if there is no file, or it is damaged, of another run or of another layout.
         """
         try:
             with torch.serialization.safe_globals([slice, *types]):
                 state: dict[str, Any] = torch.load(self.file, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             return None
-        return state if state.get("identity") == self.identity else None
+        if state.get("identity") != self.identity:
+            return None
+        if state.get("layout") != LAYOUT:
+            log.warning("%s was written by another version of this program: the run starts at the beginning", self.file)
+            return None
+        return state
 
 
 def discard(file: Path) -> None:

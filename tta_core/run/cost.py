@@ -60,10 +60,10 @@ class CostMeter:
 
     def stop(self) -> None:
         """Stops the clock and reads the peak."""
-        measured = self.state()
+        measured = self.state_dict()
         self.seconds, self.peak_memory_mib = measured["seconds"], measured["peak_memory_mib"]
 
-    def state(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, float]:
         """What was measured so far; waits for the device, not to be called in a pause."""
         self._wait()
         on_gpu = self.device.type == "cuda"
@@ -73,7 +73,7 @@ class CostMeter:
             "peak_memory_mib": max(peak, self._earlier_peak_mib),
         }
 
-    def load_state(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Goes on from what an earlier process measured."""
         self._began -= state["seconds"]
         self._earlier_peak_mib = state["peak_memory_mib"]

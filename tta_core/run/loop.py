@@ -100,12 +100,12 @@ def run_stream(
         saved = checkpoints.load([kind for observer in observers for kind in observer.memory_types])
     if saved is not None:
         method.load_state_dict(saved["method"])
-        steps.load_state(saved["steps"])
+        steps.load_state_dict(saved["steps"])
         for observer, memory in zip(observers, saved["observers"], strict=True):
-            observer.load_state(memory)
+            observer.load_state_dict(memory)
         between_resets, last_reset = saved["between_resets"], saved["last_reset"]
         if meter is not None:
-            meter.load_state(saved["meter"])
+            meter.load_state_dict(saved["meter"])
     to_device = ToDevice(normalise.mean.device)
 
     def load(item: tuple[int, StreamBatch]) -> Batch:
@@ -139,13 +139,13 @@ def run_stream(
                 for observer in observers:
                     observer.at_segment_end(last_of[step])
             if checkpoints is not None and checkpoints.due(step) and batch.stop < len(order) and steps.any:
-                measured = {} if meter is None else meter.state()
+                measured = {} if meter is None else meter.state_dict()
                 with nullcontext() if meter is None else meter.paused():
                     checkpoints.save(
                         {
                             "method": method.state_dict(),
-                            "steps": steps.state(),
-                            "observers": [observer.state() for observer in observers],
+                            "steps": steps.state_dict(),
+                            "observers": [observer.state_dict() for observer in observers],
                             "between_resets": between_resets,
                             "last_reset": last_reset,
                             "meter": measured,
@@ -219,8 +219,8 @@ class _Steps:
             missing = np.delete(np.arange(batch.start, batch.stop), given.kept)
             self._missing.append(torch.from_numpy(missing))
 
-    def state(self) -> dict[str, Any]:
-        """All that `load_state` needs, in few tensors."""
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs, in few tensors."""
         self._outcomes, self._labels = [self._joined()], [torch.cat(self._labels)]
         return {
             "outcomes": self._outcomes[0],
@@ -232,8 +232,8 @@ class _Steps:
             "recorded": {name: [name in record for record in self._records] for name in _names(self._records)},
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
         self._outcomes, self._labels = [state["outcomes"]], [state["labels"]]
         self._sizes = state["sizes"].tolist()
         self._missing, self.skipped = list(state.get("missing", [])), list(state.get("skipped", []))

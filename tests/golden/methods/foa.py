@@ -74,8 +74,7 @@ class FOAFollower(Follower):
         method = super().build()
         assert isinstance(method, FOA)
         assert method.evolution is not None
-        prompts = self.case.tensors("extra/", self.dtype)["prompts"][0]
-        method.load_extra_state(method.extra_state() | {"prompts": prompts})
+        method.prompts = self.case.tensors("extra/", self.dtype)["prompts"][0]
         self.own: EvolutionStrategy = method.evolution
         method.evolution = RecordedPopulation(self.case)  # type: ignore[assignment]
         return method

@@ -64,7 +64,7 @@ class ViDAFollower(Follower):
         method.augment = self._augment
         self.positions: Tensor | None = None
         if "out/idx_restored" in self.case.trace:
-            method.draw_restored = lambda: self.restored
+            method.draw_restored = lambda probability: self.restored
             self.positions = self._published_positions(method)
         method.network.register_forward_hook(self._watch)
         return method

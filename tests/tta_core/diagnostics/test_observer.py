@@ -8,22 +8,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.states import equal
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.names import OBSERVERS
 from tta_core.diagnostics.observer import Measurement, Observer
 from tta_core.methods.registry import methods
-
-PARTS = ("parameters", "buffers", "extra")
-
-
-def same_state(one, other):
-    """Whether two states of a method are equal bit for bit."""
-    assert torch.equal(one["generator"], other["generator"])
-    assert repr(one["optimizer"]) == repr(other["optimizer"])
-    for part in PARTS:
-        assert one[part].keys() == other[part].keys()
-        assert all(torch.equal(tensor, other[part][name]) for name, tensor in one[part].items())
-    return True
 
 
 @pytest.mark.parametrize(("name", "stream"), [("imse", "mixed"), *((name, "single") for name in methods())])
@@ -41,7 +30,7 @@ def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scen
     assert not plain.record.measurements
     for one, other in zip(plain.keeper.logits, seen.keeper.logits, strict=True):
         assert torch.equal(one, other)
-    assert same_state(plain_state, seen_state)
+    assert equal(plain_state, seen_state)
     assert torch.equal(plain_random, seen_random)
     assert plain.record.diagnostics == seen.record.diagnostics
     for column, values in plain.record.batches.items():

@@ -77,9 +77,9 @@ def test_a_running_average_of_momentum_one_is_the_batch_alone(build, batch):
 def test_predicting_moves_no_average(build, batch):
     method = build(statistics="running")
     method(batch(8))
-    before = method.state_dict()["buffers"]
+    before = method.state_dict()["buffers"]["student"]
     method.predict(batch(8, seed=1))
-    after = method.state_dict()["buffers"]
+    after = method.state_dict()["buffers"]["student"]
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

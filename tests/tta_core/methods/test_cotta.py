@@ -234,10 +234,9 @@ def test_about_the_given_share_is_restored(build, images):
 def test_a_reset_before_and_after_the_first_step_brings_the_teacher_back(build, images):
     method = build(lr=0.1, ema=0.5, anchor_threshold=ALWAYS, views=2)
     fresh = method.state_dict()
-    assert not fresh["extra"]
     source = values(method.teacher.parameters)
     method(images())
-    assert method.state_dict()["extra"].keys() == {f"teacher.{name}" for name in source}
+    assert method.state_dict()["parameters"]["teacher"].keys() == source.keys()
     method.reset()
     assert all(torch.equal(p, source[name]) for name, p in method.teacher.parameters.items())
     method(images())
@@ -253,6 +252,11 @@ def test_source_and_anchor_share_their_memory(build):
     extra = [p for number, p in held.items() if number not in own]
     assert sum(p.numel() for p in extra) == sum(p.numel() for p in method.trainable_parameters().values())
     assert not any(isinstance(value, torch.nn.Module) for key, value in vars(method).items() if key != "network")
+    # What a reset puts into the teacher is what it puts into the student.
+    kept = method._source["parameters"]
+    assert all(
+        kept["teacher"][name] is value is method.source_parameters[name] for name, value in kept["student"].items()
+    )
 
 
 @pytest.mark.parametrize("batch_statistics", [True, False])

@@ -103,24 +103,24 @@ def test_a_strategy_goes_on_from_tensors_bit_for_bit(dimension, population, gene
     whole = EvolutionStrategy(dimension, population, 1.0, 2020)
     best, states, bests = np.full(dimension, 0.1), [], []
     for _ in range(generations):
-        states.append(through_a_file(whole.state()))
+        states.append(through_a_file(whole.state_dict()))
         bests.append(best)
         best, _ = generation(whole, best)
     decompositions = {int(state["counts"][-1]) for state in states}
     assert len(decompositions) > 2  # The decomposition is put off: most states lie between two.
     for start in (0, 1, generations // 2, generations // 2 + 1):
         resumed = EvolutionStrategy(dimension, population, 1.0, 7)
-        resumed.load_state(states[start])
+        resumed.load_state_dict(states[start])
         best = bests[start]
         for later in range(start, generations):
-            assert all(torch.equal(resumed.state()[name], states[later][name]) for name in states[later])
+            assert all(torch.equal(resumed.state_dict()[name], states[later][name]) for name in states[later])
             best, _ = generation(resumed, best)
         assert resumed.ask()[0].tobytes() == whole_again(states[-1], bests[-1], dimension, population)
 
 
 def whole_again(state, best, dimension, population):
     strategy = EvolutionStrategy(dimension, population, 1.0, 3)
-    strategy.load_state(state)
+    strategy.load_state_dict(state)
     generation(strategy, best)
     return strategy.ask()[0].tobytes()
 
@@ -131,7 +131,7 @@ def test_nothing_that_matters_is_left_out_of_the_state():
     for _ in range(25):
         best, _ = generation(whole, best)
     resumed = EvolutionStrategy(12, 8, 0.7, 6)
-    resumed.load_state(whole.state())
+    resumed.load_state_dict(whole.state_dict())
     other = best.copy()
     for _ in range(2):  # Once, and what is made anew in each generation is the same again.
         best, _ = generation(whole, best)
@@ -167,7 +167,7 @@ def test_a_value_that_is_not_finite_counts_as_worst():
     one, other = EvolutionStrategy(4, 6, 1.0, 3), EvolutionStrategy(4, 6, 1.0, 3)
     one.tell(one.ask(), np.array([1, np.nan, 2, np.inf, 3, 4]))
     other.tell(other.ask(), np.array([1.0, 4, 2, 4, 3, 4]))
-    assert torch.equal(one.state()["C"], other.state()["C"])
+    assert torch.equal(one.state_dict()["C"], other.state_dict()["C"])
     one.tell(one.ask(), np.full(6, np.nan))
     assert math.isfinite(one.sigma)
 
@@ -175,9 +175,9 @@ def test_a_value_that_is_not_finite_counts_as_worst():
 def test_a_state_of_another_version_or_dimension_is_refused():
     strategy = EvolutionStrategy(4, 6, 1.0, 3)
     with pytest.raises(InputError, match=r"the state is of cma 3\.2\.1, and .* is installed: install that version"):
-        strategy.load_state(strategy.state() | {"version": torch.tensor([3, 2, 1])})
+        strategy.load_state_dict(strategy.state_dict() | {"version": torch.tensor([3, 2, 1])})
     with pytest.raises(InputError, match="in 5 dimensions, this one has 4"):
-        strategy.load_state(EvolutionStrategy(5, 6, 1.0, 3).state())
+        strategy.load_state_dict(EvolutionStrategy(5, 6, 1.0, 3).state_dict())
 
 
 def test_the_library_is_imported_only_for_a_strategy_and_silently():
@@ -229,11 +229,11 @@ def test_prediction_takes_the_last_best_prompts_and_the_present_shift(build, tin
     given = images(4, 9).double()
     assert torch.allclose(method.predict(given), slow_features(network, given, method.prompts)[1])
     method(images().double())
-    before = method.evolution.state()
+    before = method.evolution.state_dict()
     features = slow_features(network, given, method.prompts)[0][:, -DIM:]
     expected = network.head(features + method.artefact["mean"][-DIM:] - method.history)
     assert torch.allclose(method.predict(given), expected)
-    assert all(torch.equal(before[name], tensor) for name, tensor in method.evolution.state().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in method.evolution.state_dict().items())
 
 
 @pytest.mark.parametrize("tokens", [1, 60, 100000])

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from tests.states import equal
 from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.methods.common.transformer import embed
@@ -155,7 +156,7 @@ def test_no_retrieval_looks_for_nothing(build, run):
     records = run(method, "A B")
     assert column(records, "shift") == column(records, "bank_size") == [0, 0]
     assert method.bank is None
-    assert method.extra_state() == {}
+    assert method.parts() == {}
 
 
 def test_continual_goes_on_with_the_current_code(build, run):
@@ -262,8 +263,7 @@ def test_a_state_saved_between_two_changes_continues_bit_for_bit(build, run):
     resumed.load_state_dict(torch.load(file, weights_only=True))
     run(resumed, "A C C", start=4)
     assert torch.equal(code_of(resumed), code_of(uninterrupted))
-    for name, value in uninterrupted.extra_state().items():
-        assert torch.equal(resumed.extra_state()[name], value)
+    assert equal(resumed.state_dict()["parts"], uninterrupted.state_dict()["parts"])
     resumed.reset()
     assert len(resumed.bank) == 1
     assert resumed.tracker.current is None

@@ -160,7 +160,7 @@ def test_a_batch_leaves_nothing_behind(build, images):
     method(images(seed=1))
     assert torch.equal(method(images()), first)
     assert torch.equal(method.predict(images()), first)
-    assert method.extra_state() == {}
+    assert method.parts() == {}
 
 
 def test_neighbours_decide_together(images):

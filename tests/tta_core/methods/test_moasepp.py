@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.states import equal
 from tta_core import build_method
 from tta_core.methods.moasepp import method as module
 from tta_core.methods.moasepp.method import confidence, reverse_divergence
@@ -159,16 +160,14 @@ def test_what_the_experts_show_is_of_the_clean_images(build, images):
 
 def test_a_reset_takes_the_policy_back(build, images):
     method = build(policy_lr=0.1)
-    before = {name: tensor.clone() for name, tensor in method.policy.state().items()}
+    before = method.state_dict()["parts"]
     for seed in range(2):
         method(images(seed=seed))
-    moved = method.policy.state()
-    assert any(not torch.equal(moved[name], value) for name, value in before.items())
+    moved = method.state_dict()["parts"]
+    assert not any(equal(moved[name], before[name]) for name in ("policy", "policy_optimizer"))
     assert float(method.policy.baseline) != 0
     method.reset()
-    after = method.policy.state()
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert equal(method.state_dict()["parts"], before)
 
 
 def test_there_is_no_proximal_loss(build, images):

@@ -209,7 +209,7 @@ def test_the_correction_changes_what_is_scored_and_not_what_is_learned(build, im
         batch = images(8, seed).double()
         raw, scored = plain(batch), corrected(batch)
         assert torch.allclose(correct_prior(raw, "probabilities"), scored)
-    states = [method.state_dict()["parameters"] for method in (plain, corrected)]
+    states = [method.state_dict()["parameters"]["student"] for method in (plain, corrected)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

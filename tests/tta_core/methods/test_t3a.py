@@ -113,10 +113,10 @@ def test_without_a_batch_the_prototypes_are_the_rows_of_the_classifier(build, ti
 
 def test_what_is_kept_does_not_grow(build, images):
     method = build(filter_k=3)
-    sizes = {name: tensor.shape for name, tensor in method.extra_state().items()}
+    sizes = {name: tensor.shape for name, tensor in method.supports.state_dict().items()}
     for seed in range(8):
         method(images(16, seed))
-    assert {name: tensor.shape for name, tensor in method.extra_state().items()} == sizes
+    assert {name: tensor.shape for name, tensor in method.supports.state_dict().items()} == sizes
     assert method.record["supports"] <= 30
     everything = build(filter_k=-1)
     for seed in range(8):

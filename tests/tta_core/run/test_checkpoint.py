@@ -1,11 +1,10 @@
 """A run that was killed in mid-stream goes on and ends with the same bits."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
+from tests.states import equal
 from tta_core.backbones.table import backbone_spec
 from tta_core.methods.registry import methods
 from tta_core.run import cell as runner
@@ -64,16 +63,6 @@ def final_states(monkeypatch):
 def values(method, **changes):
     backbone = BACKBONES.get(methods()[method].network, "digits-vit-supervised")
     return {"method": method, "backbone": backbone, **SMALL, **changes}
-
-
-def equal(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other) or torch.equal(one.isnan(), other.isnan())
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 
 def assert_same_result(one, other):
@@ -138,8 +127,8 @@ def test_a_resumed_run_does_only_the_steps_that_are_left(kill_after, tmp_path, m
     assert len(result.batches["step"]) == 8
 
 
-@pytest.mark.parametrize("damage", ["torn", "another cell", "pickle"])
-def test_a_file_that_is_no_checkpoint_of_this_cell_is_not_used(damage, kill_after, tmp_path):
+@pytest.mark.parametrize("damage", ["torn", "another cell", "pickle", "older layout"])
+def test_a_file_that_is_no_checkpoint_of_this_cell_is_not_used(damage, kill_after, tmp_path, caplog):
     file = tmp_path / "cell.pt"
     kill_after(1)
     with pytest.raises(Killed):
@@ -148,11 +137,16 @@ def test_a_file_that_is_no_checkpoint_of_this_cell_is_not_used(damage, kill_afte
         file.write_bytes(file.read_bytes()[:1000])
     if damage == "pickle":
         torch.save({"identity": RunConfig.from_values(values("tent")).cell_id(), "x": backbone_spec}, file)
+    if damage == "older layout":
+        saved = torch.load(file, weights_only=True)
+        del saved["layout"]
+        torch.save(saved | {"method": {"parameters": {}, "buffers": {}, "extra": {}}}, file)
     kill_after(0)
     assert_same_result(
         runner.run(values("tent"), device="cpu", checkpoint_file=file, checkpoint_every=2),
         runner.run(values("tent"), device="cpu"),
     )
+    assert ("was written by another version of this program" in caplog.text) == (damage == "older layout")
 
 
 def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ preset `official`: the margin is a multiple of ln(classes), and a step without a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 
 import torch
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 from tta_core.methods.base import Diagnostics, Method
 from tta_core.methods.becotta.layers import AdapterOptions, GateDraws, add_gated_adapters, repeating
 from tta_core.methods.becotta.spec import BECoTTASettings
+from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.losses import entropy_margin, softmax_entropy
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.selective import SelectiveForward
 from tta_core.methods.common.teacher import random_positions, restore
+from tta_core.methods.stateful import Stateful
 
 
 class BECoTTA(Method[BECoTTASettings]):
@@ -32,8 +33,6 @@ class BECoTTA(Method[BECoTTASettings]):
         draws: the noise of the gates and the domains of the samples.
     """
 
-    optimizer: torch.optim.Optimizer
-
     def prepare(self) -> None:
         """Adds adapters and gates, and thaws them."""
         settings = self.settings
@@ -45,9 +44,9 @@ class BECoTTA(Method[BECoTTASettings]):
         self.forward = SelectiveForward(self.network)
         self.margin = entropy_margin(settings.entropy_margin, settings.margin_classes or self.num_classes)
 
-    def begin(self) -> None:
-        """Keeps the initial values, which parameters may return to: they do not come from the backbone."""
-        self.initial = self._trained() if self.settings.restore_probability > 0 else []
+    def parts(self) -> dict[str, Stateful]:
+        """What decides how the next batch is computed."""
+        return {"forward": self.forward}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """SGD or Adam, no weight decay."""
@@ -67,37 +66,19 @@ class BECoTTA(Method[BECoTTASettings]):
             adapter.choice = None
         if len(index) > 0:
             loss = softmax_entropy(chosen).mean()
-            loss.backward()
-            self.record["loss"] = loss.detach()
+            self.descend(loss)
         elif self.settings.on_empty == "moments":
+            loss = torch.zeros((), device=logits.device)
             for parameter in self.trainable_parameters().values():
                 parameter.grad = torch.zeros_like(parameter)
-            self.record["loss"] = torch.zeros((), device=logits.device)
-        if "loss" in self.record:
-            self._update()
+            self.descend()
+        else:
+            return logits
+        parameters = self.trainable_parameters()
+        count = sum(parameter.numel() for parameter in parameters.values())
+        positions = random_positions(count, self.settings.restore_probability, self.generator)
+        self.record |= {"loss": loss.detach(), "restored": restore(parameters, self.source_parameters, positions)}
         return logits
-
-    def _update(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.settings.restore_probability > 0:
-            parameters = list(self.trainable_parameters().values())
-            count = sum(parameter.numel() for parameter in parameters)
-            positions = random_positions(count, self.settings.restore_probability, self.generator)
-            restore(parameters, self.initial, positions)
-            self.record["restored"] = torch.tensor(len(positions))
-
-    def _trained(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.trainable_parameters().values()]
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Which way the next batch is computed, and what parameters return to."""
-        return self.forward.state() | {f"initial.{number}": value for number, value in enumerate(self.initial)}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.forward.load_state(state)
-        self.initial = [state[f"initial.{number}"] for number in range(len(self.initial))]
 
     def activated_parameters(self) -> int:
         """The gate of one domain and `top_k` adapters of each block."""
@@ -109,9 +90,4 @@ class BECoTTA(Method[BECoTTASettings]):
 
     def diagnostics(self) -> Diagnostics:
         """`expert_usage`: mean weight of each adapter, by layer, since the last reset."""
-        return {
-            "expert_usage": {
-                name: (adapter.usage / adapter.usage.sum().clamp(min=1)).tolist()
-                for name, adapter in self.adapters.items()
-            }
-        }
+        return expert_usage(self.adapters)

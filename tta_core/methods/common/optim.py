@@ -41,7 +41,7 @@ def ascend(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor]:
         rho: length of the move, in the units of the parameters.
 
     Returns:
-        The values before the move, for `restore`.
+        The values before the move, for `put_back`.
     """
     before = [parameter.clone() for parameter in parameters]
     moved = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
@@ -52,8 +52,8 @@ def ascend(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor]:
 
 
 @torch.no_grad()
-def restore(parameters: Sequence[nn.Parameter], before: Sequence[Tensor]) -> None:
-    """Puts back, bit for bit, the values that `ascend` returned."""
+def put_back(parameters: Sequence[nn.Parameter], before: Sequence[Tensor]) -> None:
+    """Puts back, bit for bit, the values that `ascend` returned, or others of the same shapes."""
     for parameter, value in zip(parameters, before, strict=True):
         parameter.copy_(value)
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tta_core.methods.stateful import Remembering
 
-class Recovery:
+
+class Recovery(Remembering):
     """The model recovery of SAR: follows the loss, and goes back to the source where its average is suspiciously low.
 
     An entropy near 0 for all samples is what a collapsed network predicts (mixed §2.4).
@@ -21,6 +23,8 @@ class Recovery:
         average: moving average of the loss in nat, float64 `()`; 0 before the first one.
         started: whether it holds one, bool `()`.
     """
+
+    remembers = ("average", "started")
 
     def __init__(self, threshold: float, keep: float, *, clears_memory: bool, device: torch.device) -> None:
         """Makes a recovery that has seen nothing.
@@ -73,15 +77,6 @@ class Recovery:
                 self.average = torch.where(collapsed, 0, self.average)
                 self.started = self.started & ~collapsed
         return record
-
-    def state(self) -> dict[str, Tensor]:
-        """What later steps depend on, for `Method.extra_state`."""
-        return {"loss_average": self.average, "loss_average_started": self.started}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave; other entries are not looked at."""
-        self.average = state["loss_average"]
-        self.started = state["loss_average_started"]
 
 
 @torch.no_grad()

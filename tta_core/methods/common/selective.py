@@ -9,10 +9,10 @@ of about 1.2, the second way is cheaper while fewer than about 0.55 of the sampl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
+
+from tta_core.methods.stateful import Remembering
 
 BREAK_EVEN = 0.55
 """Share of selected samples from which on the graph of the whole batch is cheaper."""
@@ -21,7 +21,7 @@ REMEMBERED = 5
 """Batches that the running share looks back on. The share of one small batch says little about that of the next."""
 
 
-class SelectiveForward:
+class SelectiveForward(Remembering):
     """Predicts a batch, then gives the logits of the selected samples with a graph.
 
     Which way is taken follows the share that was selected in the last batches; the first batch keeps its graph. The
@@ -31,6 +31,8 @@ class SelectiveForward:
         share: running mean of the share of samples that were selected, in [0, 1].
         batches: batches that it was made of.
     """
+
+    remembers = ("share", "batches")
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -64,12 +66,3 @@ class SelectiveForward:
             return logits[index]
         again: Tensor = self.network(images[index])
         return again
-
-    def state(self) -> dict[str, Tensor]:
-        """What later batches depend on, for `Method.extra_state`."""
-        return {"selected_share": torch.tensor([self.share, self.batches], dtype=torch.float64)}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave; other entries are not looked at."""
-        share, batches = state["selected_share"].tolist()
-        self.share, self.batches = share, int(batches)

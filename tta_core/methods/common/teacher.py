@@ -1,25 +1,29 @@
-"""The mean teacher of a network, and the stochastic return of trained parameters to the source (CoTTA, MoASE, ViDA)."""
+"""Methods whose network learns from its own moving average, and the random return of single numbers to the source."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from typing import TypeVar
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
+
+from tta_core.methods.base import Method
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class MeanTeacher:
     """An exponential moving average of a network, which it starts equal to.
 
-    It shares the parameters that the network does not train, so it costs one copy of those that it does. Its state is
-    empty before it has moved: a method that keeps its first state for a reset keeps no second copy of the network.
+    It shares the parameters that the network does not train, so it costs one copy of those that it does.
 
     Attributes:
         network: the averaged network; nothing in it has a gradient.
         parameters: its averaged parameters by qualified name.
-        moved: whether it may differ from the network as that was when the teacher was made.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -28,7 +32,6 @@ class MeanTeacher:
         own = dict(self.network.named_parameters())
         self._student = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.parameters: dict[str, Tensor] = {name: own[name] for name in self._student}
-        self.moved = False
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -46,21 +49,50 @@ class MeanTeacher:
         if moved:
             own, student = ([tensors[name] for name in moved] for tensors in (self.parameters, self._student))
             torch._foreach_lerp_(own, student, 1 - momentum)
-            self.moved = True
 
-    def state(self) -> dict[str, Tensor]:
-        """The averaged parameters, for `Method.extra_state`; nothing before they moved."""
-        return {f"teacher.{name}": parameter for name, parameter in self.parameters.items()} if self.moved else {}
 
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave; other entries are not looked at.
+class TeacherStudent(Method[Settings]):
+    """A student that learns from its moving average, whose logits are the scored ones.
 
-        A teacher that had not moved equals its network, whose parameters must have been put back before.
+    Attributes:
+        teacher: the moving average of the student.
+    """
+
+    def begin(self) -> None:
+        """Makes the teacher, equal to the student."""
+        self.teacher = MeanTeacher(self.network)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Student and teacher."""
+        return super().networks() | {"teacher": self.teacher.network}
+
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits, which are the scored ones."""
+        return self.teacher(images)
+
+    def update(self, loss: Tensor | None, ema: float, restore_probability: float = 0.0) -> Tensor:
+        """Steps the student, then moves the teacher, then returns single numbers of the student to the source.
+
+        Args:
+            loss: what the student descends; None for the gradients that are there.
+            ema: share of itself that the teacher keeps.
+            restore_probability: with which each trained number returns.
+
+        Returns:
+            How many numbers returned, no dimensions.
         """
-        self.moved = any(f"teacher.{name}" in state for name in self.parameters)
-        for name, parameter in self.parameters.items():
-            parameter.copy_(state[f"teacher.{name}"] if self.moved else self._student[name])
+        self.descend(loss)
+        self.move_teacher(ema)
+        return restore(self.trainable_parameters(), self.source_parameters, self.draw_restored(restore_probability))
+
+    def move_teacher(self, ema: float) -> None:
+        """Moves the teacher towards the student; it keeps the share `ema` of itself."""
+        self.teacher.update(ema)
+
+    def draw_restored(self, probability: float) -> Tensor:
+        """Positions in the trained parameters laid end to end that return to the source, as `restore` takes them."""
+        count = sum(parameter.numel() for parameter in self.trainable_parameters().values())
+        return random_positions(count, probability, self.generator)
 
 
 def random_positions(count: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -89,24 +121,31 @@ def random_positions(count: int, probability: float, generator: torch.Generator)
 
 
 @torch.no_grad()
-def restore(parameters: Sequence[Tensor], source: Iterable[Tensor], positions: Tensor) -> None:
+def restore(parameters: Mapping[str, Tensor], source: Mapping[str, Tensor], positions: Tensor) -> Tensor:
     """Sets single elements of parameters back to their source values, in place.
 
     Args:
         parameters: tensors that are changed, contiguous.
-        source: what they were, tensors of the same shapes.
+        source: what they were, tensors of the same shapes under the same names.
         positions: ascending positions in all parameters laid end to end, int64 `(restored,)`, on the CPU.
+
+    Returns:
+        How many elements that were, no dimensions.
     """
-    sizes = torch.tensor([parameter.numel() for parameter in parameters])
+    restored = torch.tensor(len(positions))
+    if not len(positions):  # Known on the host.
+        return restored
+    sizes = torch.tensor([parameter.numel() for parameter in parameters.values()])
     ends = sizes.cumsum(0)
     borders = [0, *torch.searchsorted(positions, ends).tolist()]
-    device = parameters[0].device
+    device = next(iter(parameters.values())).device
     if device.type == "cuda":
         positions = positions.pin_memory()  # Only then does the copy not wait for the device.
     positions = positions.to(device, non_blocking=True)
     starts = (ends - sizes).tolist()
-    for number, (parameter, value) in enumerate(zip(parameters, source, strict=True)):
+    for number, (name, parameter) in enumerate(parameters.items()):
         if borders[number] == borders[number + 1]:  # Most biases are too short to be met.
             continue
         inside = positions[borders[number] : borders[number + 1]] - starts[number]
-        parameter.view(-1).index_copy_(0, inside, value.view(-1)[inside])
+        parameter.view(-1).index_copy_(0, inside, source[name].view(-1)[inside])
+    return restored

@@ -6,17 +6,15 @@ stochastic depth; views are made of pixels, where MoETTA's and FOA's copies clip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tta_core.methods.base import Method
 from tta_core.methods.common.losses import teacher_loss, widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.surgery import norm_layers, thaw_weights, use_batch_statistics, uses_batch_statistics
-from tta_core.methods.common.teacher import MeanTeacher, random_positions, restore
+from tta_core.methods.common.teacher import TeacherStudent
 from tta_core.methods.common.views import predict_views, random_view
 from tta_core.methods.cotta.spec import CoTTASettings
 
@@ -38,7 +36,7 @@ class Target(NamedTuple):
     augmented: Tensor
 
 
-class CoTTA(Method[CoTTASettings]):
+class CoTTA(TeacherStudent[CoTTASettings]):
     """One step per batch towards the teacher; scores the teacher's logits before the update.
 
     Waits for the device once: how sure the source is of a batch decides whether the teacher predicts it or its views.
@@ -46,12 +44,7 @@ class CoTTA(Method[CoTTASettings]):
 
     The anchor is no third network: the teacher's runs with the source's values of the trained parameters, which are
     there for `reset` and for the restore.
-
-    Attributes:
-        teacher: the moving average of the student.
     """
-
-    optimizer: torch.optim.Optimizer
 
     def prepare(self) -> None:
         """Thaws what `train_scope` names."""
@@ -59,10 +52,6 @@ class CoTTA(Method[CoTTASettings]):
         thaw_weights(self.network, "cotta", norms)
         if self.settings.batch_statistics:
             use_batch_statistics(self.network)
-
-    def begin(self) -> None:
-        """Makes the teacher, equal to the student."""
-        self.teacher = MeanTeacher(self.network)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """SGD or Adam, no weight decay."""
@@ -76,14 +65,13 @@ class CoTTA(Method[CoTTASettings]):
         """Returns the teacher's logits `(batch, classes)` before the update."""
         target = self.target(images)
         loss = teacher_loss(self.network(images), target.logits, self.settings.loss)
-        loss.backward()
-        restored = self.update()
+        restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
             "selected": torch.tensor(len(images)),
             "anchor_confidence": target.confidence,
             "augmented": target.augmented,
-            "restored": torch.tensor(restored),
+            "restored": restored,
         }
         return target.logits
 
@@ -127,25 +115,3 @@ class CoTTA(Method[CoTTASettings]):
     def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """One view of images in [0, 1] (continual §4.1)."""
         return random_view(pixels, generator)
-
-    def update(self) -> int:
-        """Steps the student, moves the teacher, restores single numbers; returns how many."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.teacher.update(self.settings.ema)
-        student, positions = self.trainable_parameters(), self.draw_restored()
-        restore(list(student.values()), [self.source_parameters[name] for name in student], positions)
-        return len(positions)
-
-    def draw_restored(self) -> Tensor:
-        """Positions in the trained parameters laid end to end that return to the source; ascending, on the CPU."""
-        count = sum(parameter.numel() for parameter in self.trainable_parameters().values())
-        return random_positions(count, self.settings.restore_probability, self.generator)
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The teacher."""
-        return self.teacher.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.teacher.load_state(state)

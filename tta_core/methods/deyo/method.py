@@ -6,7 +6,6 @@ out are the last quarter's, whatever their names; the release's names are the se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from tta_core.methods.common.selective import SelectiveForward
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.deyo.shape_destruction import occlude, shuffle_patches, shuffle_pixels
 from tta_core.methods.deyo.spec import DeYOSettings
+from tta_core.methods.stateful import Stateful
 
 PUBLISHED_SIZE = 224
 """The image size, in pixels, that the published occlusion window is made for."""
@@ -51,7 +51,6 @@ class DeYO(Method[DeYOSettings]):
         last_selection: how the last batch was judged; None before the first.
     """
 
-    optimizer: torch.optim.Optimizer
     last_selection: Selection | None = None
 
     def prepare(self) -> None:
@@ -60,6 +59,10 @@ class DeYO(Method[DeYOSettings]):
         self.forward = SelectiveForward(self.network)
         self.margin = entropy_margin(self.settings.entropy_margin, self.num_classes)
         self.weight_margin = entropy_margin(self.settings.weight_margin, self.num_classes)
+
+    def parts(self) -> dict[str, Stateful]:
+        """What decides how the next batch is computed."""
+        return {"forward": self.forward}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """SGD or Adam, no weight decay."""
@@ -97,14 +100,6 @@ class DeYO(Method[DeYOSettings]):
             return shuffle_pixels(images, order)
         return shuffle_patches(images, order, settings.patch_len)
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """What decides how the next batch is computed."""
-        return self.forward.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.forward.load_state(state)
-
     @torch.no_grad()
     def _judge(self, images: Tensor, logits: Tensor) -> Selection:
         """The two filters; samples that the first leaves out are not looked at again."""
@@ -135,9 +130,7 @@ class DeYO(Method[DeYOSettings]):
             by_entropy = (self.weight_margin - entropy.detach()).exp()
             weight = settings.weight_by_entropy * by_entropy + settings.weight_by_plpd * plpd.exp()
         loss = (weight * entropy).mean()
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.descend(loss)
         return {"loss": loss.detach()}
 
     def _window(self, height: int, width: int) -> tuple[slice, slice]:

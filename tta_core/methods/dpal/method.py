@@ -6,7 +6,6 @@ without one: eval mode, and no NaN where nothing is reliable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,15 +14,13 @@ from torch import Tensor, nn
 from tta_core.methods.base import Method
 from tta_core.methods.common.layer_choice import trained_norms
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.methods.common.optim import ascend, restore
+from tta_core.methods.common.optim import ascend, put_back
 from tta_core.methods.common.recovery import Recovery, step_where
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.transformer import as_transformer
 from tta_core.methods.dpal.layers import lift, noise_similarity
 from tta_core.methods.dpal.spec import DPALSettings
-
-DRAWN = {"zero": ("domain_token",), "zero_output": ("domain_token", "hidden.weight", "hidden.bias")}
-"""By initial values of the predictors: how the names of parameters end that are drawn at random."""
+from tta_core.methods.stateful import Stateful
 
 
 class DPAL(Method[DPALSettings]):
@@ -53,7 +50,7 @@ class DPAL(Method[DPALSettings]):
         self.margin = entropy_margin(self.settings.entropy_margin, self.num_classes)
 
     def begin(self) -> None:
-        """Makes the recovery; keeps what it returns to where that was drawn, not loaded with the backbone."""
+        """Makes the recovery."""
         settings = self.settings
         self.recovery = Recovery(
             settings.reset_threshold,
@@ -61,13 +58,10 @@ class DPAL(Method[DPALSettings]):
             clears_memory=settings.reset_clears == "everything",
             device=self.update_path[0].device,
         )
-        self.drawn: dict[str, Tensor] = {}
-        if settings.reset_threshold > 0:
-            self.drawn = {
-                name: parameter.detach().clone()
-                for name, parameter in self.network.named_parameters()
-                if name.endswith(DRAWN[settings.predictor_init])
-            }
+
+    def parts(self) -> dict[str, Stateful]:
+        """The recovery."""
+        return {"recovery": self.recovery}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:
         """SGD without weight decay, with a learning rate for each path."""
@@ -100,7 +94,7 @@ class DPAL(Method[DPALSettings]):
             selected = selected & reliable
         loss = masked_mean(entropy, selected)
         loss.backward(inputs=self.update_path)
-        restore(self.update_path, before)
+        put_back(self.update_path, before)
         self._update(selected)
         self.recovery.follow(loss, selected.any())
         self.record = {
@@ -110,20 +104,9 @@ class DPAL(Method[DPALSettings]):
             "reliable": reliable.sum(),
             "similarity": similarity.detach(),
             "updated": reliable.any() | selected.any() | (settings.on_empty == "momentum_step"),
-            **self.recovery.recover(
-                self.optimizer, self.trainable_parameters(), {**self.source_parameters, **self.drawn}
-            ),
+            **self.recovery.recover(self.optimizer, self.trainable_parameters(), self.source_parameters),
         }
         return logits
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The moving average, and the drawn initial values that a recovery returns to."""
-        return self.recovery.state() | {f"drawn.{name}": value for name, value in self.drawn.items()}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.recovery.load_state(state)
-        self.drawn = {name: state[f"drawn.{name}"] for name in self.drawn}
 
     def _update(self, chosen: Tensor) -> None:
         """Steps what has a gradient; with `skip_step` not where no sample was `chosen` `(batch,)`."""

@@ -7,7 +7,6 @@ mode, and a reset forgets the running class probabilities, which the EATA reposi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.selective import SelectiveForward
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.eta.spec import ETASettings
+from tta_core.methods.stateful import Stateful
 
 REFERENCE_CLASSES = 1000
 """The number of classes that the published redundancy margin is made for."""
@@ -51,7 +51,8 @@ class ETA(Method[Settings]):
         last_selection: how the last batch was judged; None before the first.
     """
 
-    optimizer: torch.optim.Optimizer
+    remembers = ("average",)
+
     last_selection: Selection | None = None
 
     def prepare(self) -> None:
@@ -92,18 +93,13 @@ class ETA(Method[Settings]):
             self._remember(probabilities[index].mean(dim=0))
         return logits
 
+    def parts(self) -> dict[str, Stateful]:
+        """What decides how the next batch is computed."""
+        return {"forward": self.forward}
+
     def penalty(self) -> Tensor | None:
         """What is added to the loss, in nat; None for nothing."""
         return None
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The running probabilities, and what decides how the next batch is computed."""
-        return {"average": self.average} | self.forward.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.average = state["average"]
-        self.forward.load_state(state)
 
     def _judge(self, logits: Tensor, probabilities: Tensor) -> Selection:
         """The two filters. With an average of zeros all cosines are 0: before it exists nothing is redundant."""
@@ -129,9 +125,7 @@ class ETA(Method[Settings]):
         penalty = self.penalty()
         if penalty is not None:
             loss = loss + penalty
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.descend(loss)
         return {"loss": loss.detach()}
 
     def _remember(self, mean: Tensor) -> None:

@@ -64,7 +64,7 @@ class EvolutionStrategy:
         worst = values[finite].max() if finite.any() else 0.0
         self._strategy.tell(list(vectors), np.where(finite, values, worst).tolist())
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Everything that later calls depend on, between a `tell` and an `ask`; copies, on the CPU."""
         strategy, sampler, paths = self._strategy, self._strategy.sm, self._strategy.adapt_sigma
         kind, keys, position, has_gauss, gauss = self._random.get_state(legacy=True)
@@ -83,8 +83,8 @@ class EvolutionStrategy:
             "version": torch.tensor(_library_version(), dtype=torch.int64),
         }
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave.
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state_dict` gave.
 
         Raises:
             InputError: if it came from another version of `cma`, or of a strategy of another dimension.

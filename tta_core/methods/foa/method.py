@@ -7,7 +7,6 @@ follows the cell's; of a single image, which has no standard deviation, only the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.transformer import embed
 from tta_core.methods.foa.evolution import Array, EvolutionStrategy
 from tta_core.methods.foa.spec import FOASettings, needs_source
+from tta_core.methods.stateful import Stateful
 
 REFERENCE_BATCH = 64
 """The batch size for which the release weighs discrepancy against entropy."""
@@ -60,6 +60,7 @@ class FOA(Method[FOASettings]):
             others; None before the first step and in the variants without CMA-ES.
     """
 
+    remembers = ("history", "has_history", "prompts")
     evolution: EvolutionStrategy | None = None
     fitness: Tensor | None = None
 
@@ -97,6 +98,10 @@ class FOA(Method[FOASettings]):
             seed = int(torch.randint(2**32, (), generator=self.generator))
         self.evolution = EvolutionStrategy(self.prompts.numel(), settings.population_size, settings.sigma, seed)
 
+    def parts(self) -> dict[str, Stateful]:
+        """CMA-ES, in the variant with prompts."""
+        return {} if self.evolution is None else {"evolution": self.evolution}
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
         """The optimizer of the variant `bp`; the others train no parameter."""
         return make_optimizer(self.settings, parameters) if parameters else None
@@ -119,24 +124,6 @@ class FOA(Method[FOASettings]):
             return self._read_out(features, logits)
         best = self._evaluate_together(tokens, self.prompts.to(tokens.device)[None])
         return self._read_out(best.features[0])
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """History of features, prompts and CMA-ES."""
-        state = {"history": self.history, "has_history": torch.tensor(self.has_history)}
-        if self.evolution is not None:
-            state |= {f"evolution.{name}": tensor for name, tensor in self.evolution.state().items()}
-            state["prompts"] = self.prompts
-        return state
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back history, prompts and CMA-ES."""
-        self.history = state["history"].to(self.history.device)
-        self.has_history = bool(state["has_history"])
-        self.fitness = None
-        if self.evolution is not None:
-            prefix = "evolution."
-            self.evolution.load_state({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-            self.prompts = state["prompts"].cpu()
 
     def _step_with_prompts(self, images: Tensor, evolution: EvolutionStrategy) -> Tensor:
         settings = self.settings
@@ -179,9 +166,7 @@ class FOA(Method[FOASettings]):
             self._remember(features.detach()[:, -len(self.history) :].mean(dim=0))
         if self.optimizer is not None:
             loss = entropy + self.settings.fitness_lambda * distance / features.shape[-1]
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.descend(loss)
             self.record["loss"] = loss.detach()
         return scored
 

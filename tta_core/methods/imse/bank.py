@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from tta_core.methods.imse.descriptor import Descriptor, distance
 from tta_core.methods.imse.spec import IMSESettings
+from tta_core.methods.stateful import Remembering
 
 
 class Retrieval(NamedTuple):
@@ -29,20 +29,25 @@ class Retrieval(NamedTuple):
     code: Tensor
 
 
-class SpectralBank:
+class SpectralBank(Remembering):
     """One entry for each domain; entry 0 is the source and never changes.
 
     Attributes:
-        descriptors: mean and variance `(entries, channels)` of each domain's tokens.
+        means, variances: of each domain's tokens, `(entries, channels)`.
         codes: `(entries, scalars)`: all trained singular values, one layer behind the other.
         memories: `(entries, numbers)`: Adam's memory when each was stored; no numbers unless it is ever loaded.
     """
 
+    remembers = ("means", "variances", "codes", "memories")
+
     def __init__(self, settings: IMSESettings, source: Descriptor, code: Tensor, memory: Tensor) -> None:
         self.settings = settings
-        self.descriptors = Descriptor(source.mean[None], source.variance[None])
-        self.codes = code[None]
-        self.memories = memory[None]
+        self._set(source.mean[None], source.variance[None], code[None], memory[None])
+
+    @property
+    def descriptors(self) -> Descriptor:
+        """Means and variances."""
+        return Descriptor(self.means, self.variances)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -58,8 +63,8 @@ class SpectralBank:
             rows: tuple[Tensor, ...] = (descriptor.mean, descriptor.variance, code, memory)
             self._set(*(torch.cat([kept, row[None]]) for kept, row in zip(self._columns(), rows, strict=True)))
             return len(self) - 1
-        mean, variance = self.descriptors.mean[entry], self.descriptors.variance[entry]
-        rows = ((mean + descriptor.mean) / 2, (variance + descriptor.variance) / 2, code, memory)
+        mean, variance = self.means[entry] + descriptor.mean, self.variances[entry] + descriptor.variance
+        rows = (mean / 2, variance / 2, code, memory)
         index = torch.tensor([entry], device=code.device)
         self._set(*(kept.index_copy(0, index, row[None]) for kept, row in zip(self._columns(), rows, strict=True)))
         return entry
@@ -83,14 +88,6 @@ class SpectralBank:
             weights = functional.one_hot(entry, len(self)).to(distances)
         return Retrieval(distances, weights, entry, self._mixed(weights))
 
-    def state(self) -> dict[str, Tensor]:
-        """All entries."""
-        return dict(zip(("means", "variances", "codes", "memories"), self._columns(), strict=True))
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave, with whatever number of entries."""
-        self._set(*(state[name].to(self.codes.device) for name in ("means", "variances", "codes", "memories")))
-
     def _mixed(self, weights: Tensor) -> Tensor:
         """S0 + sum_k w_k (S_k - S0), `(scalars,)`; a weight of 1 gives that very code, without rounding."""
         source = self.codes[0]
@@ -102,15 +99,14 @@ class SpectralBank:
         full = bool(settings.bank_cap) and len(self) > settings.bank_cap
         if len(self) == 1 or not (full or settings.bank_merge):
             return None
-        targets = Descriptor(self.descriptors.mean[1:], self.descriptors.variance[1:])
+        targets = Descriptor(self.means[1:], self.variances[1:])
         distances = distance(targets, descriptor, settings.shift_distance, settings.variance_epsilon)
         nearest = int(distances.argmin())
         within = settings.bank_merge and bool(distances[nearest] < settings.shift_threshold)
         return nearest + 1 if full or within else None
 
     def _columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.descriptors.mean, self.descriptors.variance, self.codes, self.memories
+        return self.means, self.variances, self.codes, self.memories
 
     def _set(self, means: Tensor, variances: Tensor, codes: Tensor, memories: Tensor) -> None:
-        self.descriptors = Descriptor(means, variances)
-        self.codes, self.memories = codes, memories
+        self.means, self.variances, self.codes, self.memories = means, variances, codes, memories

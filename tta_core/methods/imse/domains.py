@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,18 +54,15 @@ class DomainTracker:
             self.current = batch if self.current is None else blend(self.current, batch, settings.descriptor_ema)
         return found, ended
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that later batches depend on."""
-        state = {"full_batch": torch.tensor(self.full_batch)}
-        if self.current is not None:
-            state |= {"current_mean": self.current.mean, "current_variance": self.current.variance}
-        return state
+        current = self.current and (self.current.mean, self.current.variance)
+        return {"full_batch": self.full_batch, "current": current}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
-        self.full_batch = int(state["full_batch"])
-        known = "current_mean" in state
-        self.current = Descriptor(state["current_mean"], state["current_variance"]) if known else None
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.full_batch = state["full_batch"]
+        self.current = state["current"] and Descriptor(*state["current"])
 
 
 def source_descriptor(

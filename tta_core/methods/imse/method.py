@@ -7,7 +7,6 @@ decomposition in float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from tta_core.errors import InputError
 from tta_core.methods.base import Artefact, Context, Method
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, restore
+from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, put_back
 from tta_core.methods.common.transformer import as_transformer, embed, predict
 from tta_core.methods.imse.bank import Retrieval, SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, describe_patches
@@ -25,6 +24,7 @@ from tta_core.methods.imse.domains import DomainTracker, source_descriptor
 from tta_core.methods.imse.layers import merged
 from tta_core.methods.imse.network import decompose_layers
 from tta_core.methods.imse.spec import IMSESettings
+from tta_core.methods.stateful import Stateful
 
 OFFICIALLY_FROZEN = (9, 10, 11)
 """The blocks that the release leaves out by name, whatever the depth."""
@@ -99,6 +99,10 @@ class IMSE(Method[IMSESettings]):
         self.bank = SpectralBank(settings, source, code, memory)
         self.tracker = DomainTracker(settings, self.context.batch_size)
 
+    def parts(self) -> dict[str, Stateful]:
+        """The bank and the tracker, with retrieval."""
+        return {} if self.bank is None or self.tracker is None else {"bank": self.bank, "tracker": self.tracker}
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         """Adam without weight decay; `rho` makes it sharpness-aware."""
         return torch.optim.Adam(parameters, lr=self.settings.lr)
@@ -115,7 +119,7 @@ class IMSE(Method[IMSESettings]):
             self.optimizer.zero_grad()
             last = self._objective(tokens, first.selected)
             last.loss.backward()
-            restore(self.trained, before)
+            put_back(self.trained, before)
         # Whether to skip a step is only known on the host.
         if settings.on_empty == "diversity_only" or bool(last.selected.any()):
             self.optimizer.step()
@@ -130,19 +134,6 @@ class IMSE(Method[IMSESettings]):
             **visit,
         }
         return first.logits
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The bank and the current domain."""
-        if self.bank is None or self.tracker is None:
-            return {}
-        return self.bank.state() | self.tracker.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back the bank, whatever its size, and the current domain."""
-        self.last_retrieval = self.last_distances = None
-        if self.bank is not None and self.tracker is not None:
-            self.bank.load_state(state)
-            self.tracker.load_state(state)
 
     def spectral_code(self) -> dict[str, Tensor]:
         """The current singular values `(rank,)` by layer, those that are not trained among them; not copies."""
@@ -203,7 +194,7 @@ class IMSE(Method[IMSESettings]):
         """Goes on with a retrieved code; returns the entry `()` that it is closest to."""
         self.last_retrieval, self.last_distances = found.weights, found.distances
         sizes = [sigma.numel() for sigma in self.trained]
-        restore(self.trained, found.code.split(sizes))
+        put_back(self.trained, found.code.split(sizes))
         if self.settings.optimizer_state == "reset":
             self.optimizer.state.clear()
         elif self.settings.optimizer_state == "load":

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from tta_core.methods.stateful import Remembering
 
 HIDDEN = 8
 INPUTS = 2
@@ -142,7 +144,7 @@ def _affine(values: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return torch.addcmul(bias.unsqueeze(-1), values, scale.unsqueeze(-1))
 
 
-class LearnedOptimizer:
+class LearnedOptimizer(Remembering):
     """Turns gradients into updates, step after step.
 
     Attributes:
@@ -151,6 +153,8 @@ class LearnedOptimizer:
         mean, square: running moments of the gradient, `(scalars,)`.
         memory: of every scalar, without graph.
     """
+
+    remembers = ("steps", "mean", "square", "memory")
 
     def __init__(self, meta: MetaParameters, scalars: int, betas: tuple[float, float], ahead: int) -> None:
         """Starts without having seen a gradient.
@@ -188,18 +192,10 @@ class LearnedOptimizer:
         self.memory = Memory(*(part.detach() for part in memory))
         return response
 
-    def state(self) -> dict[str, Tensor]:
-        """What later steps depend on, for `Method.extra_state`."""
-        return {
-            "steps": torch.tensor(self.steps),
-            "mean": self.mean,
-            "square": self.square,
-            "memory_matrix": self.memory.matrix,
-            "memory_bias": self.memory.bias,
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """What later steps depend on."""
+        return super().state_dict() | {"memory": tuple(self.memory)}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave; other entries are not looked at."""
-        self.steps = int(state["steps"])
-        self.mean, self.square = state["mean"], state["square"]
-        self.memory = Memory(state["memory_matrix"], state["memory_bias"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        super().load_state_dict({**state, "memory": Memory(*state["memory"])})

@@ -6,8 +6,6 @@ in all presets a single image, which has no standard deviation, is compared with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.mgtta.checkpoint import PREFIX, meta_from, read_meta
 from tta_core.methods.mgtta.spec import MGTTASettings
 from tta_core.methods.mgtta.training import NormOptimizer, objective, train
+from tta_core.methods.stateful import Stateful
 
 
 class MGTTA(Method[MGTTASettings]):
@@ -58,6 +57,10 @@ class MGTTA(Method[MGTTASettings]):
             meta = meta_from(self.artefact, "the artefact")
         self.norms = NormOptimizer(parameters, meta.to(parameters[0]), settings)
 
+    def parts(self) -> dict[str, Stateful]:
+        """The learned optimizer: moments, step number and memories."""
+        return {"learned": self.norms.learned}
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
         """None: the learned optimizer is part of the method."""
 
@@ -72,11 +75,3 @@ class MGTTA(Method[MGTTASettings]):
             "discrepancy": found.discrepancy.detach(),
         }
         return found.logits
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Moments, step number and memories of the learned optimizer."""
-        return self.norms.learned.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.norms.learned.load_state(state)

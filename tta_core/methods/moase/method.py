@@ -6,25 +6,23 @@ half of the experts keep their largest activations, the router reads the low hal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tta_core.methods.base import Diagnostics, Method
+from tta_core.methods.base import Diagnostics
+from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.losses import soft_cross_entropy
 from tta_core.methods.common.surgery import norm_layers, thaw_weights
-from tta_core.methods.common.teacher import MeanTeacher, random_positions, restore
+from tta_core.methods.common.teacher import TeacherStudent
 from tta_core.methods.moase.sparsity import ExpertOptions, SparseExperts, add_experts
 from tta_core.methods.moase.spec import ExpertSettings, MoASESettings
 
-Settings = TypeVar("Settings", bound=ExpertSettings)
 
-
-class ExpertMethod(Method[Settings]):
-    """What MoASE and MoASE++ share: the experts, the mean teacher, and the update of both.
+class MoASE(TeacherStudent[MoASESettings]):
+    """One step per batch on the cross-entropy to the teacher plus the distance to it.
 
     Student and teacher start equal and are only ever compared with each other, so every gradient is zero but for
     rounding at first, as released. Adam makes steps of the size of its learning rate out of that rounding, which sets
@@ -32,81 +30,20 @@ class ExpertMethod(Method[Settings]):
 
     Attributes:
         adapters: the student's experts by qualified name.
-        teacher: the moving average of the student.
     """
 
     def prepare(self) -> None:
         """Adds the experts and thaws what `train_scope` names."""
-        self.adapters = add_experts(self.network, expert_options(self.settings), self.generator)
-        for adapter in self.adapters.values():
-            adapter.requires_grad_(True)
-        if self.settings.train_scope == "adapters+norm":
-            for _, norm in norm_layers(self.network):
-                norm.requires_grad_(True)
-        elif self.settings.train_scope == "all":
-            thaw_weights(self.network, "moase")
+        self.adapters = thawed_experts(self.network, self.settings, self.generator)
 
     def begin(self) -> None:
-        """Makes the teacher, equal to the student."""
-        self.teacher = MeanTeacher(self.network)
-        # The experts' initial values come from the generator, not from the backbone: they are part of the state.
-        self.initial_experts = {
-            name: parameter.detach().clone()
-            for name, parameter in self.trainable_parameters().items()
-            if name.rpartition(".adapter.")[1]
-        }
-        for module in self.teacher.network.modules():
-            if isinstance(module, SparseExperts):
-                module.observed = False
-
-    def frozen_logits(self, images: Tensor) -> Tensor:
-        """The teacher's logits, which are the scored ones."""
-        return self.teacher(images)
+        """Makes the teacher, equal to the student, whose experts show nothing."""
+        super().begin()
+        conceal(self.teacher.network)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam, or SGD with Nesterov momentum; no weight decay."""
-        settings = self.settings
-        if settings.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=settings.lr, betas=settings.betas, fused=True)
-        return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, nesterov=True, fused=True)
-
-    def update(self) -> int:
-        """Steps the student, moves the teacher, restores single numbers; returns how many (moase §2.5, steps 4-6)."""
-        assert self.optimizer is not None
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.teacher.update(self.settings.ema)
-        student, positions = self.trainable_parameters(), self.draw_restored()
-        source = {**self.source_parameters, **self.initial_experts}
-        restore(list(student.values()), [source[name] for name in student], positions)
-        return len(positions)
-
-    def draw_restored(self) -> Tensor:
-        """Positions in the trained parameters laid end to end that return to the source; ascending, on the CPU."""
-        count = sum(parameter.numel() for parameter in self.trainable_parameters().values())
-        return random_positions(count, self.settings.restore_probability, self.generator)
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The teacher, and what the experts return to."""
-        return self.teacher.state() | {f"initial.{name}": value for name, value in self.initial_experts.items()}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.teacher.load_state(state)
-        self.initial_experts = {name: state[f"initial.{name}"] for name in self.initial_experts}
-
-    def diagnostics(self) -> Diagnostics:
-        """`expert_usage`: mean routing weight of each expert, by layer, since the last reset."""
-        return {
-            "expert_usage": {
-                name: (adapter.usage / adapter.usage.sum().clamp(min=1)).tolist()
-                for name, adapter in self.adapters.items()
-            }
-        }
-
-
-class MoASE(ExpertMethod[MoASESettings]):
-    """One step per batch on the cross-entropy to the teacher plus the distance to it; scores the teacher's logits."""
+        return expert_optimizer(self.settings, parameters)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` before the update (moase §2.5)."""
@@ -114,16 +51,19 @@ class MoASE(ExpertMethod[MoASESettings]):
         teacher_loss = soft_cross_entropy(self.network(images), target).mean()
         proximal_loss = self._proximal_loss()
         loss = teacher_loss + proximal_loss
-        loss.backward()
-        restored = self.update()
+        restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
             "selected": torch.tensor(len(images)),
             "teacher_loss": teacher_loss.detach(),
             "proximal_loss": proximal_loss.detach(),
-            "restored": torch.tensor(restored),
+            "restored": restored,
         }
         return target
+
+    def diagnostics(self) -> Diagnostics:
+        """`expert_usage`: mean routing weight of each expert, by layer, since the last reset."""
+        return expert_usage(self.adapters)
 
     def _proximal_loss(self) -> Tensor:
         """Half the distance, or its square, of each expert's tensors to the teacher's, summed (moase §2.5, step 3)."""
@@ -144,6 +84,35 @@ def proximal(student: Tensor, teacher: Tensor, power: int) -> Tensor:
     if power == 2:
         return difference.square().sum()
     return torch.linalg.vector_norm(difference, dim=1).sum()
+
+
+def thawed_experts(
+    network: nn.Module, settings: ExpertSettings, generator: torch.Generator
+) -> dict[str, SparseExperts]:
+    """Adds the experts to a frozen network, thaws what `train_scope` names, and returns them by qualified name."""
+    adapters = add_experts(network, expert_options(settings), generator)
+    for adapter in adapters.values():
+        adapter.requires_grad_(True)
+    if settings.train_scope == "adapters+norm":
+        for _, norm in norm_layers(network):
+            norm.requires_grad_(True)
+    elif settings.train_scope == "all":
+        thaw_weights(network, "moase")
+    return adapters
+
+
+def conceal(network: nn.Module) -> None:
+    """Lets the experts of a network show nothing of what they do."""
+    for module in network.modules():
+        if isinstance(module, SparseExperts):
+            module.observed = False
+
+
+def expert_optimizer(settings: ExpertSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam, or SGD with Nesterov momentum; no weight decay."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=settings.lr, betas=settings.betas, fused=True)
+    return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, nesterov=True, fused=True)
 
 
 def expert_options(settings: ExpertSettings) -> ExpertOptions:

@@ -6,35 +6,56 @@ Paper: MoASE++, arXiv 2605.17743 (moase §3, which is made from the release). De
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tta_core.methods.base import Diagnostics
 from tta_core.methods.common.augmentation import augment
+from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.losses import soft_cross_entropy, widened
-from tta_core.methods.moase.method import ExpertMethod
+from tta_core.methods.common.teacher import TeacherStudent
+from tta_core.methods.moase.method import conceal, expert_optimizer, thawed_experts
 from tta_core.methods.moasepp.policy import ACTIONS, Decision, Policy
 from tta_core.methods.moasepp.spec import MoASEppSettings
+from tta_core.methods.stateful import Stateful
 
 LOG_EPSILON = 1e-8
 
 
-class MoASEpp(ExpertMethod[MoASEppSettings]):
+class MoASEpp(TeacherStudent[MoASEppSettings]):
     """One student and one policy step per batch; scores the teacher's logits of the clean images.
 
     A reset takes the policy, its optimizer and its baseline back to their start too; the release keeps them.
+
+    Attributes:
+        adapters: the student's experts by qualified name.
+        policy: chooses how strongly views are augmented.
     """
+
+    def prepare(self) -> None:
+        """Adds the experts and thaws what `train_scope` names."""
+        self.adapters = thawed_experts(self.network, self.settings, self.generator)
 
     def begin(self) -> None:
         """Makes the teacher and the policy."""
         super().begin()
+        conceal(self.teacher.network)
         settings, like = self.settings, next(self.network.parameters())
         dtype = torch.promote_types(like.dtype, torch.float32)
         self.policy = Policy(settings.policy_lr, settings.baseline_momentum, self.generator, like.device, dtype)
         self.mean = torch.tensor(self.context.mean, device=like.device).view(-1, 1, 1)
         self.std = torch.tensor(self.context.std, device=like.device).view(-1, 1, 1)
+
+    def parts(self) -> dict[str, Stateful]:
+        """The policy with its baseline, and its optimizer."""
+        return {"policy": self.policy, "policy_optimizer": self.policy.optimizer}
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam, or SGD with Nesterov momentum; no weight decay."""
+        return expert_optimizer(self.settings, parameters)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` before the update (moase §3)."""
@@ -45,7 +66,7 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
         seen = confidence(logits.detach())
         with self._unobserved():
             outcomes = [self._distil_view(images, seen) for _ in range(self.settings.views)]
-        restored = self.update()
+        restored = self.update(None, self.settings.ema, self.settings.restore_probability)
         decisions, distillations, rewards = zip(*outcomes, strict=True)
         distillation_loss, reward = torch.stack(distillations).mean(), torch.stack(rewards)
         policy_loss = self._policy_loss(decisions, reward)
@@ -55,7 +76,7 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
             "loss": teacher_loss.detach() + self.settings.opd_weight * distillation_loss,
             "selected": torch.tensor(len(images)),
             "teacher_loss": teacher_loss.detach(),
-            "restored": torch.tensor(restored),
+            "restored": restored,
             "distillation_loss": distillation_loss,
             "policy_loss": policy_loss.detach(),
             "policy_entropy": decisions[0].entropy.detach(),
@@ -76,14 +97,9 @@ class MoASEpp(ExpertMethod[MoASEppSettings]):
         """The policy's noise, standard normal `(3,)`, on the CPU."""
         return torch.randn(ACTIONS, generator=self.generator)
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """Those of MoASE, the policy, its optimizer and its baseline."""
-        return super().extra_state() | self.policy.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        super().load_extra_state(state)
-        self.policy.load_state(state)
+    def diagnostics(self) -> Diagnostics:
+        """`expert_usage`: mean routing weight of each expert, by layer, since the last reset."""
+        return expert_usage(self.adapters)
 
     def _distil_view(self, images: Tensor, seen: Tensor) -> tuple[Decision, Tensor, Tensor]:
         """Adds one view's gradient to the student's; returns the decision, its loss and its reward."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -83,22 +82,3 @@ class Policy(nn.Module):
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.baseline.lerp_(reward, 1 - self.baseline_momentum)
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that later steps depend on, for `Method.extra_state`."""
-        state = {f"policy.{name}": tensor.detach() for name, tensor in self.state_dict().items()}
-        for name, parameter in self.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                state[f"policy_optimizer.{name}/{key}"] = value
-        return state
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave; other entries are not looked at."""
-        self.load_state_dict({name: state[f"policy.{name}"] for name in self.state_dict()})
-        self.optimizer.state.clear()
-        self.optimizer.zero_grad()
-        parameters = dict(self.named_parameters())
-        for entry, value in state.items():
-            if entry.startswith("policy_optimizer."):
-                name, _, key = entry.removeprefix("policy_optimizer.").partition("/")
-                self.optimizer.state[parameters[name]][key] = value

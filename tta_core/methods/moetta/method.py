@@ -7,18 +7,19 @@ threshold is the paper's running mean (`threshold_mode="official"` for the relea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from tta_core.errors import InputError
 from tta_core.methods.base import Diagnostics, Method
+from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.methods.moetta.layers import install_experts, norm_roles
 from tta_core.methods.moetta.router import Decision, Router, load_balance
 from tta_core.methods.moetta.spec import MoETTASettings
 from tta_core.methods.moetta.threshold import OfficialThreshold, PaperThreshold
+from tta_core.methods.stateful import Stateful
 
 
 class MoETTA(Method[MoETTASettings]):
@@ -30,8 +31,6 @@ class MoETTA(Method[MoETTASettings]):
         threshold: the running mean entropy.
     """
 
-    optimizer: torch.optim.SGD
-
     def prepare(self) -> None:
         """Replaces norms by layers with experts, and thaws experts, routers and the norms that are trained directly."""
         settings = self.settings
@@ -41,6 +40,10 @@ class MoETTA(Method[MoETTASettings]):
         self.layers, self.routers = install_experts(self.network, roles, settings, self.generator)
         self.threshold = OfficialThreshold() if settings.threshold_mode == "official" else PaperThreshold()
         self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
+
+    def parts(self) -> dict[str, Stateful]:
+        """The threshold, which follows the stream."""
+        return {"threshold": self.threshold}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:
         """SGD with dense momentum: the momentum of an expert that no sample chose goes on moving it (moetta §1.9)."""
@@ -59,9 +62,7 @@ class MoETTA(Method[MoETTASettings]):
         coefficient = settings.lambda_balance * (running_mean if settings.dynamic_balance else torch.ones_like(loss))
         balance, selections = self._balance(entropy.detach())
         loss = loss + coefficient * balance.sum()
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.descend(loss)
         self.record = {
             "loss": loss.detach(),
             "selected": selected.sum(),
@@ -101,14 +102,6 @@ class MoETTA(Method[MoETTASettings]):
             raise InputError(f"moetta: the network does not use its norm {name}: name it in disabled_norms")
         return router.take_decision()
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """What the threshold remembers of the stream."""
-        return self.threshold.state
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what the threshold remembers."""
-        self.threshold.state = dict(state)
-
     def activated_parameters(self) -> int:
         """All but the experts that a sample is not sent to."""
         idle = self.settings.num_experts - self.settings.top_k
@@ -117,11 +110,7 @@ class MoETTA(Method[MoETTASettings]):
 
     def diagnostics(self) -> Diagnostics:
         """`expert_usage`: share of samples that each expert served, by router, since the last reset."""
-        return {
-            "expert_usage": {
-                name: (router.usage / router.usage.sum().clamp(min=1)).tolist() for name, router in self.routers.items()
-            }
-        }
+        return expert_usage(self.routers)
 
 
 def effective_number(counts: Tensor) -> Tensor:

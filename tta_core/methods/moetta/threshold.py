@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tta_core.methods.stateful import Remembering
 
-class PaperThreshold:
+
+class PaperThreshold(Remembering):
     """The mean of all batch entropies so far, each batch counting once: the paper's recursion telescopes to it.
 
     Attributes:
         state: `sum` of the batch entropies (nat) and `batches`, their number; empty before the first batch.
     """
+
+    remembers = ("state",)
 
     def __init__(self) -> None:
         self.state: dict[str, Tensor] = {}
@@ -24,7 +28,7 @@ class PaperThreshold:
         return total / batches
 
 
-class OfficialThreshold:
+class OfficialThreshold(Remembering):
     """The recursion of the release, whose first history entry is overwritten by the threshold at every step.
 
     With theta_1 = h_1 and S_t = h_2 + ... + h_t::
@@ -34,6 +38,8 @@ class OfficialThreshold:
     Attributes:
         state: `threshold` (nat), `sum` S_t (nat) and `batches` t; empty before the first batch.
     """
+
+    remembers = ("state",)
 
     def __init__(self) -> None:
         self.state: dict[str, Tensor] = {}

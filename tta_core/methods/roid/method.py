@@ -6,8 +6,6 @@ samples are all alike has equal weights where the paper divides by zero; the pri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.views import normalised_view
 from tta_core.methods.roid.spec import ROIDSettings
 from tta_core.methods.roid.terms import correct_prior, sample_weights, soft_likelihood_ratio, symmetric_cross_entropy
+from tta_core.methods.stateful import Stateful
 
 
 class ROID(Method[ROIDSettings]):
@@ -30,7 +29,7 @@ class ROID(Method[ROIDSettings]):
         trend: running mean of the predictions, `(classes,)`.
     """
 
-    optimizer: torch.optim.Optimizer
+    remembers = ("trend",)
 
     def prepare(self) -> None:
         """Thaws the affine pair of every normalisation layer."""
@@ -41,6 +40,10 @@ class ROID(Method[ROIDSettings]):
         """Starts the trend at equal probabilities."""
         like = widened(next(self.network.parameters()))
         self.trend = like.new_full((self.num_classes,), 1 / self.num_classes)
+
+    def parts(self) -> dict[str, Stateful]:
+        """What decides how the next batch is computed."""
+        return {"forward": self.forward}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """SGD or Adam, no weight decay."""
@@ -65,9 +68,7 @@ class ROID(Method[ROIDSettings]):
             view = normalised_view(images[index], self.context, self.generator)
             consistency_loss = (symmetric_cross_entropy(self.network(view), own) * kept).sum() / len(images)
             loss = likelihood_loss + consistency_loss
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.descend(loss)
         if settings.weight_ensembling:
             self._towards_source()
         prior = widened(scored).softmax(dim=-1).mean(dim=0)
@@ -81,15 +82,6 @@ class ROID(Method[ROIDSettings]):
             "largest_prior": prior.max(),
         }
         return correct_prior(scored, settings.prior_correction)
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The trend of the predictions, and how the next batch is predicted."""
-        return {"trend": self.trend} | self.forward.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.trend = state["trend"].to(self.trend.device)
-        self.forward.load_state(state)
 
     def _weights(self, logits: Tensor) -> Tensor:
         """Weight of each sample, `(batch,)`."""

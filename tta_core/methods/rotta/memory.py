@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,27 +99,18 @@ class BalancedMemory:
         """How many samples have been offered since each image, itself included."""
         return [self.offered - kept.born for kept in self.entries]
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that later decisions depend on, for `Method.extra_state`; to be called after `fetch`."""
-        known = [[kept.category, kept.uncertainty, kept.born] for kept in self.entries]
-        return {
-            "memory.images": torch.empty(0) if self.images is None else self.content(),
-            "memory.entries": torch.tensor(known, dtype=torch.float64).view(-1, 3),
-            "memory.offered": torch.tensor(self.offered),
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later decisions depend on; to be called after `fetch`."""
+        images = None if self.images is None else self.content()
+        return {"entries": list(map(astuple, self.entries)), "images": images, "offered": self.offered}
 
-    def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Takes back what `state` gave; other entries are not looked at."""
-        self.entries = [
-            Kept(int(category), uncertainty, int(born))
-            for category, uncertainty, born in state["memory.entries"].tolist()
-        ]
-        self.offered = int(state["memory.offered"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.entries, self.offered = [Kept(*known) for known in state["entries"]], state["offered"]
         self.images, self._taken = None, {}
-        if self.entries:
-            images = state["memory.images"].to(device)
-            self.images = images.new_zeros(self.capacity, *images.shape[1:])
-            self.images[: len(images)] = images
+        if state["images"] is not None:
+            self.images = state["images"].new_zeros(self.capacity, *state["images"].shape[1:])
+            self.images[: len(self.entries)] = state["images"]
 
     def _slot_for(self, category: int, uncertainty: float) -> int | None:
         """The slot that a sample takes, a free one if it is the number of entries; None if it does not stay."""

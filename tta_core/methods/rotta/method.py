@@ -6,36 +6,33 @@ normalisation layers is trained and there are no statistics to adapt; the strong
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tta_core.methods.base import Method
 from tta_core.methods.common.batch_norm import RunningBatchNorm, batch_norms, replace_batch_norms
 from tta_core.methods.common.losses import soft_cross_entropy, softmax_entropy
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.surgery import thaw_norms
-from tta_core.methods.common.teacher import MeanTeacher
+from tta_core.methods.common.teacher import TeacherStudent
 from tta_core.methods.common.views import normalised_view
 from tta_core.methods.rotta.memory import BalancedMemory
 from tta_core.methods.rotta.spec import RoTTASettings
+from tta_core.methods.stateful import Stateful
 
 
-class RoTTA(Method[RoTTASettings]):
+class RoTTA(TeacherStudent[RoTTASettings]):
     """Updates once in `update_frequency` samples on the whole memory; scores the teacher's logits before any update.
 
     Waits for the device once: for the predicted classes and entropies of the batch, from which the memory decides.
     `selected` counts the samples of the batch that the memory took, whether or not another has taken their place since.
 
     Attributes:
-        teacher: the moving average of the student.
         memory: what updates learn from.
     """
-
-    optimizer: torch.optim.Optimizer
 
     def prepare(self) -> None:
         """Replaces BatchNorm and thaws its affine pair; without any, that of the other normalisation layers."""
@@ -47,9 +44,8 @@ class RoTTA(Method[RoTTASettings]):
 
     def begin(self) -> None:
         """Makes the teacher, equal to the student, and an empty memory."""
-        settings = self.settings
-        self.teacher = MeanTeacher(self.network)
-        networks = (self.network, self.teacher.network)
+        super().begin()
+        settings, networks = self.settings, self.networks().values()
         self.layers = [m for network in networks for m in network.modules() if isinstance(m, RunningBatchNorm)]
         self.memory = BalancedMemory(
             settings.capacity, self.num_classes, settings.lambda_timeliness, settings.lambda_uncertainty
@@ -59,9 +55,9 @@ class RoTTA(Method[RoTTASettings]):
         """Adam or SGD, no weight decay."""
         return make_optimizer(self.settings, parameters)
 
-    def frozen_logits(self, images: Tensor) -> Tensor:
-        """The teacher's logits, which are the scored ones."""
-        return self.teacher(images)
+    def parts(self) -> dict[str, Stateful]:
+        """The memory."""
+        return {"memory": self.memory}
 
     @property
     def watched(self) -> nn.Module:
@@ -92,19 +88,6 @@ class RoTTA(Method[RoTTASettings]):
             self.record["loss"] = torch.stack(losses).mean()
         return scored
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """The teacher with its statistics, and the memory."""
-        buffers = {f"teacher_buffer.{name}": buffer for name, buffer in self.teacher.network.named_buffers()}
-        return self.teacher.state() | buffers | self.memory.state()
-
-    @torch.no_grad()
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.teacher.load_state(state)
-        for name, buffer in self.teacher.network.named_buffers():
-            buffer.copy_(state[f"teacher_buffer.{name}"])
-        self.memory.load_state(state, next(self.network.parameters()).device)
-
     def _update(self) -> Tensor:
         """One step of the student on the memory, then of the teacher; returns the loss."""
         settings, images = self.settings, self.memory.content()
@@ -115,10 +98,7 @@ class RoTTA(Method[RoTTASettings]):
         if settings.timeliness_weighting:
             losses = losses * timeliness_weights(self.memory.ages(), settings.capacity, losses)
         loss = losses.mean() / (self.num_classes if settings.mean_over_classes else 1)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.teacher.update(1 - settings.teacher_update)
+        self.update(loss, 1 - settings.teacher_update)
         return loss.detach()
 
     def _layer(self, norm: _BatchNorm) -> RunningBatchNorm:

@@ -6,7 +6,6 @@ Paper: Niu et al., ICLR 2023 (mixed §2.4). Deviations from the releases are set
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from tta_core.methods.base import Method
 from tta_core.methods.common.layer_choice import trained_norms
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
-from tta_core.methods.common.optim import ascend, restore
+from tta_core.methods.common.optim import ascend, put_back
 from tta_core.methods.common.recovery import Recovery, step_where
 from tta_core.methods.common.selective import SelectiveForward
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.sar.spec import SARSettings
+from tta_core.methods.stateful import Stateful
 
 
 class Pass(NamedTuple):
@@ -60,6 +60,10 @@ class SAR(Method[SARSettings]):
             device=self.trained[0].device,
         )
 
+    def parts(self) -> dict[str, Stateful]:
+        """The recovery, and what decides how the next batch is computed."""
+        return {"recovery": self.recovery, "forward": self.forward}
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:
         """SGD without weight decay; `rho` makes it sharpness-aware."""
         return torch.optim.SGD(parameters, lr=self.settings.lr, momentum=self.settings.momentum)
@@ -84,7 +88,7 @@ class SAR(Method[SARSettings]):
             self.optimizer.zero_grad()
             second = self._second_pass(images, reliable, index)
             second.loss.backward()
-            restore(self.trained, before)
+            put_back(self.trained, before)
         self.selected = second.selected
         some = second.selected.any()
         if self.settings.on_empty == "skip_step":
@@ -95,16 +99,6 @@ class SAR(Method[SARSettings]):
         self.recovery.follow(second.loss, some)
         self._record(first_loss, second.loss)
         return logits if second.logits is None else second.logits
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The moving average, and the share of selected samples that the next step predicts by."""
-        return self.recovery.state() | self.forward.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.reliable = self.selected = None
-        self.recovery.load_state(state)
-        self.forward.load_state(state)
 
     def _second_pass(self, images: Tensor, reliable: Tensor, index: Tensor) -> Pass:
         """The loss at perturbed weights (mixed §2.4).
@@ -132,8 +126,7 @@ class SAR(Method[SARSettings]):
         if released:
             for parameter in self.trained:
                 parameter.grad = torch.zeros_like(parameter)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.descend()
         nothing = torch.zeros((), device=none.device)
         self._record(nothing, nothing if released else None)
 

@@ -6,8 +6,6 @@ classifier would take it for another; buffers of fixed size, and without a filte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +13,7 @@ from torch.nn import functional
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy, widened
 from tta_core.methods.common.penultimate import PenultimateForward
+from tta_core.methods.stateful import Stateful
 from tta_core.methods.t3a.class_space import class_space
 from tta_core.methods.t3a.spec import T3ASettings
 from tta_core.methods.t3a.supports import AllSupports, FilteredSupports, Supports
@@ -36,6 +35,10 @@ class T3A(Method[T3ASettings]):
         limit = self.settings.filter_k
         self.supports = AllSupports(unit) if limit < 0 else FilteredSupports(unit, entropy, limit)
 
+    def parts(self) -> dict[str, Stateful]:
+        """The supports."""
+        return {"supports": self.supports}
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
         """There is nothing to train."""
         return
@@ -56,14 +59,6 @@ class T3A(Method[T3ASettings]):
     def frozen_logits(self, images: Tensor) -> Tensor:
         """Logits of the present prototypes."""
         return self._compare(self._read(images)[0])
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The supports."""
-        return self.supports.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back the supports."""
-        self.supports.load_state(state)
 
     def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features `(batch, dim)` in the space of the prototypes, at least float32, and the classifier's logits."""

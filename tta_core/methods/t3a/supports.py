@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tta_core.methods.stateful import Remembering
 
-class Supports(ABC):
+
+class Supports(Remembering, ABC):
     """What the prototypes of the classes are made of: sums `(classes, dim)` of supports, and how many they are."""
 
     sums: Tensor
@@ -29,14 +30,6 @@ class Supports(ABC):
             labels: the classes that they become supports of, int64 `(batch,)`.
         """
 
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """Everything that later steps depend on, for `Method.extra_state`."""
-
-    @abstractmethod
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
-
     def prototypes(self, scaled: bool) -> Tensor:
         """One for each class, `(classes, dim)`: the mean of its supports, or that scaled to length 1."""
         return functional.normalize(self.sums, dim=-1) if scaled else self.sums / self.counts()[:, None]
@@ -47,6 +40,9 @@ class FilteredSupports(Supports):
 
     A buffer of fixed size for each class, so that nothing waits for the device.
     """
+
+    # The sums too: they would round differently if they were made again.
+    remembers = ("vectors", "entropies", "sums")
 
     def __init__(self, unit: Tensor, entropy: Tensor, limit: int) -> None:
         """Starts with one support for each class, `(classes, dim)`, and its entropy `(classes,)`."""
@@ -75,18 +71,11 @@ class FilteredSupports(Supports):
         self.entropies.index_copy_(0, rows, ordered)
         self.sums.index_copy_(0, rows, kept.sum(dim=1))
 
-    def state(self) -> dict[str, Tensor]:
-        """Buffers and their sums, which would round differently if they were made again."""
-        return {"vectors": self.vectors, "entropies": self.entropies, "sums": self.sums}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
-        for name, own in self.state().items():
-            own.copy_(state[name])
-
 
 class AllSupports(Supports):
     """All supports that there ever were. Only their sums and their number matter."""
+
+    remembers = ("sums", "number")
 
     def __init__(self, unit: Tensor) -> None:
         """Starts with one support for each class, `(classes, dim)`."""
@@ -103,12 +92,3 @@ class AllSupports(Supports):
         with torch.autocast(unit.device.type, enabled=False):
             self.sums += member.T @ unit  # A product adds in a fixed order.
         self.number += member.sum(dim=0)
-
-    def state(self) -> dict[str, Tensor]:
-        """Sums and numbers."""
-        return {"sums": self.sums, "number": self.number}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
-        for name, own in self.state().items():
-            own.copy_(state[name])

@@ -19,8 +19,6 @@ from tta_core.methods.tent.spec import TentSettings
 class Tent(Method[TentSettings]):
     """One step per batch on the mean entropy of the whole batch; scores the logits before the update."""
 
-    optimizer: torch.optim.Optimizer
-
     def prepare(self) -> None:
         """Thaws the affine pair of every normalisation layer."""
         thaw_norms(self.network, "tent")
@@ -33,8 +31,6 @@ class Tent(Method[TentSettings]):
         """Returns the logits `(batch, classes)` before the update."""
         logits: Tensor = self.network(images)
         loss = softmax_entropy(logits).mean()
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.descend(loss)
         self.record = {"loss": loss.detach(), "selected": torch.tensor(len(images))}
         return logits

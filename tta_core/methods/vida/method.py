@@ -6,15 +6,13 @@ images, and both are scaled, as in the paper; the release scales one only, see t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.base import Artefact, Context
 from tta_core.methods.common.losses import teacher_loss, widened
 from tta_core.methods.common.optim import make_optimizer
-from tta_core.methods.common.teacher import MeanTeacher, random_positions, restore
+from tta_core.methods.common.teacher import TeacherStudent
 from tta_core.methods.common.views import predict_views, random_view
 from tta_core.methods.spec import LABELLED_SOURCE_IMAGES
 from tta_core.methods.vida.layers import adapter_parameters, add_low_rank, low_rank_layers
@@ -22,15 +20,12 @@ from tta_core.methods.vida.spec import ViDASettings
 from tta_core.methods.vida.warm_up import warmed_up_adapters
 
 
-class ViDA(Method[ViDASettings]):
+class ViDA(TeacherStudent[ViDASettings]):
     """One step per batch towards the teacher; scores the teacher's logits on the plain batch, before the update.
 
     Attributes:
         scales: factors of the adapters of all layers, student's and teacher's, `(rank_low + rank_high,)`.
-        teacher: the moving average of the student.
     """
-
-    optimizer: torch.optim.Optimizer
 
     @classmethod
     def make_artefact(cls, network: nn.Module, settings: ViDASettings, context: Context) -> Artefact:
@@ -58,16 +53,10 @@ class ViDA(Method[ViDASettings]):
         self.scales = next(iter(layers.values())).scales
 
     def begin(self) -> None:
-        """Makes the teacher, equal to the student."""
-        self.teacher = MeanTeacher(self.network)
+        """Makes the teacher, whose adapters have the scales of the student's."""
+        super().begin()
         for layer in low_rank_layers(self.teacher.network).values():
             layer.scales = self.scales
-        # Adapters that were not warmed up come from the generator, not from the backbone: they are part of the state.
-        self.initial_adapters = {
-            name: parameter.detach().clone()
-            for name, parameter in self.trainable_parameters().items()
-            if name in self.adapter_names and self.settings.restore_probability > 0
-        }
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """What the settings describe, with two learning rates."""
@@ -78,25 +67,20 @@ class ViDA(Method[ViDASettings]):
         ]
         return make_optimizer(self.settings, [group for group in groups if group["params"]], fused=True)
 
-    def frozen_logits(self, images: Tensor) -> Tensor:
-        """The teacher's logits, which are the scored ones, with the scales as they stand."""
-        return self.teacher(images)
-
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` before the update."""
         uncertainty = self.uncertainty(images)
         low, high = self.allot(uncertainty)
         target = self.teacher(images)
         loss = teacher_loss(self.network(images), target, self.settings.loss)
-        loss.backward()
-        restored = self.update()
+        restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
             "selected": torch.tensor(len(images)),
             "uncertainty": uncertainty,
             "low_scale": low,
             "high_scale": high,
-            "restored": torch.tensor(restored),
+            "restored": restored,
         }
         return target
 
@@ -144,29 +128,7 @@ class ViDA(Method[ViDASettings]):
         self.scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
         return low, high
 
-    def update(self) -> int:
-        """Steps the student, moves the teacher, restores single numbers; returns how many."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        settings, student = self.settings, self.trainable_parameters()
-        self.teacher.update(settings.ema, student.keys() - self.adapter_names)
-        self.teacher.update(settings.adapter_ema, self.adapter_names)
-        positions = self.draw_restored()
-        if len(positions):  # Known on the host.
-            source = {**self.source_parameters, **self.initial_adapters}
-            restore(list(student.values()), [source[name] for name in student], positions)
-        return len(positions)
-
-    def draw_restored(self) -> Tensor:
-        """Positions in the trained parameters laid end to end that return to the source; ascending, on the CPU."""
-        count = sum(parameter.numel() for parameter in self.trainable_parameters().values())
-        return random_positions(count, self.settings.restore_probability, self.generator)
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The teacher, and what the adapters return to where they return at all."""
-        return self.teacher.state() | {f"initial.{name}": value for name, value in self.initial_adapters.items()}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `extra_state` gave."""
-        self.teacher.load_state(state)
-        self.initial_adapters = {name: state[f"initial.{name}"] for name in self.initial_adapters}
+    def move_teacher(self, ema: float) -> None:
+        """Moves the backbone by `ema`, the adapters at a pace of their own."""
+        self.teacher.update(ema, self.trainable_parameters().keys() - self.adapter_names)
+        self.teacher.update(self.settings.adapter_ema, self.adapter_names)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, restore
+from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, put_back
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_ascent_has_length_rho_and_the_direction_of_the_joint_gradient(param
 
 def test_restoring_gives_the_same_bits(parameters):
     before = [parameter.clone() for parameter in parameters]
-    restore(parameters, ascend(parameters, 0.3))
+    put_back(parameters, ascend(parameters, 0.3))
     assert all(torch.equal(parameter, value) for parameter, value in zip(parameters, before, strict=True))
 
 
@@ -58,7 +58,7 @@ def test_adam_goes_on_from_a_loaded_memory_as_if_it_were_its_own(parameters):
     stepped(optimizer, parameters, 2)
     expected = flat(parameters)
     other = torch.optim.Adam(parameters)
-    restore(parameters, values)
+    put_back(parameters, values)
     load_adam_memory(other, parameters, memory)
     stepped(other, parameters, 2)
     assert torch.equal(flat(parameters), expected)
@@ -83,7 +83,7 @@ def test_the_memory_before_the_first_step_is_that_of_a_new_optimizer(parameters)
     stepped(new, parameters, 2)
     expected = flat(parameters)
     stepped(used, parameters, 5)
-    restore(parameters, values)
+    put_back(parameters, values)
     load_adam_memory(used, parameters, memory)
     stepped(used, parameters, 2)
     assert torch.equal(flat(parameters), expected)

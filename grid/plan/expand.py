@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,18 @@ def expand(sweep: Sweep) -> Expansion:
     """
     cells: dict[str, RunConfig] = {}
     duplicates = excluded = 0
+    points = list(_points(sweep))
+    made: list[RunConfig | None] = [None] * len(points)
     for seed in sweep.seeds:
-        for point in _points(sweep):
+        for number, point in enumerate(points):
             # As the file has it first: what is excluded need not be allowed.
             if any(_matches(point | {"seed": seed}, entry) for entry in sweep.exclude):
                 excluded += 1
                 continue
-            config = _config(sweep, point, seed)
-            if any(_matches(_resolved(config), entry) for entry in sweep.exclude):
+            # Nothing else that a cell is resolved to depends on its seed.
+            first = made[number] = made[number] or _config(sweep, point, seed)
+            config = first if first.seed == seed else first.model_copy(update={"seed": seed})
+            if sweep.exclude and _is_excluded(config, sweep.exclude):
                 excluded += 1
                 continue
             cell = config.cell_id()
@@ -100,8 +104,12 @@ def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:
         ) from None
 
 
-def _resolved(config: RunConfig) -> Point:
-    return config.model_dump(mode="json") | {f"{config.method}.{k}": v for k, v in config.settings.items()}
+def _is_excluded(config: RunConfig, entries: Sequence[Point]) -> bool:
+    """Whether a resolved cell matches one of the `exclude` entries."""
+    keys = {key for entry in entries for key in entry}
+    values = config.model_dump(mode="json", include=keys)
+    values |= {key: value for name, value in config.settings.items() if (key := f"{config.method}.{name}") in keys}
+    return any(_matches(values, entry) for entry in entries)
 
 
 def _matches(values: Point, entry: Point) -> bool:

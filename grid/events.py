@@ -1,14 +1,17 @@
-"""What happens to cells in a launch: what launching, progress and tracking tell each other. Imports nothing heavy."""
+"""What happens to cells: the words that planning, launching, progress and tracking share. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, Self
+
+CellState = Literal["done", "failed"]
+"""What a results folder knows of a cell."""
 
 
 @dataclass(frozen=True)
 class CellEnd:
-    """How a cell ended.
+    """How a trial of a cell ended.
 
     Attributes:
         status: `done`, `failed`, or `retry`: its worker died and it is going to be tried again; or `unwritten`: the
@@ -18,17 +21,23 @@ class CellEnd:
         seconds: wall time of its online loop in s.
     """
 
-    status: str
+    status: Literal["done", "failed", "retry", "unwritten"]
     reason: str = ""
     accuracy: float | None = None
     seconds: float | None = None
 
 
 class CellListener(Protocol):
-    """Hears what happens to cells, in the driver."""
+    """Hears what happens to cells, in the driver. A launch enters it, and leaves it when the last cell has ended."""
+
+    def __enter__(self) -> Self:
+        """The launch holds the results folder."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """No cell runs any more."""
 
     def cell_started(self, cell: str) -> None:
         """A worker took the cell."""
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
-        """A trial of the cell ended; unless it says `retry`, the cell is in the store, finished or failed."""
+        """A trial of the cell ended. Of one that is `done` or `failed` the results folder has what there is."""

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "tta_core": (
-        *(("errors",), ("frozen", "yaml_values"), ("cache",), ("data",), ("backbones", "corruptions")),
+        *(("errors",), ("frozen", "yaml_values", "text_table"), ("cache",), ("data",), ("backbones", "corruptions")),
         *(("streams", "methods"), ("tasks", "diagnostics"), ("run",), ("bench",)),
     ),
     "grid": (("events",), ("plan",), ("store",), ("launch",), ("track",), ("search",), ("commands",)),

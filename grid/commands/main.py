@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from grid.commands.data import data
+from grid.commands.options import EXIT_BAD_INPUT, EXIT_SOME_FAILED, SweepOptions, option, reads
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
-    from grid.launch.launch import Outcome
     from grid.plan.sweep import Sweep
     from grid.store.store import ResultStore
-
-EXIT_SOME_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 class BadInput(click.ClickException):
@@ -66,104 +63,61 @@ def main() -> None:
     """
 
 
-def _sweep_options(command: Any) -> Any:
-    command = click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry of the sweep; repeatable."
-    )(command)
-    command = click.option("--results", metavar="DIR", help="Results folder. [default: results/NAME-OF-THE-SWEEP]")(
-        command
-    )
-    return click.argument("sweep")(command)
-
-
-def _open_sweep(name: str, overrides: tuple[str, ...], results: str | None) -> tuple[Sweep, ResultStore]:
+def _open_sweep(given: SweepOptions) -> tuple[Sweep, ResultStore]:
     from pathlib import Path
 
     from grid.plan.sweep import read_sweep
     from grid.store.store import ResultStore
 
-    sweep = read_sweep(name, overrides)
-    return sweep, ResultStore(results or Path("results") / sweep.sweep)
+    sweep = read_sweep(given.sweep, given.overrides)
+    return sweep, ResultStore(given.results or Path("results") / sweep.sweep)
+
+
+@dataclass(frozen=True)
+class PlanOptions(SweepOptions):
+    """How a plan is shown."""
+
+    as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
 
 @main.command()
-@_sweep_options
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(sweep: str, results: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+@reads(PlanOptions)
+def plan(given: PlanOptions) -> None:
     """Lists the cells of SWEEP, which of them exist, and an estimate of time.
 
     SWEEP is a YAML file or the name of a shipped sweep, such as quickstart.
     """
     from grid.plan.plan import make_plan
 
-    made = make_plan(*_open_sweep(sweep, overrides, results))
-    click.echo(made.as_json() if as_json else made.as_text())
+    made = make_plan(*_open_sweep(given))
+    click.echo(made.as_json() if given.as_json else made.as_text())
+
+
+@dataclass(frozen=True)
+class RunOptions(SweepOptions):
+    """Where a sweep runs and is tracked."""
+
+    address: str | None = option(
+        "--address", metavar="ADDR", help="Ray head (host:port or auto). [default: start Ray here]"
+    )
+    tracking_uri: str | None = option(
+        "--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in the results folder]"
+    )
 
 
 @main.command()
-@_sweep_options
-@click.option("--address", metavar="ADDR", help="Ray head (host:port or auto). [default: start Ray here]")
-@click.option("--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in the results folder]")
-def run(
-    sweep: str, results: str | None, overrides: tuple[str, ...], address: str | None, tracking_uri: str | None
-) -> None:
+@reads(RunOptions)
+def run(given: RunOptions) -> None:
     """Runs the cells of SWEEP that the results folder lacks.
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
     130 interrupted. The same command goes on where an earlier one stopped.
     """
-    from grid.launch.launch import launch_sweep
+    from grid.commands.run import run_sweep
 
-    opened, store = _open_sweep(sweep, overrides, results)
-    try:
-        outcome = launch_sweep(opened, store, address=address, tracking_uri=tracking_uri)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None
-    _tell_outcome(outcome, store)
-
-
-def _tell_outcome(outcome: Outcome, store: ResultStore) -> None:
-    cells = outcome.plan.cells
-    existed = len(cells) - len(outcome.plan.to_run)
-    done = len(cells) - len(outcome.failed) - len(outcome.not_run)
-    if done and not outcome.not_run:
-        from analysis.report.leaderboard import leaderboard_markdown
-        from analysis.results.load import open_results
-
-        click.echo(f"\n{leaderboard_markdown(open_results(store.folder))}\n")
-    click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
-    click.echo(f"results  {store.folder}")
-    click.echo(f"report   tta-grid report {_shown(store)}")
-    if outcome.tracking_uri:
-        from grid.track.mlflow import ui_command
-
-        click.echo(f"mlflow   {ui_command(outcome.tracking_uri)}")
-    if outcome.tracking_problem:
-        click.echo(f"warning: MLflow lacks some runs ({outcome.tracking_problem}); the next run logs them", err=True)
-    for cell, reason in outcome.failed.items():
-        click.echo(f"failed: {outcome.plan.labels[cell]} ({cell}): {reason}", err=True)
-    if outcome.failed:
-        click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
-    if outcome.not_run:
-        click.echo(
-            f"interrupted with {len(outcome.not_run)} cells to go; the rest is kept. Go on with the same command.",
-            err=True,
-        )
-        raise SystemExit(EXIT_INTERRUPTED)
-    if outcome.failed:
-        raise SystemExit(EXIT_SOME_FAILED)
-
-
-def _shown(store: ResultStore) -> str:
-    """The folder as a user would type it here."""
-    from pathlib import Path
-
-    try:
-        return str(store.folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(store.folder)
+    status = run_sweep(*_open_sweep(given), address=given.address, tracking_uri=given.tracking_uri)
+    raise SystemExit(status)
 
 
 @main.command("list")
@@ -189,7 +143,7 @@ def status(results: str, as_json: bool) -> None:
     """Says what the results folder DIR holds, and what failed and why."""
     import json
 
-    from grid.commands.listing import status_of, status_text
+    from grid.commands.results import status_of, status_text
 
     found = status_of(results)
     click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
@@ -205,7 +159,7 @@ def query(results: str, sql: str, form: str) -> None:
     \b
     tta-grid query results/quickstart "SELECT method, avg(accuracy) FROM cells GROUP BY method"
     """
-    from grid.commands.listing import run_query
+    from grid.commands.results import run_query
 
     click.echo(run_query(results, sql, form), nl=False)
 

@@ -13,7 +13,7 @@ from tta_core.run.config import RunConfig
 
 
 @dataclass(frozen=True)
-class Launch:
+class TrialContext:
     """What all trials of one launch share.
 
     Attributes:
@@ -22,7 +22,6 @@ class Launch:
         device: device of the network.
         git_commit: commit of this project on the driver.
         checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
-        cells: cell id -> configuration.
         corrupt_images: what happens to images that cannot be decoded: `error` or `skip`.
     """
 
@@ -31,11 +30,10 @@ class Launch:
     device: str
     git_commit: str
     checkpoint_every: int
-    cells: dict[str, RunConfig]
     corrupt_images: Literal["error", "skip"] = "error"
 
 
-def run_cell(cell: str, launch: Launch) -> CellEnd:
+def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
     """Runs one cell and publishes its result, or why it failed, in the store.
 
     A cell that is in the store already is not run again, so a trial may be tried any number of times. Where the store
@@ -47,25 +45,26 @@ def run_cell(cell: str, launch: Launch) -> CellEnd:
     from tta_core.run.cell import CollapseError, run
     from tta_core.run.checkpoint import discard
 
-    store = ResultStore(launch.results)
+    store, cell = ResultStore(context.results), config.cell_id()
     if store.cell_folder(cell).exists():
         return CellEnd("done")
-    config = launch.cells[cell]
     checkpoint = store.checkpoint_file(cell)
     try:
         result = run(
             config,
-            device=launch.device,
+            device=context.device,
             checkpoint_file=checkpoint,
-            checkpoint_every=launch.checkpoint_every,
-            corrupt_images=launch.corrupt_images,
+            checkpoint_every=context.checkpoint_every,
+            corrupt_images=context.corrupt_images,
         )
     except (InputError, CollapseError) as error:
         # Trying again would end the same way.
         discard(checkpoint)
         details = traceback.format_exc()
         try:
-            store.write_failure(config, str(error), sweep=launch.sweep, git_commit=launch.git_commit, traceback=details)
+            store.write_failure(
+                config, str(error), sweep=context.sweep, git_commit=context.git_commit, traceback=details
+            )
         except OSError as problem:
             return CellEnd("unwritten", reason=store.unwritable(problem))
         return CellEnd("failed", reason=str(error))
@@ -74,7 +73,7 @@ def run_cell(cell: str, launch: Launch) -> CellEnd:
             raise
         return CellEnd("unwritten", reason=store.unwritable(error))
     try:
-        store.write_result(result, sweep=launch.sweep, git_commit=launch.git_commit)
+        store.write_result(result, sweep=context.sweep, git_commit=context.git_commit)
     except OSError as error:
         return CellEnd("unwritten", reason=store.unwritable(error))
     discard(checkpoint)

@@ -12,29 +12,40 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.tune.search import Searcher
 
 from grid.events import CellEnd, CellListener
-from grid.launch.trial import Launch, run_cell
+from grid.launch.queue import CellQueue
+from grid.launch.trial import TrialContext, run_cell
 from grid.plan.sweep import Resources
 from grid.store.store import ResultStore
 from tta_core.errors import InputError
+from tta_core.run.config import RunConfig
 
 TELL_FAILURES = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 """Loggers of Tune that print trials that failed."""
 
 
 def run_cells(
-    launch: Launch, store: ResultStore, resources: Resources, listeners: Sequence[CellListener], *, snapshots: Path
+    queue: CellQueue,
+    context: TrialContext,
+    store: ResultStore,
+    resources: Resources,
+    listeners: Sequence[CellListener],
+    *,
+    snapshots: Path,
 ) -> None:
-    """Runs all cells of a launch on the connected cluster; returns early, without an error, when interrupted.
+    """Runs all cells of a queue on the connected cluster; returns early, without an error, when interrupted.
 
     One trial is one cell. Workers are reused, so that a short cell does not pay for a process and for importing torch.
-    Trials whose worker died are tried again in a round of their own: Tune's own retries hand the trial to the dead
-    worker that it wants to reuse, again and again, until none is left (Ray 2.60).
+    A cell whose worker died comes back from the queue as a new trial: Tune's own retries hand the same trial to the
+    dead worker that it wants to reuse, again and again, until none is left (Ray 2.60).
 
     Args:
-        launch: the launch.
+        queue: the cells.
+        context: what all trials share.
         store: where results go.
         resources: what a trial gets.
         listeners: hear what happens.
@@ -46,32 +57,21 @@ def run_cells(
     # Tune would print each failure and its traceback: listeners tell of it, and the store keeps the traceback.
     for name in TELL_FAILURES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    left = list(launch.cells)
-    for tries_left in range(resources.max_retries, -1, -1):
-        round_ = CellEvents(launch, store, listeners, may_retry=tries_left > 0)
-        _run_round(left, launch, resources, round_, snapshots)
-        if round_.problem:
-            raise InputError(f"{round_.problem}. Finished cells are kept; then go on with the same command")
-        if round_.ended < len(left):
-            return  # Interrupted.
-        left = round_.to_retry
-        if not left:
-            return
-
-
-def _run_round(cells: Sequence[str], launch: Launch, resources: Resources, events: CellEvents, snapshots: Path) -> None:
+    # A searcher's trials wait one by one otherwise, and a worker that ends has none to go on with.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_slots(resources) + 1))
+    events = CellEvents(queue, context, store, listeners)
     # Two experiments of one name would mix their files.
-    name = f"{launch.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    name = f"{context.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trainable, launch=launch), {"cpu": resources.cpu, "gpu": resources.gpu}
+            tune.with_parameters(_trainable, context=context), {"cpu": resources.cpu, "gpu": resources.gpu}
         ),
-        param_space={"cell": tune.grid_search(list(cells))},
         tune_config=tune.TuneConfig(
+            search_alg=_CellSearcher(queue),
+            num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=resources.max_concurrent,
             trial_name_creator=_cell_of,
-            trial_dirname_creator=_cell_of,
+            trial_dirname_creator=lambda trial: f"{_cell_of(trial)}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name=name,
@@ -87,39 +87,74 @@ def _run_round(cells: Sequence[str], launch: Launch, resources: Resources, event
     finally:
         # The store is what counts; Tune's own snapshots are never restored.
         shutil.rmtree(snapshots / name, ignore_errors=True)
+    if events.problem:
+        raise InputError(f"{events.problem}. Finished cells are kept; then go on with the same command")
 
 
-def _trainable(config: dict[str, Any], launch: Launch) -> None:
-    tune.report(asdict(run_cell(config["cell"], launch)))
+def _slots(resources: Resources) -> int:
+    """How many trials the cluster can run at once."""
+    here = ray.cluster_resources()
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
+    return min(int(here.get(name, 0.0) / amount) for name, amount in wanted.items() if amount)
+
+
+def _trainable(config: dict[str, Any], context: TrialContext) -> None:
+    tune.report(asdict(run_cell(config["config"], context)))
 
 
 def _cell_of(trial: Any) -> str:
     return str(trial.config["cell"])
 
 
-class CellEvents(tune.Callback):
-    """Tells the listeners what happens in one round, and records cells that are not tried again.
+def _config_of(trial: Any) -> RunConfig:
+    config: RunConfig = trial.config["config"]
+    return config
+
+
+class _NeverPickled:
+    """Tune pickles what it is given for a restore of its own that we never ask for: there is nothing to keep."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _CellSearcher(_NeverPickled, Searcher):
+    """Makes a trial of each cell that the queue hands out."""
+
+    def __init__(self, queue: CellQueue) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next cell; its configuration travels with the trial."""
+        taken = self._queue.take()
+        if taken is None:
+            return Searcher.FINISHED if self._queue.done else None
+        cell, config = taken
+        return {"cell": cell, "config": config}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: `CellEvents` hears of it, and why."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is what a launch goes on from."""
+
+
+class CellEvents(_NeverPickled, tune.Callback):
+    """Tells queue and listeners what happens to trials, and records cells that are not tried again.
 
     Attributes:
-        ended: trials that ended in whatever way.
-        to_retry: cells whose trial died and may be tried again.
         problem: why the store takes no more results; empty while it does.
     """
 
     def __init__(
-        self, launch: Launch, store: ResultStore, listeners: Sequence[CellListener], *, may_retry: bool
+        self, queue: CellQueue, context: TrialContext, store: ResultStore, listeners: Sequence[CellListener]
     ) -> None:
-        self._launch = launch
+        self._queue = queue
+        self._context = context
         self._store = store
         self._listeners = listeners
-        self._may_retry = may_retry
-        self.ended = 0
-        self.to_retry: list[str] = []
         self.problem = ""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore of its own that we never ask for."""
-        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took a trial."""
@@ -128,39 +163,41 @@ class CellEvents(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial reported how its cell ended."""
-        self._ended(trial, CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)}))
+        self._ended(
+            _cell_of(trial), CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)})
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's worker died, or raised what may pass."""
-        details = _error_text(trial)
+        cell, details = _cell_of(trial), _error_text(trial)
         reason = _reason(details)
-        if self._may_retry:
-            self.to_retry.append(_cell_of(trial))
-            self._ended(trial, CellEnd("retry", reason=reason))
+        if self._queue.retry(cell):
+            self._tell(cell, CellEnd("retry", reason=reason))
             return
+        context = self._context
         try:
             self._store.write_failure(
-                self._launch.cells[_cell_of(trial)],
-                reason,
-                sweep=self._launch.sweep,
-                git_commit=self._launch.git_commit,
-                traceback=details,
+                _config_of(trial), reason, sweep=context.sweep, git_commit=context.git_commit, traceback=details
             )
         except OSError as error:
-            self._ended(trial, CellEnd("unwritten", reason=self._store.unwritable(error)))
+            self._ended(cell, CellEnd("unwritten", reason=self._store.unwritable(error)))
             return
-        self._ended(trial, CellEnd("failed", reason=reason))
+        self._ended(cell, CellEnd("failed", reason=reason))
 
-    def _ended(self, trial: Any, end: CellEnd) -> None:
-        self.ended += 1
-        if end.status == "unwritten":
+    def _ended(self, cell: str, end: CellEnd) -> None:
+        if end.status in ("done", "failed"):
+            self._queue.end(cell, end.status)
+        else:
             self.problem = end.reason
+        self._tell(cell, end)
+
+    def _tell(self, cell: str, end: CellEnd) -> None:
         for listener in self._listeners:
-            listener.cell_ended(_cell_of(trial), end)
+            listener.cell_ended(cell, end)
 
 
 class _StopAtProblem(tune.Stopper):
-    """Ends all trials of a round when the store takes no more results."""
+    """Ends all trials when the store takes no more results."""
 
     def __init__(self, events: CellEvents) -> None:
         self._events = events

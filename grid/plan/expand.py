@@ -44,17 +44,21 @@ def expand(sweep: Sweep) -> Expansion:
     cells: dict[str, RunConfig] = {}
     duplicates = excluded = 0
     exclusions = Exclusions(sweep.exclude)
+    points = list(_points(sweep))
+    made: list[RunConfig | None] = [None] * len(points)
     for seed in sweep.seeds:
-        for point in _points(sweep):
+        for number, point in enumerate(points):
             try:
-                config = _config(sweep, point, seed)
+                # Nothing else that a cell is resolved to depends on its seed.
+                first = made[number] = made[number] or _config(sweep, point, seed)
             except InputError:
                 # What is left out need not be allowed.
                 if not exclusions.take_out(point | {"seed": seed}, None):
                     raise
                 excluded += 1
                 continue
-            if exclusions.take_out(point | {"seed": seed}, config):
+            config = first if first.seed == seed else first.model_copy(update={"seed": seed})
+            if sweep.exclude and exclusions.take_out(point | {"seed": seed}, config):
                 excluded += 1
                 continue
             cell = config.cell_id()

@@ -1,4 +1,4 @@
-"""What a sweep would run: its cells, which of them the store has, how long the rest may take. Imports no torch."""
+"""What a sweep would run: its cells, which of them have finished, how long the rest may take. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Protocol
 
+from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
+from grid.plan.labels import cell_labels
 from grid.plan.sweep import Resources, Sweep
-from grid.store.store import CellState, ResultStore
 from tta_core.backbones.table import backbone_spec
 from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import NEEDS
@@ -19,6 +21,16 @@ from tta_core.run.config import RunConfig
 
 STARTUP_SECONDS = 20.0
 """Starting Ray and importing torch in the first workers: until the first cell of the quickstart, on two cores."""
+
+
+class CellRecords(Protocol):
+    """What is known of cells: a results folder, as far as a plan asks."""
+
+    def states(self) -> Mapping[str, CellState]:
+        """The cells that are there, and how they ended."""
+
+    def costs(self) -> Mapping[tuple[str, str], float]:
+        """What finished cells took: (method, backbone) -> seconds per image."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +48,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep, expanded and held against a store.
+    """A sweep, expanded and held against a results folder.
 
     Attributes:
         sweep: the sweep.
         cells: cell id -> configuration, in order.
-        states: state of those cells that the store has.
+        states: how those cells ended that the folder has.
         labels: cell id -> short text of what sets the cell apart.
         seconds: cell id -> estimated seconds of its loop, for all cells.
         estimate: time for the cells that are left.
@@ -59,10 +71,14 @@ class Plan:
     excluded: int
     needs: dict[str, list[str]]
 
-    @property
+    @cached_property
     def to_run(self) -> dict[str, RunConfig]:
         """The cells that are not finished; those that failed are tried again."""
         return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
+
+    def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
+        """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`."""
+        return {cell: config for cell, config in self.cells.items() if cell not in states}
 
     def as_text(self) -> str:
         """The plan for people: a line a cell, the backbones, then the totals."""
@@ -118,12 +134,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def make_plan(sweep: Sweep, store: ResultStore) -> Plan:
-    """Expands a sweep, looks up its cells in the store and estimates the time for the rest."""
+def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
+    """Expands a sweep, looks up its cells in the records and estimates the time for the rest.
+
+    Args:
+        sweep: the sweep.
+        records: what is known of cells: a results folder.
+    """
     expansion = expand(sweep)
-    known = store.states()
+    known = records.states()
     states = {cell: known[cell] for cell in expansion.cells if cell in known}
-    measured = _measured_costs(store) if "done" in known.values() else {}
+    measured = _with_units(records.costs()) if "done" in known.values() else {}
     seconds = {cell: _cell_seconds(config, measured) for cell, config in expansion.cells.items()}
     left = [seconds[cell] for cell in expansion.cells if states.get(cell) != "done"]
     basis = "from finished cells" if measured else "nominal for CPU cores, nothing measured yet"
@@ -144,51 +165,22 @@ def make_plan(sweep: Sweep, store: ResultStore) -> Plan:
 
 def _needs(cells: Iterable[RunConfig]) -> dict[str, list[str]]:
     """What cells need beyond the stream, in the order of `NEEDS` -> the methods that need it."""
-    found = [(config.method, config.needs()) for config in cells]
-    who = {need: list(dict.fromkeys(method for method, needs in found if need in needs)) for need in NEEDS}
+    found: dict[str, set[str]] = {}
+    for config in cells:
+        needed = found.setdefault(config.method, set())
+        # Most cells need not be asked: their method needs nothing, or all of it was found.
+        if needed != set(method_spec(config.method).needs):
+            needed.update(config.needs())
+    who = {need: [method for method, needed in found.items() if need in needed] for need in NEEDS}
     return {need: methods for need, methods in who.items() if methods}
 
 
-def cell_labels(cells: Mapping[str, RunConfig]) -> dict[str, str]:
-    """For each cell its method and whatever varies in the sweep: its method's settings, other fields, the seed."""
-    flat = {cell: _flat(config) for cell, config in cells.items()}
-    seen: dict[tuple[str, str], set[str]] = {}
-    for values in flat.values():
-        for key, value in values.items():
-            for scope in (values["method"], ""):
-                seen.setdefault((scope, key), set()).add(value)
-    labels = {}
-    for cell, values in flat.items():
-        varying = [
-            key
-            for key in values
-            if key != "method" and len(seen["" if key in RunConfig.model_fields else values["method"], key]) > 1
-        ]
-        labels[cell] = " ".join([values["method"], *(f"{key}={values[key]}" for key in varying)])
-    return labels
-
-
-def _flat(config: RunConfig) -> dict[str, str]:
-    values: dict[str, Any] = config.model_dump(mode="json", exclude={"settings", "seed"})
-    values["weights"] = config.own_weights.tag() if config.own_weights else "default"
-    values = {"method": values.pop("method")} | config.settings | values | {"seed": config.seed}
-    return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in values.items()}
-
-
-def _measured_costs(store: ResultStore) -> dict[tuple[str, str], float]:
-    """(method, backbone) -> seconds per image, and ("", backbone) -> seconds per image and source forward."""
-    from analysis.results.load import open_results
-
-    rows = (
-        open_results(store.folder)
-        .sql("select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all")
-        .fetchall()
-    )
-    costs = {(method, backbone): seconds for method, backbone, seconds in rows}
-    for backbone in {backbone for _, backbone, _ in rows}:
-        units = [s / method_spec(m).relative_cost for m, b, s in rows if b == backbone]
-        costs["", backbone] = sum(units) / len(units)
-    return costs
+def _with_units(costs: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Seconds per image by (method, backbone), and by ("", backbone) those per image and source forward."""
+    units: dict[str, list[float]] = {}
+    for (method, backbone), seconds in costs.items():
+        units.setdefault(backbone, []).append(seconds / method_spec(method).relative_cost)
+    return {**costs, **{("", backbone): sum(each) / len(each) for backbone, each in units.items()}}
 
 
 def _cell_seconds(config: RunConfig, measured: Mapping[tuple[str, str], float]) -> float:

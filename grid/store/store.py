@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER
+from grid.events import CellState
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tta_core.run.cell import RunResult
-
-CellState = Literal["done", "failed"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk or a quota is full."""
@@ -109,6 +108,17 @@ class ResultStore:
         """The state of every cell in the store."""
         states: dict[str, CellState] = dict.fromkeys(self._names(FAILED_FOLDER), "failed")
         return states | dict.fromkeys(self._names(CELLS_FOLDER), "done")
+
+    def costs(self) -> dict[tuple[str, str], float]:
+        """What finished cells took: (method, backbone) -> seconds per image."""
+        from analysis.results.load import open_results
+
+        rows = (
+            open_results(self.folder)
+            .sql("select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all")
+            .fetchall()
+        )
+        return {(method, backbone): seconds for method, backbone, seconds in rows}
 
     def cell_folder(self, cell: str) -> Path:
         """Folder of a finished cell."""

@@ -48,6 +48,19 @@ class MlflowMirror:
     """
 
     def __init__(self, plan: Plan, store: ResultStore, uri: str | None = None) -> None:
+        """Makes a mirror; nothing is read or written before it is entered.
+
+        Args:
+            plan: the cells.
+            store: where their results are.
+            uri: tracking store; by default the sweep's, then an sqlite file in the results folder.
+
+        Raises:
+            InputError: if MLflow cannot write to this kind of store.
+        """
+        uri = uri or plan.sweep.tracking.uri
+        if uri is not None:
+            check_tracking_uri(uri)
         self.uri = uri or f"sqlite:///{store.folder / 'mlflow.db'}"
         self.problem: str | None = None
         self._plan = plan

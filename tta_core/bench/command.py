@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from tta_core.bench.request import BenchRequest, read_choices
+from tta_core.errors import InputError
 from tta_core.frozen import validated
 
 DESCRIPTION = """\
@@ -33,9 +34,7 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         InputError: if the arguments ask for what does not exist or is not allowed.
     """
     if any(word.partition("=")[0] == "--data" for word in arguments):
-        from tta_core.bench.data import data_bench_command
-
-        return data_bench_command(arguments, program=program, tell=tell)
+        raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
     as_json = given.pop("json")
     given["methods"] = read_choices(given["methods"], given.pop("set"))
@@ -89,11 +88,5 @@ def _parser(program: str) -> argparse.ArgumentParser:
     option("seed", "of random weights, images and methods", "N")
     option("one_at_a_time", "free each method before the next is built, where memory does not hold all of them")
     option("check_cpu", "with a GPU: also compare the logits of a few steps with those on the CPU")
-    parser.add_argument(
-        "--data",
-        nargs="?",
-        metavar="BENCHMARK",
-        help="measure the reading of images instead, of a benchmark or generated; --data --help has the options",
-    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +19,6 @@ from tta_core.data.benchmarks import benchmark_spec
 from tta_core.data.files.decoded import DecodedDomain
 from tta_core.data.files.encoded import EncodedImages, ImageFiles
 from tta_core.data.opened import ImageRequest
-from tta_core.data.root import VARIABLE
 from tta_core.data.spec import Crop
 from tta_core.errors import InputError, unknown_name
 
@@ -32,6 +28,31 @@ TARGET = 10.0
 GENERATED = "crops of two photographs of scikit-learn, written as JPEG"
 GENERATED_SIZE = (375, 500)
 """Height and width in pixels: the usual size of a photograph of ImageNet."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be measured.
+
+    Attributes:
+        benchmark: whose images are read; None for generated ones.
+        domain: its domain; None for the first.
+        severity: its severity, if the domain has any.
+        crop: how images are cut; None for the benchmark's default.
+        image_size: pixels after the crop.
+        images: how many are read.
+        batch_size: images in a batch.
+        repeats: how often they are read in each way.
+    """
+
+    benchmark: str | None = None
+    domain: str | None = None
+    severity: int = 5
+    crop: str | None = None
+    image_size: int = 224
+    images: int = 256
+    batch_size: int = 64
+    repeats: int = 5
 
 
 @dataclass(frozen=True)
@@ -87,24 +108,25 @@ class DataBench:
         )
 
 
-def data_bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str], object]) -> tuple[str, bool]:
-    """Runs the benchmark of reading; see `tta_core.bench.command.bench_command`."""
-    given = _parser(program).parse_args(arguments)
-    for name in ("images", "image_size", "batch_size", "repeats"):
-        if getattr(given, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(given, name)} is not allowed: give at least 1")
-    if given.root is not None:
-        os.environ[VARIABLE] = given.root
+def bench_data(reading: Reading, *, tell: Callable[[str], object]) -> DataBench:
+    """Measures how fast images are read.
+
+    Args:
+        reading: which images, and how often.
+        tell: takes lines of progress.
+
+    Raises:
+        InputError: if the benchmark has no such image files, or they are not here.
+    """
     with ExitStack() as context:
         folder = Path(context.enter_context(tempfile.TemporaryDirectory(prefix="tta-grid-bench-")))
-        if given.data:
-            images, source = _images_of(given), given.data
+        if reading.benchmark is not None:
+            images, source = _images_of(reading.benchmark, reading), reading.benchmark
         else:
-            tell(f"writing {given.images} JPEG files")
-            images, source = write_photographs(folder / "files", given.images, given.image_size), GENERATED
-        chosen = np.random.default_rng(0).permutation(len(images))[: given.images]
-        result = measure(images.chosen(sorted(chosen.tolist())), source, folder, given.batch_size, given.repeats, tell)
-    return (json.dumps(result.as_dict(), indent=2) if given.json else result.as_text()), False
+            tell(f"writing {reading.images} JPEG files")
+            images, source = write_photographs(folder / "files", reading.images, reading.image_size), GENERATED
+        drawn = np.random.default_rng(0).permutation(len(images))[: reading.images]
+        return measure(images.chosen(sorted(drawn.tolist())), source, folder, reading.batch_size, reading.repeats, tell)
 
 
 def measure(
@@ -178,44 +200,19 @@ def write_photographs(folder: Path, count: int, size: int) -> ImageFiles:
     return ImageFiles(folder, names, "resize-center", size)
 
 
-def _images_of(given: argparse.Namespace) -> EncodedImages:
-    spec = benchmark_spec(given.data)
-    domain = given.domain or spec.domains[0]
+def _images_of(benchmark: str, reading: Reading) -> EncodedImages:
+    spec = benchmark_spec(benchmark)
+    domain = reading.domain or spec.domains[0]
     known = (*spec.domains, *spec.held_out_domains)
     if domain not in known:
         raise unknown_name(f"domain of {spec.name}", domain, known)
-    request = ImageRequest(spec, given.severity, image_size=given.image_size)
+    request = ImageRequest(spec, reading.severity, image_size=reading.image_size)
     asked = request.domain(domain)
     if asked.severity and asked.severity not in asked.row.severities:
         raise InputError(f"severity {asked.severity} is not one of {list(asked.row.severities)} ({asked.row.name})")
-    crop: Crop = given.crop or asked.row.crops[0]
     # This measures no backbone's crop.
-    if crop not in (allowed := [name for name in asked.row.crops if name != "backbone"]):
-        raise unknown_name(f"crop of {asked.row.name}", crop, allowed)
-    return replace(request, crop=crop).open_files(domain)
-
-
-def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Measures how fast images are decoded from their files and read from the decode-once cache, in one "
-        "run over one stream on one core, and prints the ratio.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--data",
-        nargs="?",
-        const="",
-        metavar="BENCHMARK",
-        help=f"images of a benchmark in the data root [default: {GENERATED}]",
-    )
-    parser.add_argument("--root", metavar="DIR", help=f"data root [default: the folder that {VARIABLE} names]")
-    parser.add_argument("--domain", metavar="NAME", help="domain [default: the first]")
-    parser.add_argument("--severity", type=int, default=5, metavar="N", help="severity [default: 5]")
-    parser.add_argument("--crop", metavar="NAME", help="how images are cut [default: the benchmark's]")
-    parser.add_argument("--image-size", type=int, default=224, metavar="N", help="pixels [default: 224]")
-    parser.add_argument("--images", type=int, default=256, metavar="N", help="images to read [default: 256]")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images in a batch [default: 64]")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="repeats of each [default: 5]")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
+    crops: dict[str, Crop] = {name: name for name in asked.row.crops if name != "backbone"}
+    crop = reading.crop or asked.row.crops[0]
+    if crop not in crops:
+        raise unknown_name(f"crop of {asked.row.name}", crop, tuple(crops))
+    return replace(request, crop=crops[crop]).open_files(domain)

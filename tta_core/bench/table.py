@@ -8,6 +8,7 @@ from tta_core.backbones.spec import NETWORK_KINDS
 from tta_core.bench.result import BenchResult, Row, Setting
 from tta_core.bench.subject import PASSING_MARGIN
 from tta_core.methods.registry import method_spec
+from tta_core.text_table import text_table
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -58,16 +59,9 @@ def _setting_text(setting: Setting) -> str:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    cells = [[name for name, _ in columns], *([show(row) for _, show in columns] for row in rows)]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if name in LEFT_ALIGNED else cell.rjust(width)
-            for cell, width, (name, _) in zip(line, widths, columns, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    names = [name for name, _ in columns]
+    cells = [[show(row) for _, show in columns] for row in rows]
+    return text_table(names, cells, [name not in LEFT_ALIGNED for name in names])
 
 
 def _legend(shown: set[str], result: BenchResult) -> str:

@@ -15,7 +15,7 @@ from tta_core.errors import InputError, first_names, unknown_name
 
 SETS = ("reported", "held-out")
 
-Tell = Callable[[str], object]
+Tell = Callable[[str, bool], object]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class DecodePlan:
 
         Args:
             workers: threads that decode.
-            tell: takes lines of progress.
+            tell: takes lines of progress, and whether a line is the last of its domain.
 
         Returns:
             Names of damaged images by domain, of all domains that were asked for.
@@ -72,10 +72,10 @@ class DecodePlan:
             name = each.name
 
             def progress(done: int, total: int, name: str = name) -> None:
-                tell(f"{name}: {done:,} of {total:,} images")
+                tell(f"{name}: {done:,} of {total:,} images", done == total)
 
             def waiting(name: str = name) -> None:
-                tell(f"{name}: another process decodes it, waiting")
+                tell(f"{name}: another process decodes it, waiting", True)
 
             built = each.build(workers=workers, progress=progress, waiting=waiting)
             if built.damaged:

@@ -17,7 +17,8 @@ import torch
 from analysis.results.load import open_results
 from grid.events import CellEnd
 from grid.launch.environment import SWITCHES
-from grid.launch.trial import Launch, run_cell
+from grid.launch.queue import CellQueue
+from grid.launch.trial import TrialContext, run_cell
 from grid.plan.sweep import Resources
 from grid.store.store import ResultStore
 from tta_core.errors import InputError
@@ -38,16 +39,16 @@ class FullFile(io.BytesIO):
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A cell that takes a second, its store, and a launch of it that saves it after each batch."""
+    """A cell that takes a second, its store, and the context of its trials, which save it after each batch."""
     config = RunConfig.from_values({"method": "tent", "preset": "digits-c", "domains": ["fog"], "first_samples": 200})
     store = ResultStore(tmp_path / "out")
     store.create()
-    return config.cell_id(), store, Launch("a", str(store.folder), "cpu", "", 1, {config.cell_id(): config})
+    return config, store, TrialContext("a", str(store.folder), "cpu", "", 1)
 
 
 @pytest.mark.parametrize("place", ["result", "checkpoint"])
 def test_a_full_disk_is_no_failure_of_the_cell_and_the_next_launch_goes_on(place, tiny, monkeypatch):
-    cell, store, launch = tiny
+    config, store, context = tiny
     with monkeypatch.context() as patch:
         if place == "result":
             patch.setattr("pyarrow.parquet.write_table", raising(FULL_DISK))
@@ -56,11 +57,11 @@ def test_a_full_disk_is_no_failure_of_the_cell_and_the_next_launch_goes_on(place
             patch.setattr(
                 Path, "open", lambda path, *a, **k: FullFile() if path.suffix == ".partial" else opened(path, *a, **k)
             )
-        end = run_cell(cell, launch)
+        end = run_cell(config, context)
     told = f"the results folder {store.folder} cannot be written (No space left on device): make room"
     assert (end.status, end.reason) == ("unwritten", told)
     assert store.states() == {}
-    assert run_cell(cell, launch).status == "done"
+    assert run_cell(config, context).status == "done"
 
 
 @pytest.fixture
@@ -73,32 +74,73 @@ def tune(monkeypatch):
     return tune
 
 
-def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, monkeypatch):
-    cell, store, launch = tiny
-    rounds = []
+@pytest.fixture
+def started(tiny):
+    """The queue of that cell, when a worker has taken it and it may be tried thrice more."""
+    config, _, _ = tiny
+    queue = CellQueue(Given({config.cell_id(): config}), {}, max_retries=3)
+    assert queue.take() == (config.cell_id(), config)
+    return queue
 
-    def full(cells, launch, resources, events, snapshots):
-        events.on_trial_complete(0, [], trial(cell, CellEnd("unwritten", reason="the disk is full")))
-        assert tune._StopAtProblem(events).stop_all()
-        rounds.append(cells)
 
-    monkeypatch.setattr(tune, "_run_round", full)
+class Given(dict):
+    """A source of some cells."""
+
+    def next(self, states):
+        return self
+
+
+def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, started, monkeypatch):
+    config, store, context = tiny
+    fitted = []
+
+    class Tuner:
+        def __init__(self, trainable, tune_config, run_config):
+            (self.events,), self.stop = run_config.callbacks, run_config.stop
+
+        def fit(self):
+            self.events.on_trial_complete(0, [], trial(config, CellEnd("unwritten", reason="the disk is full")))
+            assert self.stop.stop_all()
+            fitted.append(self)
+
+    monkeypatch.setattr(tune.tune, "Tuner", Tuner)
+    monkeypatch.setattr(tune.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "2")
     with pytest.raises(InputError, match=r"disk is full\. Finished cells are kept; then go on with the same command"):
-        tune.run_cells(launch, store, Resources(max_retries=3), [], snapshots=store.folder)
-    assert rounds == [[cell]]
+        tune.run_cells(started, context, store, Resources(max_retries=3), [], snapshots=store.folder)
+    assert len(fitted) == 1
 
 
-def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, monkeypatch):
-    cell, store, launch = tiny
-    events = tune.CellEvents(launch, store, [], may_retry=False)
+def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, started, monkeypatch):
+    config, store, context = tiny
+    events = tune.CellEvents(started, context, store, [])
+    monkeypatch.setattr(started, "retry", lambda cell: False)
     monkeypatch.setattr(store, "write_failure", raising(PermissionError(errno.EACCES, "Permission denied")))
-    events.on_trial_error(0, [], trial(cell))
+    events.on_trial_error(0, [], trial(config))
     assert events.problem.endswith("cannot be written (Permission denied): mend its permissions")
 
 
-def trial(cell, end=None):
+def test_a_trial_that_died_is_put_back_until_it_was_tried_often_enough(tune, tiny, started):
+    config, store, context = tiny
+    heard = []
+    listener = SimpleNamespace(cell_ended=lambda cell, end: heard.append((cell, end.status)))
+    events, searcher = tune.CellEvents(started, context, store, [listener]), tune._CellSearcher(started)
+    for _ in range(3):
+        assert searcher.suggest("meanwhile") is None
+        events.on_trial_error(0, [], trial(config))
+        assert searcher.suggest("again") == {"cell": config.cell_id(), "config": config}
+    events.on_trial_error(0, [], trial(config))
+    assert heard == [(config.cell_id(), status) for status in ("retry", "retry", "retry", "failed")]
+    assert searcher.suggest("no more") == "FINISHED"
+    assert store.failures([config.cell_id()]) == {
+        config.cell_id(): "its worker process died (killed, out of memory, or crashed)"
+    }
+
+
+def trial(config, end=None):
     """What Ray Tune hands to callbacks."""
-    return SimpleNamespace(config={"cell": cell}, last_result=end and asdict(end), error_file=None)
+    given = {"cell": config.cell_id(), "config": config}
+    return SimpleNamespace(config=given, last_result=end and asdict(end), error_file=None)
 
 
 def raising(error):
@@ -110,10 +152,9 @@ def raising(error):
 
 WORKER = """
 import sys
-from grid.launch.trial import Launch, run_cell
+from grid.launch.trial import TrialContext, run_cell
 from tta_core.run.config import RunConfig
-config = RunConfig.model_validate_json(sys.argv[2])
-run_cell(config.cell_id(), Launch("a", sys.argv[1], "cpu", "", 1, {config.cell_id(): config}))
+run_cell(RunConfig.model_validate_json(sys.argv[2]), TrialContext("a", sys.argv[1], "cpu", "", 1))
 """
 
 
@@ -133,8 +174,7 @@ def test_a_cell_that_was_killed_in_mid_stream_goes_on_where_it_was(tmp_path):
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert store.states() == {}
-    launch = Launch("a", str(store.folder), "cpu", "", 10_000, {cell: config})
-    assert run_cell(cell, launch).status == "done"
+    assert run_cell(config, TrialContext("a", str(store.folder), "cpu", "", 10_000)).status == "done"
     assert not list(file.parent.iterdir())
     found = open_results(store.folder).sql("select prediction, entropy from samples order by position").fetchall()
     samples = runner.run(config, device="cpu").samples

@@ -1,0 +1,81 @@
+"""What `tta-grid run` does: a plan, its launch, the mirror in MLflow, and what is said at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from grid.commands.options import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+from grid.launch.launch import Outcome, launch_plan
+from grid.plan.plan import make_plan
+from grid.plan.sweep import Sweep
+from grid.store.store import ResultStore
+from grid.track.mlflow import MlflowMirror, ui_command
+
+
+def run_sweep(sweep: Sweep, store: ResultStore, *, address: str | None, tracking_uri: str | None) -> int:
+    """Runs the cells of a sweep that the store lacks, and tells how it ended.
+
+    Args:
+        sweep: the sweep.
+        store: where results go; made if it is missing.
+        address: a Ray head to connect to; None starts Ray on this machine.
+        tracking_uri: MLflow store; None for the sweep's.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: if the store, the cluster or the tracking URI cannot be used, or what cells read is missing.
+    """
+    plan = make_plan(sweep, store)
+    mirror = MlflowMirror(plan, store, tracking_uri) if sweep.tracking.enabled else None
+    try:
+        outcome = launch_plan(plan, store, address=address, listeners=[mirror] if mirror else [])
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
+        return EXIT_INTERRUPTED
+    _tell_cells(outcome, store)
+    if mirror:
+        click.echo(f"mlflow   {ui_command(mirror.uri)}")
+        if mirror.problem:
+            click.echo(f"warning: MLflow lacks some runs ({mirror.problem}); the next run logs them", err=True)
+    return _tell_failures(outcome, store)
+
+
+def _tell_cells(outcome: Outcome, store: ResultStore) -> None:
+    cells = outcome.plan.cells
+    existed = len(cells) - len(outcome.plan.to_run)
+    done = len(cells) - len(outcome.failed) - len(outcome.not_run)
+    if done and not outcome.not_run:
+        from analysis.report.leaderboard import leaderboard_markdown
+        from analysis.results.load import open_results
+
+        click.echo(f"\n{leaderboard_markdown(open_results(store.folder))}\n")
+    click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
+    click.echo(f"results  {store.folder}")
+    click.echo(f"report   tta-grid report {_shown(store)}")
+
+
+def _tell_failures(outcome: Outcome, store: ResultStore) -> int:
+    """Names the cells that are not done; returns the exit status."""
+    for cell, reason in outcome.failed.items():
+        click.echo(f"failed: {outcome.plan.labels[cell]} ({cell}): {reason}", err=True)
+    if outcome.failed:
+        click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
+    if outcome.not_run:
+        click.echo(
+            f"interrupted with {len(outcome.not_run)} cells to go; the rest is kept. Go on with the same command.",
+            err=True,
+        )
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if outcome.failed else 0
+
+
+def _shown(store: ResultStore) -> str:
+    """The folder as a user would type it here."""
+    try:
+        return str(store.folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(store.folder)

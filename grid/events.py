@@ -24,6 +24,10 @@ class CellEnd:
     seconds: float | None = None
 
 
+class LaunchError(RuntimeError):
+    """Ray did not start, or was lost. The user gave nothing wrong: the same command may do later."""
+
+
 class CellListener(Protocol):
     """Hears what happens to cells, in the driver."""
 

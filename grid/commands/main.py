@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.commands.data import data
+from grid.events import LaunchError
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_NO_RAY = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -23,6 +25,12 @@ class BadInput(click.ClickException):
     """What the user gave is wrong: one message, exit status 2."""
 
     exit_code = EXIT_BAD_INPUT
+
+
+class NoRay(click.ClickException):
+    """Ray did not start, or was lost: one message, an exit status of its own."""
+
+    exit_code = EXIT_NO_RAY
 
 
 class Commands(click.Group):
@@ -46,6 +54,8 @@ class Commands(click.Group):
             if isinstance(error, InputError | ResultsError):
                 raise BadInput(str(error)) from None
             raise
+        except LaunchError as error:
+            raise NoRay(str(error)) from None
         except OSError as error:
             if error.filename is None:
                 raise
@@ -111,7 +121,7 @@ def run(
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
-    130 interrupted. The same command goes on where an earlier one stopped.
+    3 Ray did not start, 130 interrupted. The same command goes on where an earlier one stopped.
     """
     from grid.launch.launch import launch_sweep
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from grid.plan.expand import expand
@@ -67,7 +65,7 @@ def launch_sweep(
     uri = tracking_uri or sweep.tracking.uri
     if uri is not None and sweep.tracking.enabled:
         check_tracking_uri(uri)
-    set_switches(local_cluster=address is None)
+    set_switches()
     store.create()
     with store.locked(), ExitStack() as context:
         plan = make_plan(sweep, store)
@@ -106,10 +104,9 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
     )
     resources = plan.sweep.resources
     with ExitStack() as context:
-        # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
-        own = context.enter_context(TemporaryDirectory(prefix="tta-grid-")) if address is None else store.tune_folder
         progress = context.enter_context(LaunchProgress(plan))
-        context.enter_context(ray_cluster(address, resources))
+        # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
+        own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
         from grid.launch.tune import run_cells
 
-        run_cells(launch, store, resources, [progress, *listeners], snapshots=Path(own))
+        run_cells(launch, store, resources, [progress, *listeners], snapshots=own)

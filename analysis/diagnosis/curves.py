@@ -106,8 +106,8 @@ def alignment_block(measured: Measurements, series: Shown, borders: Sequence[int
     if not drawings:
         return None
     lead = (
-        "Standard deviation over tokens of the alignment between inputs and the singular vectors of the source "
-        "weights. A fall means that all inputs excite the experts alike (feature collapse). Dotted: the source network "
+        "How differently the tokens align with the singular vectors of the source weights: the standard deviation over "
+        "tokens. A fall means that all inputs excite the experts alike (feature collapse). Dotted: the source network "
         f"on clean images, the same for all. Over the stream: means over layers. {_BANDS}"
     )
     return Block("Alignment of inputs and experts", lead, drawings)

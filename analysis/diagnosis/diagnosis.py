@@ -111,8 +111,8 @@ def _shifts(measured: Measurements) -> Block | None:
     lead = "A detection is right if a true change of domain lies at most the tolerance away from it, earlier or later."
     if drawings:
         lead += (
-            " Heat maps: what was fetched from the bank when the true domain was that of the row: mean weight, in per "
-            "cent, of the entries that were stored in the domain of the column; over all retrievals and seeds."
+            " Heat maps: what was fetched from the bank. Rows are true domains, columns the domains in which entries "
+            "were stored. A cell is the mean weight of these entries in per cent, over all retrievals and seeds."
         )
     return _block("Shift detection and retrieval", lead, drawings, [tables.detection_table(measured)])
 
@@ -137,9 +137,9 @@ def _features(measured: Measurements) -> Block | None:
     scatter = tables.domain_table(measured, Quantity.CLASS_SCATTER)
     divergence = tables.domain_table(measured, Quantity.JS_DIVERGENCE)
     lead = (
-        "Of what enters the head. Scatter: mean squared distance to the centroid of the true class. Divergence: "
-        "Jensen-Shannon, in nat (0: equal; at most 0.69), of the mean softmax of the features of neighbouring domains. "
-        "Means over seeds."
+        "Features are what enters the head. Scatter: their mean squared distance to the centroid of their true class. "
+        "Divergence: how far the mean softmax of the features differs between neighbouring domains (Jensen-Shannon, in "
+        "nat; 0: equal; at most 0.69). Means over seeds."
     )
     folded = [scatter.titled("Scatter within classes"), divergence.titled("Divergence between neighbouring domains")]
     return _block("Features by domain", lead, folded=folded)

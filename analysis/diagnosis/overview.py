@@ -78,7 +78,7 @@ _FIGURES: Mapping[str, tuple[_Figure, ...]] = {
     ),
 }
 OVERVIEW_NOTE = (
-    "Means over layers, then over seeds, at the end of the stream where they change along it; on a stream that resets "
-    "the method, that is the end of its last domain. Backward transfer and clean images: percentage points of frozen "
-    "accuracy."
+    "Values are means over layers, then over seeds. What changes along the stream is taken at its end. If the "
+    "stream resets the method, that tells of the last domain only. Backward transfer and clean images: percentage "
+    "points of frozen accuracy."
 )

@@ -18,9 +18,9 @@ PUBLISHED_AGREEMENT: Mapping[str, float] = {"tent": 0.69, "sar": 0.64, "eata": 0
 """Mean cosine between domains as published for ViT-B/16 on ImageNet-C (MoETTA poster, AAAI 2026; moetta §6.2)."""
 
 _PUBLISHED_NOTE = (
-    "Published: mean over pairs as printed on the poster of MoETTA (AAAI 2026), ViT-B/16 on ImageNet-C, each domain "
-    "on its own from the source. Another network, other images and settings: not comparable to results on the embedded "
-    "benchmark."
+    "Published: mean over pairs, from the poster of MoETTA (AAAI 2026). It used ViT-B/16 on ImageNet-C and started "
+    "each domain from the source. Network, images and settings are others, so these values are not comparable to "
+    "results on the embedded benchmark."
 )
 
 
@@ -179,8 +179,8 @@ def changed_codes_table(measured: Measurements) -> Table:
         kinds=("",) * len(rows),
         notes=(
             f"The most increased and the most decreased spectral experts of {label} at the end of the stream; expert 0 "
-            "has the largest singular value. Seeds: with how many it was among the most changed of its layer; the mean "
-            "is over those.",
+            "has the largest singular value. Seeds: how many of them have it among the most changed of its layer. The "
+            "mean is over these seeds.",
         ),
     )
 

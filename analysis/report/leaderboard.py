@@ -30,8 +30,8 @@ _ONE_SEED = f"{NOT_AVAILABLE} in place of an interval: one seed, so there is non
 _NO_PAIR = f"{NOT_AVAILABLE} in place of a difference: no finished source cell with the same seed."
 _NEEDS_UNKNOWN = f"{NOT_AVAILABLE} under Needs: written by a version that did not record it."
 _TAKEN_OVER = (
-    "source adapts nothing, so its logits are the same whenever they are scored: where others than pre-update are "
-    "scored, its cells are those of the protocol that differs in nothing else."
+    "source adapts nothing, so its logits are the same whenever they are scored. Its cells here are those of the "
+    "protocol that differs in nothing else."
 )
 _REFERENCE = "reference"
 
@@ -101,7 +101,7 @@ def cost_table(section: Section) -> Table:
     notes = [
         "Seconds: wall time of the online loop without loading, mean over seeds. Cells that ran side by side shared "
         "the machine, so only large differences in time mean something."
-        + (" What a method made of its needs before the stream is not in them." if needs.headers else "")
+        + (" The time that a method took to prepare before the stream is not in them." if needs.headers else "")
     ]
     if any(ratio is None for ratio in relative):
         notes.append(f"{NOT_AVAILABLE} under {TIMES} source: no source cell in the same sweep on the same device.")

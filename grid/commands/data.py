@@ -5,12 +5,15 @@ from __future__ import annotations
 import click
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    short_help="Looks after orders of streams, images, backbones.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def data() -> None:
     """Looks after what sweeps read: orders of streams, images, backbones."""
 
 
-@data.command()
+@data.command(short_help="Writes the order of a stream to FILE.")
 @click.argument("sweep", required=False)
 @click.option("--output", metavar="FILE", required=True, help="File to write: .parquet or .csv.")
 @click.option("--benchmark", metavar="NAME", help="Benchmark. [default: digits-c]")
@@ -59,7 +62,7 @@ def order(
     click.echo(json.dumps(written, indent=2) if as_json else export_text(written))
 
 
-@data.command("verify")
+@data.command("verify", short_help="Says which files of BENCHMARK are missing.")
 @click.argument("benchmark")
 @click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
 @click.option("--domain", "domains", multiple=True, metavar="NAME", help="Look only at this domain; repeatable.")
@@ -102,7 +105,7 @@ def verify_files(
         raise SystemExit(1)
 
 
-@data.command("corrupt")
+@data.command("corrupt", short_help="Makes corruptions from clean images.")
 @click.argument("benchmark", required=False)
 @click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
 @click.option("--images", metavar="PATH", help="Instead of BENCHMARK: a folder of images, or an array .npy.")
@@ -193,7 +196,7 @@ def corrupt_images(
         raise SystemExit(1)
 
 
-@data.command("cache")
+@data.command("cache", short_help="Decodes the images of BENCHMARK once for all.")
 @click.argument("benchmark")
 @click.option("--root", metavar="DIR", help="Data root. [default: the folder that TTA_GRID_DATA names]")
 @click.option("--severity", "severities", multiple=True, type=int, help="Severity; repeatable. [default: 5]")
@@ -268,7 +271,7 @@ def cache_images(
         raise SystemExit(1)
 
 
-@data.command("check-backbone")
+@data.command("check-backbone", short_help="Measures the clean accuracy of backbones.")
 @click.argument("backbones", nargs=-1, metavar="[BACKBONE]...")
 @click.option("--sweep", metavar="SWEEP", help="Check each backbone of this sweep too, with the weights that it names.")
 @click.option("--benchmark", metavar="NAME", help="Benchmark with the clean images. [default: that of the classes]")

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.results.load import open_results
+from analysis.results.load import open_results, rows
 from analysis.results.query import query_results
 from grid.plan.backbones import normalisation_text
 from grid.plan.sweep import shipped_sweeps
@@ -220,12 +220,13 @@ def _plain(value: Any) -> str:
 def status_of(results: str) -> dict[str, Any]:
     """Counts by sweep and method, and the failures of a results folder."""
     connection = open_results(results)
-    counts = connection.sql(
+    counts = rows(
+        connection,
         "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
-        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method"
-    ).fetchall()
-    failures = connection.sql("select cell, reason from cells where status = 'failed' order by cell").fetchall()
-    last = connection.sql("select max(started_at)::varchar from cells").fetchall()[0][0]
+        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method",
+    )
+    failures = rows(connection, "select cell, reason from cells where status = 'failed' order by cell")
+    last = rows(connection, "select max(started_at)::varchar from cells")[0][0]
     names = ("sweep", "method", "done", "failed", "mean_accuracy", "loop_seconds")
     return {
         "results": str(results),
@@ -266,14 +267,14 @@ def run_query(results: str, sql: str, form: str) -> str:
     Raises:
         ResultsError: see `analysis.results.query.query_results`.
     """
-    names, rows = query_results(results, sql)
+    names, answer = query_results(results, sql)
     if form == "json":
-        return json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=2) + "\n"
+        return json.dumps([dict(zip(names, row, strict=True)) for row in answer], default=str, indent=2) + "\n"
     if form == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([names, *rows])
+        csv.writer(text, lineterminator="\n").writerows([names, *answer])
         return text.getvalue()
-    return text_table(names, rows)
+    return text_table(names, answer)
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -96,7 +96,7 @@ def _open_sweep(name: str, overrides: tuple[str, ...], results: str | None) -> t
     return sweep, ResultStore(results or Path("results") / sweep.sweep)
 
 
-@main.command()
+@main.command(short_help="Lists the cells of SWEEP and estimates their time.")
 @_sweep_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(sweep: str, results: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -176,7 +176,7 @@ def _shown(store: ResultStore) -> str:
         return str(store.folder)
 
 
-@main.command("list")
+@main.command("list", short_help="Lists what a sweep can name, and the shipped sweeps.")
 @click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps", "diagnostics"]))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -205,7 +205,7 @@ def status(results: str, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
 
 
-@main.command()
+@main.command(short_help="Runs SQL on the results in DIR.")
 @click.argument("results", metavar="DIR")
 @click.argument("sql", metavar="SQL")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
@@ -220,7 +220,7 @@ def query(results: str, sql: str, form: str) -> None:
     click.echo(run_query(results, sql, form), nl=False)
 
 
-@main.command()
+@main.command(short_help="Prints the leaderboard of DIR, writes an HTML page.")
 @click.argument("results", metavar="DIR")
 @click.option("--output", metavar="FILE", help="HTML page to write. [default: DIR/report.html]")
 @click.option("--latex", is_flag=True, help="Print the leaderboard as LaTeX tables instead; write no page.")

@@ -26,7 +26,6 @@ TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     """Composes YAML as PyYAML does, with the scalars of YAML 1.2."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 as the base class has it
     level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -38,6 +37,7 @@ class _Loader(yaml.SafeLoader):
             self.level -= 1
 
 
+_Loader.yaml_implicit_resolvers = {}
 for _kind, _pattern in {
     "null": r"~|null|Null|NULL|",
     "bool": r"true|True|TRUE|false|False|FALSE",

@@ -103,7 +103,7 @@ def rows(
     """
     try:
         found: list[tuple[Any, ...]] = con.execute(sql, params or None).fetchall()
-    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
+    except (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException) as error:
         raise ResultsError(
             f"the results could not be read: {_first_line(error)}. Allowed are complete Parquet files; delete the "
             "folder of the cell that is named here and run the sweep again"

@@ -89,7 +89,7 @@ class PlanOptions(SweepOptions):
     as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
 
-@main.command()
+@main.command(short_help="Lists the cells of SWEEP and estimates their time.")
 @reads(PlanOptions)
 def plan(given: PlanOptions) -> None:
     """Lists the cells of SWEEP, which of them exist, and an estimate of time.
@@ -129,7 +129,7 @@ def run(given: RunOptions) -> None:
     raise SystemExit(status)
 
 
-@main.command("list")
+@main.command("list", short_help="Lists what a sweep can name, and the shipped sweeps.")
 @click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps", "diagnostics"]))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -158,7 +158,7 @@ def status(results: str, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
 
 
-@main.command()
+@main.command(short_help="Runs SQL on the results in DIR.")
 @click.argument("results", metavar="DIR")
 @click.argument("sql", metavar="SQL")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
@@ -173,7 +173,7 @@ def query(results: str, sql: str, form: str) -> None:
     click.echo(run_query(results, sql, form), nl=False)
 
 
-@main.command()
+@main.command(short_help="Prints the leaderboard of DIR, writes an HTML page.")
 @click.argument("results", metavar="DIR")
 @click.option("--output", metavar="FILE", help="HTML page to write. [default: DIR/report.html]")
 @click.option("--latex", is_flag=True, help="Print the leaderboard as LaTeX tables instead; write no page.")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.results.load import open_results
+from analysis.results.load import open_results, rows
 from analysis.results.query import query_results
 from tta_core.text_table import text_table
 
@@ -16,12 +16,13 @@ from tta_core.text_table import text_table
 def status_of(results: str) -> dict[str, Any]:
     """Counts by sweep and method, and the failures of a results folder."""
     connection = open_results(results)
-    counts = connection.sql(
+    counts = rows(
+        connection,
         "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
-        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method"
-    ).fetchall()
-    failures = connection.sql("select cell, reason from cells where status = 'failed' order by cell").fetchall()
-    last = connection.sql("select max(started_at)::varchar from cells").fetchall()[0][0]
+        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method",
+    )
+    failures = rows(connection, "select cell, reason from cells where status = 'failed' order by cell")
+    last = rows(connection, "select max(started_at)::varchar from cells")[0][0]
     names = ("sweep", "method", "done", "failed", "mean_accuracy", "loop_seconds")
     return {
         "results": str(results),
@@ -62,14 +63,14 @@ def run_query(results: str, sql: str, form: str) -> str:
     Raises:
         ResultsError: see `analysis.results.query.query_results`.
     """
-    names, rows = query_results(results, sql)
+    names, answer = query_results(results, sql)
     if form == "json":
-        return json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=2) + "\n"
+        return json.dumps([dict(zip(names, row, strict=True)) for row in answer], default=str, indent=2) + "\n"
     if form == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([names, *rows])
+        csv.writer(text, lineterminator="\n").writerows([names, *answer])
         return text.getvalue()
-    return _table(names, rows) + "\n"
+    return _table(names, answer) + "\n"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

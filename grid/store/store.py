@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER
 from grid.events import CellState
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tta_core.run.cell import RunResult
+
+LAYOUT = 1
+"""Version of the layout above."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk or a quota is full."""
@@ -53,7 +56,7 @@ class ResultStore:
     @property
     def id(self) -> str:
         """Identifies this store wherever it is moved to."""
-        return str(json.loads((self.folder / "store.json").read_text())["store"])
+        return str(self._about()["store"])
 
     @property
     def tune_folder(self) -> Path:
@@ -70,11 +73,32 @@ class ResultStore:
             for name in (CELLS_FOLDER, FAILED_FOLDER, ".staging"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             with self._staged() as staging:
-                (staging / "store.json").write_text(json.dumps({"store": uuid.uuid4().hex, "layout": 1}))
+                (staging / "store.json").write_text(json.dumps({"store": uuid.uuid4().hex, "layout": LAYOUT}))
                 if not (self.folder / "store.json").exists():
                     (staging / "store.json").replace(self.folder / "store.json")
+            self._about()
         except OSError as error:
             raise InputError(f"{self.unwritable(error)}, or give another folder with --results DIR") from None
+
+    def _about(self) -> dict[str, Any]:
+        """What `store.json` says.
+
+        Raises:
+            InputError: if it is damaged, or of another layout.
+        """
+        file = self.folder / "store.json"
+        try:
+            about = json.loads(file.read_text())
+            layout = about["layout"]
+            _ = about["store"]
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{file} is damaged: take it from a backup, or give another --results DIR") from None
+        if layout != LAYOUT:
+            raise InputError(
+                f"{file} says layout {layout!r}; this tta-grid knows layout {LAYOUT}: upgrade it, or give another "
+                "--results DIR"
+            )
+        return dict(about)
 
     def unwritable(self, error: OSError) -> str:
         """What is wrong if the store cannot be written, for people."""

@@ -141,3 +141,12 @@ def test_no_access_beyond_the_results(results, tmp_path: Path) -> None:
             con.sql(sql)
     assert not (tmp_path / "out.csv").exists()
     assert rows(con, "select count(*) from cells") == [(1,)]
+
+
+def test_a_column_of_another_type_is_one_message(results) -> None:
+    file = results.add("source") / "cell.parquet"
+    table = pq.read_table(file)
+    place = table.column_names.index("accuracy")
+    pq.write_table(table.set_column(place, "accuracy", pa.array(["high"])), file)
+    with pytest.raises(ResultsError, match=r"the results could not be read: .*high"):
+        rows(open_results(results.folder), "select accuracy from cells")

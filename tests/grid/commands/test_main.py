@@ -184,3 +184,8 @@ def test_report_prints_the_leaderboard_and_writes_the_page(results, tmp_path):
 def test_report_prints_latex(results):
     assert call("report", results, "--latex").output.startswith(r"\begin{table}")
     assert not (results / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["data"]])
+def test_no_line_of_help_is_cut(command):
+    assert "..." not in call(*command, "--help").output.replace("[ARGS]...", "")

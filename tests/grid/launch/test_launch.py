@@ -117,10 +117,12 @@ def undisturbed(tiny_file):
 
 
 def wait_for_cells(process, count):
+    told = []
     for line in process.stdout:
+        told.append(line)
         if line.startswith("[") and int(re.match(r"\[ *(\d+)/", line)[1]) >= count:
             return
-    raise AssertionError("the sweep ended too early")
+    raise AssertionError(f"the sweep ended too early: {''.join(told)}")
 
 
 def launched(driver: int) -> dict[int, str]:

@@ -229,6 +229,14 @@ def test_numbers_are_those_of_yaml_1_2(sweep_file):
     assert cells(sweep_file(), "seeds=[9223372036854775807]")[0].seed == 2**63 - 1
 
 
+def test_a_grid_without_end_is_refused_at_once(sweep_file):
+    axes = [f"{key}={list(range(1, 200))}" for key in ("batch_size", "samples_per_domain", "data_seed")]
+    with pytest.raises(
+        InputError, match=r"up to 189,134,376 combinations, of which at most 1,000,000 are allowed: shorten"
+    ):
+        read_sweep(sweep_file(), axes)
+
+
 def test_equal_combinations_are_one_cell(sweep_file):
     expansion = expand(read_sweep(sweep_file(), ["preset=[recommended,paper]", "method=tent"]))
     assert len(expansion.cells) == 2

@@ -133,3 +133,19 @@ def test_cells_that_skip_nothing_say_so(store, result):
     write(store, result)
     assert pq.read_table(store.cell_folder(result.cell) / "cell.parquet")["skipped_images"][0].as_py() == 0
     assert not (store.cell_folder(result.cell) / "skipped_images.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"store": "a", "layout": 7}', "says layout 7; this tta-grid knows layout 1: upgrade it"),
+        ('{"store": "a"', "is damaged"),
+        ('["a"]', "is damaged"),
+        ('{"layout": 1}', "is damaged"),
+    ],
+)
+def test_a_store_of_another_layout_or_without_one_is_refused(store, text, message):
+    (store.folder / "store.json").write_text(text)
+    for use in (store.create, lambda: store.id):
+        with pytest.raises(InputError, match=message):
+            use()

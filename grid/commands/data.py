@@ -144,7 +144,7 @@ def corrupt_images(
 
     It may be interrupted, and goes on where it was.
 
-    Exit status: 0 all is made, 1 some images cannot be decoded (they are named), 2 the input is wrong.
+    Exit status: 0 all is made, 1 some images cannot be used (they are named), 2 the input is wrong.
     """
     import os
     import sys
@@ -189,7 +189,7 @@ def corrupt_images(
     damaged = plan.run(tell)
     if damaged:
         named = [f"{name} ({reason})" for name, reason in damaged.items()]
-        click.echo(f"{len(damaged)} images cannot be decoded, nothing was made of them: {first_names(named)}", err=True)
+        click.echo(f"{len(damaged)} images cannot be used, nothing was made of them: {first_names(named)}", err=True)
         raise SystemExit(1)
 
 

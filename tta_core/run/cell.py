@@ -152,6 +152,11 @@ def run(
     meter.stop()
     # Where domains reset the method, the parameters at the end say nothing of the domains before.
     if not (all_finite(parameters) and np.isfinite(record.samples["entropy"]).all()):
+        if not parameters:
+            raise CollapseError(
+                f"{config.backbone} predicts what is infinite or not a number, and {config.method} trains nothing: "
+                "its weights are damaged or of another network, or the images are"
+            )
         raise CollapseError(
             f"{config.method} diverged: parameters or predictions are infinite or not a number; lower the learning "
             f"rate (settings: {json.dumps(config.settings)})"

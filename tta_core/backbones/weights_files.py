@@ -60,7 +60,7 @@ HARMLESS: list[Any] = [
     *(type(np.dtype(kind)) for kind in "fdilqB?"),
     np.float64(0).__reduce__()[0],
 ]
-"""What training scripts store beside the weights, such as arguments and accuracies: it holds values and does nothing."""
+"""What training scripts store beside weights, such as arguments and accuracies: it holds values and does nothing."""
 
 
 def read_weights(

@@ -52,6 +52,7 @@ class Checked:
             expected, None, and only classes without images are here.
         required: whether tables report it, or the user asked for it.
         present: whether anything of it is here.
+        proven: whether names say the classes; else numbers alone do.
         problems: what is wrong.
     """
 
@@ -66,6 +67,7 @@ class Checked:
     classes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     required: bool = True
     present: bool = True
+    proven: bool = True
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -98,6 +100,7 @@ class Checked:
             "required": self.required,
             "present": self.present,
             "ok": self.ok,
+            "labels_proven": self.proven,
             "expected": self.expected,
             "found": self.found,
             "expected_classes": self.expected_classes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def open_chosen(request: ImageRequest, name: str, subset: Subset, *, build: bool
     if not isinstance(chosen.images, EncodedImages | DecodedImages):
         raise unnamed(request.domain(name))
     places = subset.places(name, [chosen.images.names[number] for number in chosen.numbers])
-    return DomainImages(ChosenImages(chosen.images, chosen.numbers[places]), domain.labels[places])
+    return replace(domain, images=ChosenImages(chosen.images, chosen.numbers[places]), labels=domain.labels[places])
 
 
 def named_labels(request: ImageRequest, name: str, subset: Subset) -> Labels:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tta_core.data.files.arrow_images import ArrowImages, ArrowTable, data_files
 from tta_core.data.files.classes import Label, numbered_classes
-from tta_core.data.files.near import what_is_near
 from tta_core.data.files.encoded import EncodedImages, ImageFiles, is_image
+from tta_core.data.files.near import what_is_near
 from tta_core.data.files.tar_images import Member, TarImages, find_members, tar_index
 from tta_core.data.root import not_here, readable
 from tta_core.data.spec import BenchmarkSpec, Crop

@@ -1,8 +1,8 @@
 """Images in tar archives, read in any order without unpacking. Imports no torch.
 
 An archive is gone through once; where each member begins is kept in the cache, by the archive's path, size and time of
-change. Two layouts are known: class folders, and WebDataset's samples `<key>.jpg`, `<key>.cls` and `<key>.json`, of which a
-key ends at the first dot of the file's name.
+change. Two layouts are known: class folders, and WebDataset's samples `<key>.jpg`, `<key>.cls` and `<key>.json`, where
+a key ends at the first dot of the file's name.
 """
 
 from __future__ import annotations
@@ -161,9 +161,9 @@ def find_members(index: TarIndex, below: Sequence[str], spec: BenchmarkSpec) -> 
         *folders, file = PurePosixPath(name).parts or ("",)
         if file.startswith("."):
             continue
-        if is_image(file) and folders and folders[-1] in known:
-            if tuple(folders[max(0, len(folders) - 1 - len(wanted)) : -1]) == wanted:
-                members[name] = Member(index, number, folders[-1])
+        in_class = is_image(file) and bool(folders) and folders[-1] in known
+        if in_class and tuple(folders[max(0, len(folders) - 1 - len(wanted)) : -1]) == wanted:
+            members[name] = Member(index, number, folders[-1])
         if _lies_below(tuple(folders), wanted):
             key, dot, part = file.partition(".")
             samples.setdefault("/".join((*folders, key)), {})[dot + part] = number
@@ -198,8 +198,8 @@ def _labelled(
     images = [(key, [f"{key}{part}" for part in _images(parts)]) for key, parts in samples.items()]
     if several := [names for _, names in images if len(names) > 1]:
         raise InputError(
-            f"{index.path} has {len(several)} samples with several images, such as {first_names(several[0])}: leave one "
-            "in each; what is the same up to the first dot is one sample"
+            f"{index.path} has {len(several)} samples with several images, such as {first_names(several[0])}: leave "
+            "one in each; what is the same up to the first dot is one sample"
         )
     if unlabelled := [names[0] for key, names in images if _label(said[key]) is None]:
         raise InputError(

@@ -71,6 +71,7 @@ def _look_at_array(row: BenchmarkSpec, folder: Path, one: Checked) -> None:
     images = _opened(file, one)
     if images is None:
         return
+    one.proven = False
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         told = f"It holds {images.dtype} of shape {images.shape}, not uint8 (images, height, width, 3): get it again."
         one.add("wrong file", [str(file)], told)

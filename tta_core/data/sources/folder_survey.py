@@ -213,6 +213,7 @@ class FolderSurvey(Survey):
                 one.add("missing folder", [scan.place], f"{remedy}{scan.packed}.")
         if scan.images is None:
             return
+        one.proven = scan.images.proven
         if listed == {}:  # Nothing is known of the images that there should be.
             one.found = min(one.expected, len(scan.images))
             return

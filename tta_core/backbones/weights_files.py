@@ -59,6 +59,7 @@ HARMLESS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in "fdilqB?"),
     np.float64(0).__reduce__()[0],
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
 """What training scripts store beside weights, such as arguments and accuracies: it holds values and does nothing."""
 
@@ -108,8 +109,8 @@ def _tensors(content: object, file: Path) -> Mapping[str, Tensor]:
             f"the weights file {file} holds no tensors by name, as `network.state_dict()` gives them{keys}. Save those"
         )
     averaged = [key for key in found if any(AVERAGED.search(part) for part in key.split("."))]
-    usual = [key for name in WRAPPERS for key in found if key.partition(".")[0] == name]
-    chosen = averaged or usual[:1] or list(found)
+    wrapped = ([key for key in found if key.partition(".")[0] == name] for name in WRAPPERS)
+    chosen = averaged or next(filter(None, wrapped), list(found))
     if len(chosen) > 1:
         raise InputError(
             f"the weights file {file} holds several networks: {first_names(chosen)}. Save the tensors of the one meant"
@@ -174,11 +175,13 @@ def _content(file: Path) -> object:
     try:
         with file.open("rb") as opened:
             beginning = opened.read(BEGINNING)
-        for pattern, told in OTHER_FILES:
+        # Names of files may say something else than what they are: torch writes zip archives, or pickles before.
+        by_torch = beginning.startswith((b"PK", b"\x80"))
+        safe = not by_torch and beginning[8:9] == b"{"
+        for pattern, told in () if safe else OTHER_FILES:
             if re.match(pattern, beginning):
                 raise unreadable(file, told)
-        # Its name may say something else.
-        if beginning[8:9] == b"{":
+        if safe or (file.suffix == ".safetensors" and not by_torch):
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(file, map_location="cpu", weights_only=True)

@@ -200,7 +200,10 @@ def benchmark_plan(name: str, *corruptions: str, severities: tuple[int, ...] = (
 
 def test_imagenet_is_made_in_the_layout_that_readers_expect(root: Path) -> None:
     plan = benchmark_plan("imagenet-c-gen", "frost", severities=(2,), seed=4)
-    assert "3 images of 50,000 (a sweep needs all) of imagenet/val, 224x224 pixels" in plan.as_text()
+    assert (
+        "3 images of 50,000 (a sweep needs all, or the names of these in subset_file) of imagenet/val, 224"
+        in plan.as_text()
+    )
     made(plan)
     assert files(root / "imagenet-c-gen/frost") == [f"2/{name}/{n}.JPEG" for n, name in enumerate(IMAGENET_WNIDS[:3])]
     assert json.loads((root / "imagenet-c-gen/generated.json").read_text())["seed"] == 4

@@ -67,7 +67,7 @@ class FolderImages:
             if not file.startswith(".")
         ]
         self.names = sorted(file for file in files if is_image(Path(file).name))
-        others = (Path(file).suffix or "no suffix" for file in files if not is_image(Path(file).name))
+        others = (Path(file).suffix.lower() or "without suffix" for file in files if not is_image(Path(file).name))
         self.left_out = dict(Counter(others).most_common())
         if not self.names:
             raise InputError(f"the folder {folder} has no images ({', '.join(SUFFIXES)}): give another")

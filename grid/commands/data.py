@@ -320,6 +320,7 @@ def check_backbones(
     from tempfile import TemporaryDirectory
 
     from grid.commands.backbones import checked_backbones
+    from tta_core.data.files.find import IN_PART
     from tta_core.data.root import VARIABLE
     from tta_core.errors import InputError
     from tta_core.run.backbone_check import check_backbone
@@ -337,13 +338,16 @@ def check_backbones(
     if partial and subset_file is not None:
         raise InputError("--partial takes all images that are here, --subset-file some: give one of the two")
     agree, values = True, []
-    with TemporaryDirectory() as lists:
-        for config in checked_backbones(backbones, sweep, weights, given, lists=Path(lists) if partial else None):
-            check = check_backbone(config, device=device, tolerance=None if tolerance is None else tolerance / 100)
-            agree = agree and check.agrees
-            values.append(check.values())
-            if not as_json:
-                click.echo(check.text())
+    try:
+        with TemporaryDirectory() as lists:
+            for config in checked_backbones(backbones, sweep, weights, given, lists=Path(lists) if partial else None):
+                check = check_backbone(config, device=device, tolerance=None if tolerance is None else tolerance / 100)
+                agree = agree and check.agrees
+                values.append(check.values())
+                if not as_json:
+                    click.echo(check.text())
+    except InputError as error:
+        raise InputError(str(error).replace(IN_PART, "to take those that are here, give --partial")) from None
     if as_json:
         click.echo(json.dumps(values, indent=2))
     if not agree:

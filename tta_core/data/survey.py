@@ -114,6 +114,11 @@ Beside = list[Checked]
 """What stands beside domains in a report: files that several of them need, such as labels."""
 
 
+def made_by(row: BenchmarkSpec) -> str:
+    """For people: what makes images that are missing; empty where they are downloaded."""
+    return f"Make them with `tta-grid data corrupt {row.name}`: what is there stays" if row.generated_from else ""
+
+
 class Survey(ABC):
     """Looks at the domains of one kind of storage, one after the other."""
 

@@ -143,7 +143,7 @@ def test_images_of_other_formats_are_taken_and_other_files_are_told(folder: Path
 
 def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 32, 32, 3), np.uint8))
-    with pytest.raises(InputError, match="a.npz cannot be read"):
+    with pytest.raises(InputError, match="npz cannot be read"):
         planned(tmp_path / "a.npz", tmp_path / "made")
 
 

@@ -132,10 +132,10 @@ def part(photographs, colour_vit, tmp_path, monkeypatch):
     for severity in (1, 2, 3, 4, 5):
         shutil.copytree(tmp_path / "photos-c/fog/5", tmp_path / f"photos-c/spatter/{severity}", dirs_exist_ok=True)
     shutil.copytree(tmp_path / "photos/val", tmp_path / "photos/train")
-    for file in tmp_path.rglob("*.JPEG"):
+    for file in list(tmp_path.rglob("*.JPEG")):
         if str(file.relative_to(file.parents[1])) not in LISTED:
             file.unlink()
-    for folder in tmp_path.rglob("n03"):
+    for folder in list(tmp_path.rglob("n03")):
         folder.rmdir()
     (tmp_path / "names.txt").write_text("\n".join(LISTED))
     return config(benchmark="photos-c", subset_file=str(tmp_path / "names.txt"))

@@ -94,7 +94,7 @@ def numbered_classes(
     Raises:
         InputError: if a label is no class of the benchmark, may mean two, or contradicts the name of an image.
     """
-    numbers = {name: number for number, name in enumerate(spec.class_names)}
+    numbers = _numbers(spec.class_names)
     given = set(labels)
     by_number = {label: int(label) for label in given if label not in numbers and _is_number(label)}
     own = _own_numbers(spec, place, by_number.values())
@@ -187,7 +187,7 @@ def _own_numbers(spec: BenchmarkSpec, place: object, given: Iterable[int]) -> di
 def _means(spec: BenchmarkSpec, label: Label, name: str) -> bool:
     if not _is_number(label):
         return label == name
-    number = spec.class_names.index(name)
+    number = _numbers(spec.class_names)[name]
     return int(label) in (number, *spec.class_numbers[number : number + 1])
 
 

@@ -112,7 +112,7 @@ def corrupt_images(given: CorruptOptions) -> None:
 
     It may be interrupted, and goes on where it was.
 
-    Exit status: 0 all is made, 1 some images cannot be decoded (they are named), 2 the input is wrong.
+    Exit status: 0 all is made, 1 some images cannot be used (they are named), 2 the input is wrong.
     """
     from pathlib import Path
 
@@ -145,7 +145,7 @@ def corrupt_images(given: CorruptOptions) -> None:
     damaged = plan.run(lambda done, total: progress.show(f"{done:,} of {total:,} images", final=done == total))
     if damaged:
         named = [f"{name} ({reason})" for name, reason in damaged.items()]
-        click.echo(f"{len(damaged)} images cannot be decoded, nothing was made of them: {first_names(named)}", err=True)
+        click.echo(f"{len(damaged)} images cannot be used, nothing was made of them: {first_names(named)}", err=True)
         raise SystemExit(EXIT_SOME_FAILED)
 
 

@@ -5,6 +5,7 @@ Layout (columns in `analysis.schema`)::
     RESULTS/store.json                  id of the store and layout version
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
+    RESULTS/cells/<cell>/notes.txt            what to know of the images that were read, if there is anything
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
@@ -162,8 +163,9 @@ class ResultStore:
         from grid.store.tables import result_tables
 
         tables = result_tables(result, sweep=sweep, git_commit=git_commit)
-        texts = {"skipped_images.txt": "\n".join([*result.skipped, ""])} if result.skipped else None
-        self._publish(CELLS_FOLDER, result.cell, tables, texts=texts)
+        texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
+        written = {name: "\n".join([*lines, ""]) for name, lines in texts.items() if lines}
+        self._publish(CELLS_FOLDER, result.cell, tables, texts=written or None)
         shutil.rmtree(self.folder / FAILED_FOLDER / result.cell, ignore_errors=True)
 
     def write_failure(

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from tta_core.backbones.classifier import find_classifier
@@ -60,14 +61,31 @@ def _filled(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor
             f"the weights in {file} do not fit {spec.name} ({spec.num_classes} classes): "
             f"{_misfit(spec, network, weights)}. Give the file of this very backbone"
         )
+    if broken := [name for name, tensor in fitting.items() if not torch.isfinite(tensor).all()]:
+        raise InputError(
+            f"the weights in {file} are infinite or not a number in {len(broken)} tensors: {first_names(broken)}. The "
+            "training that made them diverged, or the file is damaged: give an earlier checkpoint, or get it again"
+        )
     network.load_state_dict(dict(fitting))
     return network.eval()
 
 
 def _fit(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     own, given = _shapes(network.state_dict()), _shapes(weights)
+    if _other_kinds(network, weights):
+        return False
     # Old files lack the counters of BatchNorm, which predictions do not depend on; torch puts them in.
     return given.items() <= own.items() and all(name.endswith(".num_batches_tracked") for name in own.keys() - given)
+
+
+def _other_kinds(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Tensors of integers, complex numbers or the like where the network has floating-point ones, for people."""
+    own = network.state_dict()
+    return [
+        f"{name} {str(tensor.dtype).removeprefix('torch.')}, not {str(own[name].dtype).removeprefix('torch.')}"
+        for name, tensor in weights.items()
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
+    ]
 
 
 def _translated(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -96,8 +114,8 @@ def _misfit(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor
     head = f"{_classifier(network)}.weight"
     if head in other:
         causes.append(f"they have {given[head][0]} classes, not {own[head][0]}")
-    elif head in missing and len(missing) <= 2:
-        causes.append("they have no classifier, as before fine-tuning")
+    elif head in missing and 2 * len(missing) < len(own):
+        causes.append("they have no classifier, as before fine-tuning: give the fine-tuned ones")
     if "pos_embed" in other:
         causes.append(
             f"their position embeddings are for other images ({given['pos_embed'][1]} tokens, not "
@@ -109,6 +127,7 @@ def _misfit(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor
         "missing": missing,
         "not in the network": [name for name in given if name not in own],
         "of another shape": [f"{name} {given[name]}, not {own[name]}" for name in other],
+        "of another kind": _other_kinds(network, weights),
     }
     return "; ".join([*causes, *(f"{what}: {first_names(names)}" for what, names in problems.items() if names)])
 

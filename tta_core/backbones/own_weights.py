@@ -132,6 +132,10 @@ def file_sha256(file: Path) -> str:
         raise unreadable(file, f"{error.strerror}: give this user the right to read it") from None
     except OSError as error:
         raise unreadable(file, f"{error.strerror or error}: get it again") from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise unreadable(file, f"this is no path ({error}): mend it") from None
 
 
 @lru_cache(maxsize=64)

@@ -5,23 +5,63 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from tta_core.backbones.own_weights import GIVEN, check_sha256, file_sha256, unreadable
-from tta_core.errors import InputError
+from tta_core.errors import InputError, first_names
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
-"""Keys under which training scripts put the weights of a network, beside other things."""
+"""Keys under which training scripts put the weights of a network, the first of several that are there counts."""
 
-HARMLESS: list[Any] = [argparse.Namespace]
-"""What training scripts, such as that of MAE, store beside the weights: it holds values and does nothing."""
+AVERAGED = re.compile(r"(^|_)ema(_|$)")
+"""What the key of averaged weights has in it, such as `state_dict_ema`. They count first, as in timm."""
+
+COUNTER = "n_averaged"
+"""What `torch.optim.swa_utils.AveragedModel` puts beside the tensors of its `module.`."""
+
+DEPTH = 4
+"""Wrappers within wrappers that are looked into."""
+
+OTHER_FILES = (
+    (
+        rb"(?i)\s*(<!doctype html|<html|<head|<\?xml)",
+        "it is a web page, such as a login or a warning before a download: "
+        "open the address in a browser, and take the file that it leads to",
+    ),
+    (rb"version https://git-lfs", "it is a Git LFS pointer, which stands for the file: get it with git lfs pull"),
+    (
+        rb"(\.\./)*(\.git)?/?annex/objects",
+        "it is a git-annex pointer, which stands for the file: get it with git annex get",
+    ),
+    (rb"\s*\{\s*\"", "it is JSON, such as a server's message or a model's description: get the file with the tensors"),
+    (
+        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd",
+        "it is compressed: unpack it, and give the file in it",
+    ),
+    (rb"\x89HDF", "it is HDF5, as of Keras: convert it to tensors of PyTorch by name"),
+    (rb"\x93NUMPY", "it is an array of numpy: save tensors by name"),
+)
+"""How files that are given for weights begin -> what they are and what to do."""
+
+BEGINNING = 512
+"""Bytes of a file that are looked at for that."""
+
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "fdilqB?"),
+    np.float64(0).__reduce__()[0],
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+]
+"""What training scripts store beside weights, such as arguments and accuracies: it holds values and does nothing."""
 
 
 def read_weights(
@@ -29,7 +69,8 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """Reads the tensors of a network.
 
-    What training scripts add is taken off: wrappers around the weights and the prefix `module.`.
+    What training scripts add is taken off: wrappers around the weights and the prefix `module.`. Where averaged weights
+    (EMA) are beside others, they are taken.
 
     Args:
         file: `.safetensors`, or anything that `torch.load(weights_only=True)` reads.
@@ -47,16 +88,46 @@ def read_weights(
         _look_at(file)
     else:
         check_sha256(file, sha256, stated_by=stated_by)
-    content = _content(file)
-    while isinstance(content, Mapping) and (wrapper := next((key for key in WRAPPERS if key in content), None)):
-        content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(
-            f"the weights file {file} holds no tensors by name, as `network.state_dict()` gives them: save those"
-        )
-    prefix = "module." if content and all(str(name).startswith("module.") for name in content) else ""
-    named = {str(name).removeprefix(prefix): _float32(tensor) for name, tensor in content.items()}
+    content = dict(_tensors(_content(file), file))
+    if all(name.startswith("module.") for name in content.keys() - {COUNTER}):
+        content.pop(COUNTER, None)
+        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    named = {name: _float32(tensor) for name, tensor in content.items()}
     return renamed(named, key_map, file) if key_map else named
+
+
+def _tensors(content: object, file: Path) -> Mapping[str, Tensor]:
+    """The tensors of a network in what a training script saved.
+
+    Raises:
+        InputError: if there are none, or several networks.
+    """
+    found = {".".join(path): tensors for path, tensors in _networks(content)}
+    if not found:
+        keys = f": it has {first_names([str(key) for key in content])}" if isinstance(content, Mapping) else ""
+        raise InputError(
+            f"the weights file {file} holds no tensors by name, as `network.state_dict()` gives them{keys}. Save those"
+        )
+    averaged = [key for key in found if any(AVERAGED.search(part) for part in key.split("."))]
+    wrapped = ([key for key in found if key.partition(".")[0] == name] for name in WRAPPERS)
+    chosen = averaged or next(filter(None, wrapped), list(found))
+    if len(chosen) > 1:
+        raise InputError(
+            f"the weights file {file} holds several networks: {first_names(chosen)}. Save the tensors of the one meant"
+        )
+    return found[chosen[0]]
+
+
+def _networks(content: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
+    """Where tensors by name stand in nested mappings. States of optimizers are none: their keys are numbers."""
+    if not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
+        return
+    if all(isinstance(value, Tensor) for value in content.values()):
+        yield path, content
+    elif len(path) < DEPTH:
+        for key, value in content.items():
+            if "optim" not in key and "scaler" not in key:
+                yield from _networks(value, (*path, key))
 
 
 def renamed(tensors: Mapping[str, Tensor], key_map: Mapping[str, str | None], file: Path) -> dict[str, Tensor]:
@@ -102,10 +173,20 @@ def _look_at(file: Path) -> None:
 
 def _content(file: Path) -> object:
     try:
-        if file.suffix == ".safetensors":
+        with file.open("rb") as opened:
+            beginning = opened.read(BEGINNING)
+        # Names of files may say something else than what they are: torch writes zip archives, or pickles before.
+        by_torch = beginning.startswith((b"PK", b"\x80"))
+        safe = not by_torch and beginning[8:9] == b"{"
+        for pattern, told in () if safe else OTHER_FILES:
+            if re.match(pattern, beginning):
+                raise unreadable(file, told)
+        if safe or (file.suffix == ".safetensors" and not by_torch):
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except PermissionError as error:
         raise unreadable(file, f"{error.strerror}: give this user the right to read it") from None
     except safetensors.SafetensorError as error:
@@ -119,8 +200,11 @@ def _content(file: Path) -> object:
             if found
             else "it is damaged, or no file that torch.save wrote; get it again",
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    # A file may hold anything, and torch lets any error through.
+    except Exception as error:
         reason = first_line(error).partition(". ")[0]
+        if "TorchScript" in str(error):
+            raise unreadable(file, "it is a program (TorchScript); save the tensors of its state_dict()") from None
         raise unreadable(file, f"it is cut short, damaged or no weights ({reason}); get it again") from None
 
 

@@ -104,7 +104,7 @@ def generate_files(source: ImageSource, folder: Path, record: Record, job: Job, 
         tell: told the progress.
 
     Returns:
-        Names of the images that could not be decoded, of which nothing was made, with what is wrong with them.
+        Names of the images of which nothing was made, with what is wrong with them.
 
     Raises:
         InputError: if the folder holds other images, or cannot be written to.

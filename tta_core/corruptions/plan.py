@@ -71,25 +71,35 @@ class Plan:
 
     def as_text(self) -> str:
         """What is going to be made, for people, before anything is written."""
-        of_all = "" if self.expected in (None, self.count) else f" of {self.expected:,} (a sweep needs all)"
+        of_all = (
+            ""
+            if self.expected in (None, self.count)
+            else f" of {self.expected:,} (a sweep needs all, or the names of these in subset_file)"
+        )
         size = f", {self.record.image_size}x{self.record.image_size} pixels" if self.record.image_size else ""
         strengths = self.record.strengths or "imagenet or cifar by the size of each image"
         about = "" if self.needed is None else f"about {gib(self.needed)} of "
         kind = "arrays" if isinstance(self.images, np.ndarray) else f"files ({self.record.saved_as})"
         return "\n".join(
             [
-                f"{self.count:,} images{of_all} of {self.of}{size}",
+                f"{self.count:,} images{of_all} of {self.of}{size}{self._left_out()}",
                 f"{len(self.job.corruptions)} corruptions at severities {', '.join(map(str, self.job.severities))}; "
                 f"strengths: {strengths}; frost: {self.record.frost}; seed {self.record.seed}; {self.job.device}",
                 f"{about}{kind} in {self.folder}: {gib(free_bytes(self.folder))} free",
             ]
         )
 
+    def _left_out(self) -> str:
+        """Files beside the images of which nothing is made."""
+        others = self.images.left_out if isinstance(self.images, FolderImages) else {}
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.items())
+        return f"; {sum(others.values()):,} other files are left out: {kinds}" if others else ""
+
     def run(self, tell: Tell) -> dict[str, str]:
         """Makes what is missing.
 
         Returns:
-            Names of the images that cannot be decoded, with what is wrong with them.
+            Names of the images of which nothing can be made, with what is wrong with them.
 
         Raises:
             InputError: if the disk is too small, or the folder holds other images or cannot be written to.

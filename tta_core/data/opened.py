@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classe
 from tta_core.data.sources.base import Domain, Labels, StoredImages
 from tta_core.data.sources.table import storage_of
 from tta_core.data.spec import BenchmarkSpec, Crop, LabelSpace
-from tta_core.errors import InputError
+from tta_core.errors import InputError, first_names
 
 WholeImages = StoredImages | DecodedImages
 """Images `(images, height, width, 3)`: an array, usually a memory map, files that are decoded when asked for, or what
@@ -39,10 +39,12 @@ class DomainImages:
         images: uint8 `(images, height, width, 3)`: an array, usually a memory map, or files that are decoded when asked
             for. Index it with an array or a slice.
         labels: int64 `(images,)`.
+        proven: whether names say the classes; else numbers alone do, see `unproven_labels`.
     """
 
     images: Images
     labels: Labels
+    proven: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ class ImageRequest:
         """
         domain = self.domain(name)
         _check_kind(domain)
-        images, labels = storage_of(domain.row).open(domain, whole=whole)
-        return self._labelled(_decoded(domain.row, domain.name, domain.severity, images, build=build), labels)
+        storage = storage_of(domain.row)
+        images, labels = storage.open(domain, whole=whole)
+        proven = storage.proven and getattr(images, "proven", True)
+        decoded = _decoded(domain.row, domain.name, domain.severity, images, build=build)
+        return replace(self._labelled(decoded, labels), proven=proven)
 
     def open_files(self, name: str, *, whole: bool = True) -> EncodedImages:
         """The image files of a domain, or of `training`, whatever the cache has.
@@ -130,23 +135,29 @@ class ImageRequest:
         """Whether the images of a domain are files that are decoded."""
         return storage_of(self.domain(name).row).encoded
 
-    def check_training(self) -> None:
+    def check_training(self, *, whole: bool = True) -> None:
         """Looks whether the images are here that the benchmark's backbones were trained on, without reading them.
+
+        Args:
+            whole: whether each class must have some.
 
         Raises:
             InputError: if they are not.
         """
         row = owner(self.spec, CLEAN)
-        storage_of(row).check_training(row)
+        storage_of(row).check_training(row, whole=whole)
 
-    def open_training(self) -> DomainImages:
+    def open_training(self, *, whole: bool = True) -> DomainImages:
         """The images that the benchmark's backbones were trained on.
+
+        Args:
+            whole: whether each class must have some.
 
         Raises:
             InputError: if they are missing or are not what they should be.
         """
         domain = self.domain(CLEAN)
-        images, labels = storage_of(domain.row).open_training(domain.row, domain.crop, domain.size)
+        images, labels = storage_of(domain.row).open_training(domain.row, domain.crop, domain.size, whole=whole)
         return self._labelled(_decoded(domain.row, TRAINING, 0, images, build=False), labels)
 
     def open_source(self) -> Images:
@@ -184,6 +195,12 @@ class ImageRequest:
         domain = self.domain(name)
         return storage_of(domain.row).labels_of(domain, images)
 
+    def same_names(self, name: str, other: str) -> bool:
+        """Whether two domains show the same photographs under the same names, such as `fog` and `clean`."""
+        one, two = self.domain(name).row, self.domain(other).row
+        alike = one.class_names == two.class_names and one.images_per_class == two.images_per_class > 0
+        return self.named(name) and self.named(other) and alike
+
     def named(self, name: str) -> bool:
         """Whether the images of a domain have names `<class>/<file>`."""
         return storage_of(self.domain(name).row).named
@@ -209,6 +226,14 @@ class ImageRequest:
             return DomainImages(images, labels)
         numbers, own = of_kept_classes(labels, classes)
         return DomainImages(images if len(numbers) == len(labels) else ChosenImages(images, numbers), own)
+
+
+def unproven_labels(domains: Sequence[str]) -> str:
+    """What to know of domains whose classes stand as numbers only, for people."""
+    return (
+        f"the labels of {first_names(domains)} are numbers, and nothing here proves that they count the classes in the "
+        "network's order: `tta-grid data check-backbone` tells by the accuracy on clean images"
+    )
 
 
 def read_images(images: Images, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], dict[int, tuple[str, str]]]:

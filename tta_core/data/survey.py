@@ -52,6 +52,7 @@ class Checked:
             expected, None, and only classes without images are here.
         required: whether tables report it, or the user asked for it.
         present: whether anything of it is here.
+        proven: whether names say the classes; else numbers alone do.
         problems: what is wrong.
     """
 
@@ -66,6 +67,7 @@ class Checked:
     classes: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     required: bool = True
     present: bool = True
+    proven: bool = True
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -98,6 +100,7 @@ class Checked:
             "required": self.required,
             "present": self.present,
             "ok": self.ok,
+            "labels_proven": self.proven,
             "expected": self.expected,
             "found": self.found,
             "expected_classes": self.expected_classes,
@@ -109,6 +112,11 @@ class Checked:
 
 Beside = list[Checked]
 """What stands beside domains in a report: files that several of them need, such as labels."""
+
+
+def made_by(row: BenchmarkSpec) -> str:
+    """For people: what makes images that are missing; empty where they are downloaded."""
+    return f"Make them with `tta-grid data corrupt {row.name}`: what is there stays" if row.generated_from else ""
 
 
 class Survey(ABC):

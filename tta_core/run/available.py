@@ -28,22 +28,24 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     requests: dict[tuple[str, int, int], ImageRequest] = {}
     domains: dict[tuple[tuple[str, int, int], str], None] = {}
     subsets: dict[tuple[tuple[str, int, int], str, Subset], None] = {}
-    training: dict[str, ImageRequest] = {}
+    training: dict[tuple[str, bool], ImageRequest] = {}
     for config in configs:
         weights[config.backbone, config.weights_tag()] = config
-        needs, names = config.needs(), config.named_subset
+        needs = config.needs()
         key = config.benchmark, config.severity, config.data_seed
         request = requests.setdefault(key, config.whole_images)
-        if names is None:
-            domains |= dict.fromkeys((key, name) for name in config.visited)
-        else:
-            subsets |= dict.fromkeys((key, name, names) for name in config.visited)
+        read = list(config.visited)
         if SOURCE_IMAGES in needs or any(OBSERVERS[name].reads_clean for name in config.diagnostics):
-            domains[key, CLEAN] = None
+            read.append(CLEAN)
         if HELD_OUT_IMAGES in needs:
-            domains |= dict.fromkeys((key, name) for name in strongest_held_out(request.spec))
+            read += strongest_held_out(request.spec)
+        for name in read:
+            if (part := config.part_of(name)) is None:
+                domains[key, name] = None
+            else:
+                subsets[key, name, part] = None
         if LABELLED_SOURCE_IMAGES in needs:
-            training[config.benchmark] = request
+            training[config.benchmark, config.named_subset is None] = request
     for config in weights.values():
         backbone = backbone_spec(config.backbone)
         check_weights(backbone, config.own_weights)
@@ -59,5 +61,5 @@ def check_available(configs: Iterable[RunConfig]) -> None:
     for key, name, names in subsets:
         named_labels(requests[key], name, names)
         names.places(name, requests[key].names(name))
-    for request in training.values():
-        request.check_training()
+    for (_, whole), request in training.items():
+        request.check_training(whole=whole)

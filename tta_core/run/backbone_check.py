@@ -25,7 +25,7 @@ from tta_core.data.crops import crop_text
 from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import InputError
-from tta_core.run.cell import run
+from tta_core.run.cell import CollapseError, run
 from tta_core.run.config import RunConfig
 
 SAME_TRANSFORM = 0.003
@@ -272,7 +272,10 @@ def check_backbone(config: RunConfig, *, device: str = "auto", tolerance: float 
         InputError: if images or weights are missing, or are not what they should be.
     """
     spec = backbone_spec(config.backbone)
-    result = run(config, device=device)
+    try:
+        result = run(config, device=device)
+    except CollapseError as error:
+        raise InputError(str(error)) from None
     label, prediction = result.samples["label"], result.samples["prediction"]
     return BackboneCheck(
         config=config,

@@ -19,6 +19,7 @@ from torch import nn
 from tta_core.backbones.classifier import keep_classes
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import backbone_spec
+from tta_core.data.opened import unproven_labels
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Scene
 from tta_core.errors import InputError
@@ -67,6 +68,7 @@ class RunResult:
         versions: Python and packages.
         started_at: UTC.
         skipped: images of the stream that were left out because they cannot be decoded; they are in no number here.
+        notes: what to know of the images that were read, such as that nothing proves the order of their classes.
     """
 
     config: RunConfig
@@ -88,6 +90,7 @@ class RunResult:
     versions: dict[str, str]
     started_at: datetime
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -127,6 +130,7 @@ def run(
     torch.manual_seed(config.seed)
     order = config.order()
     domains = load_domains(config, order.domains)
+    unproven = [name for name, domain in zip(order.domains, domains, strict=True) if not domain.proven]
     normalise = normalisation(config, target)
     method, artefact = _build(config, normalise, target)
     parameters = method.trainable_parameters()
@@ -152,6 +156,11 @@ def run(
     meter.stop()
     # Where domains reset the method, the parameters at the end say nothing of the domains before.
     if not (all_finite(parameters) and np.isfinite(record.samples["entropy"]).all()):
+        if not parameters:
+            raise CollapseError(
+                f"{config.backbone} predicts what is infinite or not a number, and {config.method} trains nothing: "
+                "its weights are damaged or of another network, or the images are"
+            )
         raise CollapseError(
             f"{config.method} diverged: parameters or predictions are infinite or not a number; lower the learning "
             f"rate (settings: {json.dumps(config.settings)})"
@@ -178,6 +187,7 @@ def run(
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
         skipped=record.skipped,
+        notes=(unproven_labels(unproven),) if unproven else (),
     )
 
 

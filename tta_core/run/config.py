@@ -14,6 +14,7 @@ from tta_core.backbones.own_weights import OwnWeights, resolve_own_weights
 from tta_core.backbones.spec import NETWORK_KINDS
 from tta_core.backbones.table import BACKBONES, backbone_spec
 from tta_core.data.benchmarks import BENCHMARKS, benchmark_spec, benchmark_tag
+from tta_core.data.domains import split_severity
 from tta_core.data.label_space import kept_classes
 from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec, Crop, CropName, LabelSpace
@@ -25,6 +26,7 @@ from tta_core.methods.spec import HELD_OUT_IMAGES
 from tta_core.streams.choice import DEFAULT_BENCHMARK, OPTIONAL_FIELDS, StreamChoice
 from tta_core.streams.choice_files import FILES
 from tta_core.streams.order import StreamOrder, stream_spec
+from tta_core.streams.subsets import Subset
 
 DEFAULT_BACKBONE = "digits-vit-supervised"
 
@@ -145,6 +147,18 @@ class RunConfig(StreamChoice):
         """The images of the benchmark as the network wants them."""
         size = backbone_spec(self.backbone).image_size
         return replace(self.whole_images, crop=self.cut, image_size=size, label_space=self.label_space)
+
+    def part_of(self, domain: str) -> Subset | None:
+        """The images that the cell takes of a domain, of its stream or beside it; None for all.
+
+        A list of names is one of photographs: beside the stream it counts where a domain shows the same ones.
+        """
+        names = self.named_subset
+        if names is None:
+            return None
+        request, plain = self.whole_images, split_severity(domain, self.severity)[0]
+        same = plain in self.domains or all(request.same_names(own, plain) for own in self.domains)
+        return names if same else None
 
     @property
     def classes(self) -> tuple[int, ...]:

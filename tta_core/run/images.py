@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from tta_core.backbones.table import backbone_spec
-from tta_core.data.domains import split_severity
 from tta_core.data.opened import DomainImages
 from tta_core.run.config import RunConfig
 from tta_core.streams.batches import Normalise
@@ -24,13 +23,13 @@ def load_domains(config: RunConfig, names: Sequence[str]) -> list[DomainImages]:
     Raises:
         InputError: if images are missing or are not what they should be.
     """
-    images, subset = config.images, config.named_subset
-    return [
-        images.open(name, build=True)
-        if subset is None or split_severity(name, config.severity)[0] not in config.domains
-        else open_chosen(images, name, subset, build=True)
-        for name in names
-    ]
+    return [load_domain(config, name) for name in names]
+
+
+def load_domain(config: RunConfig, name: str) -> DomainImages:
+    """Opens a domain, or the part of it that the cell takes; see `load_domains`."""
+    images, part = config.images, config.part_of(name)
+    return images.open(name, build=True) if part is None else open_chosen(images, name, part, build=True)
 
 
 def normalisation(config: RunConfig, device: torch.device) -> Normalise:

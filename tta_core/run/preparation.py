@@ -38,7 +38,9 @@ def artefact_key(config: RunConfig, network: nn.Module, device: torch.device) ->
         backbone_spec(config.backbone),
     )
     assert spec.preparation is not None, "only methods that prepare something have a key"
-    return {
+    # Of the named part of the photographs: only then is this in the key.
+    part = {"subset": config.subset_hash} if config.part_of(CLEAN) is not None else {}
+    return part | {
         "method": spec.name,
         "preparation": spec.preparation.version,
         "settings": {name: config.settings[name] for name in spec.preparation.settings},

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tta_core.data.benchmarks import owner
+from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import at_severity
 from tta_core.data.opened import DomainImages
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.methods.base import LabelledBatch
 from tta_core.run.config import RunConfig
+from tta_core.run.images import load_domain, load_domains
 from tta_core.streams.batches import Normalise
 
 SUPPLY_BATCH = 64
@@ -26,14 +27,18 @@ SOURCE_IMAGES_USED = 2000
 
 @dataclass(frozen=True)
 class SourceImages:
-    """Clean, unlabelled images of the source, always in the same order; the last batch may be short."""
+    """Clean, unlabelled images of the source, always in the same order; the last batch may be short.
+
+    Of a cell that names a part of the photographs, the clean images of that part.
+    """
 
     config: RunConfig
     normalise: Normalise
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields `(batch, channels, height, width)`."""
-        images = self.config.images.open_source()
+        whole = self.config.part_of(CLEAN) is None
+        images = self.config.images.open_source() if whole else load_domain(self.config, CLEAN).images
         order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
         for start in range(0, len(order), SUPPLY_BATCH):
             yield self.normalise(images[np.sort(order[start : start + SUPPLY_BATCH])])
@@ -48,7 +53,7 @@ class LabelledSource:
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
-        yield from _mixed([self.config.images.open_training()], self.normalise)
+        yield from _mixed([self.config.images.open_training(whole=self.config.named_subset is None)], self.normalise)
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,7 @@ class HeldOutImages:
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
-        request = self.config.images
-        yield from _mixed([request.open(name) for name in strongest_held_out(request.spec)], self.normalise)
+        yield from _mixed(load_domains(self.config, strongest_held_out(self.config.images.spec)), self.normalise)
 
 
 def strongest_held_out(spec: BenchmarkSpec) -> list[str]:

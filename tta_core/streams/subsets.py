@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from tta_core.data.files.decoded import DecodedImages
 from tta_core.data.files.encoded import EncodedImages
+from tta_core.data.files.image_list import read_entries
 from tta_core.data.label_space import ChosenImages
 from tta_core.data.opened import DomainImages, ImageRequest
 from tta_core.data.sources.base import Labels, unnamed
@@ -75,7 +77,7 @@ class Subset:
         if missing:
             raise InputError(
                 f"{self.path} lists images that {domain} lacks: {first_names(missing)}; a name is "
-                f"<class>/<file>, such as {names[0]}"
+                f"<class>/<file>{f', such as {names[0]}' if len(names) else ''}"
             )
         return np.array([places[name] for name in self.entries], dtype=np.int64)
 
@@ -89,7 +91,9 @@ def read_subset(path: Path) -> Subset:
     try:
         state = path.stat()
         return _read(path, state.st_mtime_ns, state.st_size)
-    except (OSError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
         raise InputError(
             f"subset_file = {path} cannot be read ({getattr(error, 'strerror', None) or error}): give a text file with "
             "a line for each image: its number in the domain, or <class>/<file>"
@@ -98,14 +102,14 @@ def read_subset(path: Path) -> Subset:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, _changed: int, _size: int) -> Subset:
-    entries = path.read_text(encoding="utf-8").split()
+    entries = read_entries(path)
     numbers = [entry for entry in entries if entry.isascii() and entry.isdigit()]
     if not entries or len(numbers) not in (0, len(entries)):
         has = f"{len(numbers)} numbers and {len(entries) - len(numbers)} names" if entries else "no images"
         raise InputError(f"subset_file = {path} lists {has}: give a line for each image, numbers only or names only")
     entries = [str(int(entry)) for entry in entries] if numbers else entries
     if len(set(entries)) != len(entries):
-        twice = next(entry for number, entry in enumerate(entries) if entry in entries[:number])
+        twice = Counter(entries).most_common(1)[0][0]
         raise InputError(f"subset_file = {path} lists {twice} twice: name each image once")
     return Subset(path, tuple(entries), bool(numbers))
 
@@ -128,7 +132,7 @@ def open_chosen(request: ImageRequest, name: str, subset: Subset, *, build: bool
     if not isinstance(chosen.images, EncodedImages | DecodedImages):
         raise unnamed(request.domain(name))
     places = subset.places(name, [chosen.images.names[number] for number in chosen.numbers])
-    return DomainImages(ChosenImages(chosen.images, chosen.numbers[places]), domain.labels[places])
+    return replace(domain, images=ChosenImages(chosen.images, chosen.numbers[places]), labels=domain.labels[places])
 
 
 def named_labels(request: ImageRequest, name: str, subset: Subset) -> Labels:

@@ -43,7 +43,7 @@ def test_a_damaged_image_is_named_with_status_1(photos: Path, tmp_path: Path) ->
     (photos / "1.jpg").write_bytes(b"no image")
     done = corrupted("--images", photos, "--to", tmp_path / "made", "--corruptions", "fog")
     assert done.exit_code == 1
-    assert "1 images cannot be decoded, nothing was made of them: 1.jpg (not a known kind of image)" in done.output
+    assert "1 images cannot be used, nothing was made of them: 1.jpg (not a known kind of image)" in done.output
     assert (tmp_path / "made/fog/5/0.jpg").exists()
 
 

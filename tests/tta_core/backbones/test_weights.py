@@ -5,7 +5,9 @@ import hashlib
 import http.server
 import os
 import threading
+from pathlib import Path
 
+import numpy
 import pytest
 import safetensors.torch
 import timm
@@ -437,3 +439,92 @@ def test_a_checksum_is_computed_once_until_the_file_changes(file, monkeypatch):
     first = file_sha256(file)
     monkeypatch.setattr("tta_core.backbones.own_weights.hashlib.file_digest", None)
     assert file_sha256(file) == first
+
+
+def changed(state):
+    return {name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda own, other: {"state_dict": other, "state_dict_ema": own, "epoch": 3},
+        lambda own, other: {"model": other, "model_ema": own, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        lambda own, other: {"model_ema": own, "epoch": 3},
+        lambda own, other: {"model": other, "ema": {"module": own, "decay": 0.99}},
+        lambda own, other: {"model": {"module": own}},
+        lambda own, other: {"teacher": own, "optim": other},
+        lambda own, other: {"n_averaged": torch.tensor(9), **{f"module.{name}": t for name, t in own.items()}},
+        lambda own, other: {"state_dict": own, "accuracy": numpy.float64(0.8), "hyper_parameters": {"lr": 0.1}},
+    ],
+)
+def test_what_training_scripts_put_around_weights_is_taken_off(wrap, row, state, tmp_path):
+    torch.save(wrap(state, changed(state)), tmp_path / "a.pth")
+    same(loaded(row, tmp_path / "a.pth"), state)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"student": {"a": torch.zeros(1)}, "teacher": {"a": torch.zeros(1)}}, "several networks: student, teacher"),
+        ({"model": {"one": {"a": torch.zeros(1)}, "two": {"a": torch.zeros(1)}}}, "several networks: model.one, mod"),
+        ({"epoch": 3, "args": {"lr": 0.1}}, "holds no tensors by name, .*: it has epoch, args. Save those"),
+    ],
+)
+def test_a_file_of_several_networks_or_none_is_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=message):
+        read_weights(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.bin"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n<!DOCTYPE html><html><head><title>Virus scan warning</title></head></html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS pointer"),
+        (b"/annex/objects/MD5E-s1--1.pth\n", "git-annex pointer"),
+        (b'{"error": "Entry not found"}', "it is JSON"),
+        (b"\x1f\x8b\x08\x00" + bytes(60), "it is compressed"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "it is HDF5"),
+    ],
+)
+def test_files_that_are_no_weights_are_called_what_they_are(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"cannot be read: .*{message}"):
+        read_weights(tmp_path / name)
+
+
+def test_a_file_is_read_by_what_it_holds_not_by_its_name(row, state, tmp_path):
+    torch.save(state, tmp_path / "a.safetensors")
+    safetensors.torch.save_file(state, tmp_path / "b.pth")
+    same(loaded(row, tmp_path / "a.safetensors"), state)
+    same(loaded(row, tmp_path / "b.pth"), state)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.complex64, torch.bool])
+def test_weights_of_another_kind_are_refused(kind, row, state, tmp_path):
+    torch.save(state | {"head.weight": state["head.weight"].to(kind)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"of another kind: head.weight \w+, not float32"):
+        loaded(row, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, row, state, tmp_path):
+    broken = state["head.bias"].clone()
+    broken[0] = value
+    torch.save(state | {"head.bias": broken}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"infinite or not a number in 1 tensors: head.bias\. .* earlier checkpoint"):
+        loaded(row, tmp_path / "a.pth")
+
+
+def test_weights_before_fine_tuning_are_told(row, state, tmp_path):
+    pretrained = {name.replace("fc_norm", "norm"): value for name, value in state.items() if "head" not in name}
+    torch.save({"model": pretrained | {"mask_token": torch.zeros(1, 1, 64)}}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="they have no classifier, as before fine-tuning"):
+        loaded(row, tmp_path / "a.pth")
+
+
+def test_a_path_that_is_none_is_refused():
+    with pytest.raises(InputError, match="this is no path"):
+        file_sha256(Path("a\0b"))

@@ -118,6 +118,35 @@ def test_damaged_images_are_named_and_left_out(folder: Path, tmp_path: Path) -> 
     assert files(tmp_path / "made/fog") == ["1/a/three.png.JPEG", "1/a/two.jpg"]
 
 
+def test_one_image_that_is_too_small_or_gone_ends_nothing(folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 9)).save(folder / "a/icon.png")
+    (folder / "a/gone.jpg").symlink_to("nowhere")
+    damaged = planned(folder, tmp_path / "made", "fog", severities=(1,)).run(lambda done, total: None)
+    assert damaged == {
+        "a/gone.jpg": "No such file or directory",
+        "a/icon.png": "8x9 pixels are too few: at least 16 each way",
+    }
+    assert len(files(tmp_path / "made/fog")) == 3
+
+
+def test_images_of_other_formats_are_taken_and_other_files_are_told(folder: Path, tmp_path: Path) -> None:
+    image = Image.fromarray(photographs(224)[0, :40, :40])
+    for suffix in ("webp", "bmp", "tif"):
+        image.save(folder / f"more.{suffix}")
+    for name in ("movie.gif", "list.txt", "other.gif", ".hidden"):
+        (folder / name).write_bytes(b"")
+    plan = planned(folder, tmp_path / "made", "fog", severities=(1,))
+    assert "; 3 other files are left out: 2 .gif, 1 .txt" in plan.as_text()
+    assert plan.run(lambda done, total: None) == {}
+    assert len(files(tmp_path / "made/fog")) == 6
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="npz cannot be read"):
+        planned(tmp_path / "a.npz", tmp_path / "made")
+
+
 def test_a_write_that_fails_leaves_no_half_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(image: Image.Image, path: Path, *_: object, **__: object) -> None:
         path.write_bytes(b"half")
@@ -200,7 +229,10 @@ def benchmark_plan(name: str, *corruptions: str, severities: tuple[int, ...] = (
 
 def test_imagenet_is_made_in_the_layout_that_readers_expect(root: Path) -> None:
     plan = benchmark_plan("imagenet-c-gen", "frost", severities=(2,), seed=4)
-    assert "3 images of 50,000 (a sweep needs all) of imagenet/val, 224x224 pixels" in plan.as_text()
+    assert (
+        "3 images of 50,000 (a sweep needs all, or the names of these in subset_file) of imagenet/val, 224"
+        in plan.as_text()
+    )
     made(plan)
     assert files(root / "imagenet-c-gen/frost") == [f"2/{name}/{n}.JPEG" for n, name in enumerate(IMAGENET_WNIDS[:3])]
     assert json.loads((root / "imagenet-c-gen/generated.json").read_text())["seed"] == 4

@@ -1,14 +1,18 @@
 """What methods may need beyond the stream, for each kind of benchmark."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tta_core.data.benchmarks import BENCHMARKS
+from tta_core.data.benchmarks import BENCHMARKS, CLEAN
 from tta_core.data.sources.digits import load_digits
 from tta_core.errors import InputError
+from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run import supplies as module
+from tta_core.run.available import check_available
 from tta_core.run.config import RunConfig
 from tta_core.run.images import load_domains, normalisation
 from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
@@ -113,3 +117,45 @@ def test_held_out_images_come_in_one_order_whatever_the_cell(small_batches):
     one = supply(HeldOutImages, RunConfig.from_values({"method": "source", "severity": 2, "batch_size": 1}))
     other = supply(HeldOutImages, RunConfig.from_values({"method": "source", "severity": 5, "seed": 9}))
     assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other, strict=True))
+
+
+LISTED = ["n02/image_3.JPEG", "n01/image_0.JPEG"]
+
+
+@pytest.fixture
+def part(photographs, colour_vit, tmp_path, monkeypatch):
+    """Only two photographs are anywhere, and the cell names these."""
+    row = photographs.model_copy(
+        update={"training_folder": "photos/train", "held_out_domains": ("spatter",), "images_per_class": 4}
+    )
+    monkeypatch.setitem(BENCHMARKS, row.name, row)
+    for severity in (1, 2, 3, 4, 5):
+        shutil.copytree(tmp_path / "photos-c/fog/5", tmp_path / f"photos-c/spatter/{severity}", dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "photos/val", tmp_path / "photos/train")
+    for file in list(tmp_path.rglob("*.JPEG")):
+        if str(file.relative_to(file.parents[1])) not in LISTED:
+            file.unlink()
+    for folder in list(tmp_path.rglob("n03")):
+        folder.rmdir()
+    (tmp_path / "names.txt").write_text("\n".join(LISTED))
+    return config(benchmark="photos-c", subset_file=str(tmp_path / "names.txt"))
+
+
+def test_what_a_method_needs_is_of_the_part_that_the_cell_names(part, monkeypatch):
+    (batch,) = supply(SourceImages, part)
+    (clean,) = load_domains(part, [CLEAN])
+    order = np.sort(np.random.default_rng(0).permutation(2))
+    torch.testing.assert_close(batch, normalisation(part, CPU)(clean.images[order]))
+    assert clean.labels.tolist() == [1, 0]
+    for kind in (HeldOutImages, LabelledSource):
+        assert sorted(label for _, labels in supply(kind, part) for label in labels.tolist()) == [0, 1]
+    monkeypatch.setattr(RunConfig, "needs", lambda self: (SOURCE_IMAGES, HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES))
+    check_available([part])
+
+
+def test_a_part_of_other_photographs_says_nothing_of_clean_ones(renditions, colour_vit, tmp_path):
+    (tmp_path / "names.txt").write_text("n03/art_1.jpg")
+    made = config(benchmark=renditions.name, subset_file=str(tmp_path / "names.txt"))
+    assert made.part_of("renditions") is not None
+    assert made.part_of(CLEAN) is None
+    assert sum(len(batch) for batch in supply(SourceImages, made)) == 12

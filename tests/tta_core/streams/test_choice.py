@@ -15,6 +15,7 @@ from tta_core.data.opened import ImageRequest
 from tta_core.errors import InputError
 from tta_core.run.available import check_available
 from tta_core.run.config import RunConfig
+from tta_core.run.images import load_domains
 from tta_core.streams.order_files import write_order
 
 VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
@@ -202,6 +203,20 @@ def test_a_subset_by_name(photographs, colour_vit, tmp_path):
     again = tta_core.run(made)
     assert again.stream_order == run.stream_order
     assert (again.samples["confidence"] == run.samples["confidence"]).all()
+
+
+def test_names_in_a_list_may_have_spaces_and_any_line_ends(photographs, colour_vit, tmp_path):
+    names = [f"n02/0.86_digital clock _ digital clock {number}.JPEG" for number in range(2)]
+    for name in names:
+        shutil.copy(tmp_path / "photos-c/fog/5/n01/image_0.JPEG", tmp_path / "photos-c/fog/5" / name)
+    values = {"benchmark": photographs.name, "backbone": colour_vit.name, "domains": ["fog"]}
+    hashes = set()
+    for number, text in enumerate(("\n".join(names), "\r\n".join(names) + "\r\n", "\ufeff" + "\n \n".join(names))):
+        (tmp_path / f"{number}.txt").write_bytes(text.encode())
+        made = config(subset_file=str(tmp_path / f"{number}.txt"), **values)
+        assert len(load_domains(made, ["fog"])[0].labels) == 2
+        hashes.add(made.subset_hash)
+    assert len(hashes) == 1
 
 
 @pytest.mark.parametrize("stream", ["gradual", "correlated", "mixed-correlated", "label_shift", "recurring", "mixed"])

@@ -1,9 +1,10 @@
-"""Images that lie somewhere as JPEG or PNG, decoded when they are asked for. Imports no torch."""
+"""Images that lie somewhere as JPEG, PNG or the like, decoded when they are asked for. Imports no torch."""
 
 from __future__ import annotations
 
 import io
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,11 @@ from PIL import Image, UnidentifiedImageError
 from tta_core.data.spec import Crop, OwnCrop
 from tta_core.errors import InputError
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".jpeg", ".jpg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What torchvision's `ImageFolder` reads."""
+
+# Damaged EXIF and the like are common, and said with Pillow's own path: what cannot be decoded is an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SCAN, END = b"\xff\xda", b"\xff\xd9"
 """Markers of a JPEG: where pixels begin, and where the image ends."""
@@ -31,15 +36,17 @@ class EncodedImages(ABC):
         names: `<class>/<file>` of each image.
         crop: how an image is brought to `size`.
         size: height and width of the decoded images in pixels.
+        proven: whether names say the classes; else numbers alone do, and nothing proves their order.
     """
 
     kind = "folders"
 
-    def __init__(self, folder: Path, names: Sequence[str], crop: Crop, size: int) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], crop: Crop, size: int, *, proven: bool = True) -> None:
         self.folder = folder
         self.names = names
         self.crop = crop
         self.size = size
+        self.proven = proven
 
     def __len__(self) -> int:
         return len(self.names)
@@ -140,7 +147,7 @@ def is_image(file: str) -> bool:
 
 
 def decoded(content: bytes) -> Image.Image:
-    """Decodes a JPEG or PNG to RGB.
+    """Decodes an image file to RGB.
 
     Raises:
         ValueError: if it is cut short, damaged, or no image.

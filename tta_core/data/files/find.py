@@ -9,7 +9,8 @@ For the images that belong into `FOLDER` below the data root, such as `imagenet-
    such as the `blur.tar`, `noise.tar`, ... of ImageNet-C's publishers, that holds `.../fog/5/<class>/<file>`.
 
 In each form images are in order of class and then of file name, so that all forms of the same files are the same
-benchmark. Images without a file name (in Parquet or Arrow) keep the order of their rows within a class.
+benchmark. Images without a file name (in Parquet or Arrow) keep the order of their rows within a class. Classes follow
+names wherever there are any, see `tta_core.data.files.classes`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tta_core.data.files.arrow_images import ArrowImages, ArrowTable
+from tta_core.data.files.arrow_images import ArrowImages, ArrowTable, data_files
+from tta_core.data.files.classes import Label, numbered_classes
 from tta_core.data.files.encoded import EncodedImages, ImageFiles, is_image
-from tta_core.data.files.tar_images import TarImages, find_members, tar_index
+from tta_core.data.files.near import what_is_near
+from tta_core.data.files.tar_images import Member, TarImages, find_members, tar_index
 from tta_core.data.root import not_here, readable
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import first_names
@@ -59,12 +62,10 @@ def find_images(spec: BenchmarkSpec, root: Path, folder: Path, crop: Crop = "non
         if (file := folder.with_name(folder.name + suffix)).is_file():
             return _opened(spec, file, [file], crop, size)
     for archive, below in _archives_above(root, folder):
-        if members := find_members(tar_index(archive), below, spec.class_names):
-            raw = [(member.label, member.file) for member in members]
-            names, order = _in_order(spec, archive, raw)
-            return TarImages(archive, names, crop, size, members=[members[number] for number in order])
+        if members := find_members(tar_index(archive), below, spec):
+            return _in_tar(spec, archive, members, crop, size)
     problem = f"{missing}, and there is no {folder}.tar, .parquet or .arrow, nor a .tar above that holds it"
-    raise not_here(spec, f"{problem}{packed(root, folder)}")
+    raise not_here(spec, f"{problem}{packed(root, folder)}{what_is_near(spec, root, folder)}")
 
 
 def packed(root: Path, folder: Path) -> str:
@@ -161,55 +162,53 @@ def _below(spec: BenchmarkSpec, folder: Path) -> list[str]:
 
 def _opened(spec: BenchmarkSpec, place: Path, files: Sequence[Path], crop: Crop, size: int) -> EncodedImages:
     if files[0].suffix == TAR:
-        members = [member for file in files for member in find_members(tar_index(file), (), spec.class_names)]
-        names, order = _in_order(spec, place, [(member.label, member.file) for member in members])
-        return TarImages(place, names, crop, size, members=[members[number] for number in order])
-    tables = [ArrowTable(file) for file in files]
+        members = [member for file in files for member in find_members(tar_index(file), (), spec)]
+        if not members:
+            raise not_here(
+                spec,
+                f"{place} has no image of a class: images lie in folders such as {first_names(spec.class_names)}, or "
+                "have a file .cls of the same name up to the first dot",
+            )
+        return _in_tar(spec, place, members, crop, size)
+    tables = [ArrowTable(file) for file in (data_files(place, files) if place.is_dir() else files)]
     rows = [(number, row) for number, table in enumerate(tables) for row in range(len(table.labels))]
-    raw = []
-    for table in tables:
-        known = table.class_names if set(table.class_names) & set(spec.class_names) else ()
-        for label, file in zip(table.labels, table.files, strict=True):
-            raw.append((known[label] if known and isinstance(label, int) and 0 <= label < len(known) else label, file))
-    names, order = _in_order(spec, place, raw)
-    return ArrowImages(place, names, crop, size, tables=tables, rows=[rows[number] for number in order])
+    labels = [label for table in tables for label in table.named_labels(spec)]
+    paths = [path for table in tables for path in table.paths]
+    names, order, proven = _in_order(spec, place, labels, paths)
+    return ArrowImages(place, names, crop, size, tables=tables, rows=[rows[number] for number in order], proven=proven)
 
 
-def _in_order(spec: BenchmarkSpec, place: Path, raw: Sequence[tuple[str | int, str]]) -> tuple[list[str], list[int]]:
+def _in_tar(spec: BenchmarkSpec, place: Path, members: Sequence[Member], crop: Crop, size: int) -> TarImages:
+    labels, paths = [member.label for member in members], [member.path for member in members]
+    names, order, proven = _in_order(spec, place, labels, paths)
+    return TarImages(place, names, crop, size, members=[members[number] for number in order], proven=proven)
+
+
+def _in_order(
+    spec: BenchmarkSpec, place: Path, labels: Sequence[Label], paths: Sequence[str]
+) -> tuple[list[str], list[int], bool]:
     """Names `<class>/<file>` by class and then by file, and which image each is of those given.
 
     Args:
         spec: the benchmark.
         place: where the images lie, for messages.
-        raw: class (name or number) and file (may be empty) of each image.
+        labels: `(images,)`, name or number of the class of each.
+        paths: `(images,)`, of which the last part is the file's name; empty where there is none.
+
+    Returns:
+        The names, the numbers of the images, and whether names prove the classes.
 
     Raises:
         InputError: if a class is none of the benchmark's.
     """
-    numbers = {name: number for number, name in enumerate(spec.class_names)}
-    given = {label for label, _ in raw}
-    integers = {label: int(label) for label in given if label not in numbers and str(label).strip().isdecimal()}
-    # A benchmark of some classes may be labelled by their numbers among all.
-    among_all = bool(spec.class_numbers) and max(integers.values(), default=0) >= spec.num_classes
-    if among_all:
-        own = {number: place_ for place_, number in enumerate(spec.class_numbers)}
-        integers = {label: own.get(number, -1) for label, number in integers.items()}
-    known = {str(label): numbers[str(label)] for label in given if str(label) in numbers}
-    known |= {str(label): number for label, number in integers.items() if 0 <= number < spec.num_classes}
-    unknown = sorted(str(label) for label in given if str(label) not in known)
-    if unknown:
-        raise not_here(
-            spec,
-            f"{place} has {len(unknown)} labels that are no class of {spec.name}: {first_names(unknown)}; allowed are "
-            f"the numbers 0 to {spec.num_classes - 1} and names such as {first_names(spec.class_names)}",
-        )
-    classes = [known[str(label)] for label, _ in raw]
-    named = all(file for _, file in raw)
-    order = sorted(range(len(raw)), key=lambda number: (classes[number], raw[number][1] if named else "", number))
-    names = [sys.intern(f"{spec.class_names[classes[number]]}/{raw[number][1] or f'{number:08d}'}") for number in order]
+    classes, proven = numbered_classes(spec, place, labels, paths)
+    files = [path.replace("\\", "/").rpartition("/")[2] for path in paths]
+    named = all(files)
+    order = sorted(range(len(files)), key=lambda number: (classes[number], files[number] if named else "", number))
+    names = [sys.intern(f"{spec.class_names[classes[number]]}/{files[number] or f'{number:08d}'}") for number in order]
     if len(set(names)) < len(names):  # Rows of a table may have one file name: they are images of their own.
         times = Counter(names)
         names = [
             f"{name}, row {number}" if times[name] > 1 else name for name, number in zip(names, order, strict=True)
         ]
-    return names, order
+    return names, order, proven

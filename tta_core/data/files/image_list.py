@@ -1,4 +1,4 @@
-"""Files that list the images that a benchmark uses, such as the 5,000 of RobustBench. Imports no torch."""
+"""Files that list images, such as the 5,000 of RobustBench. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,28 @@ from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import first_names
 
 
+def read_entries(file: Path) -> list[str]:
+    """What a file lists: a name of an image, which may have spaces, or a number in each line.
+
+    Several may stand in a line where that can be told.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no text, or its path is none.
+    """
+    entries: list[str] = []
+    for line in file.read_text(encoding="utf-8-sig").split("\n"):
+        words = line.split()
+        apart = all("/" in word for word in words) or all(word.isascii() and word.isdigit() for word in words)
+        entries += words if apart else [line.strip()]
+    return entries
+
+
 def listed_names(spec: BenchmarkSpec, file: Path) -> list[str]:
     """The images that a list names, in its order."""
     try:
-        names = file.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
+        names = read_entries(file)
+    except (OSError, ValueError) as error:
         raise not_here(spec, f"the list {file} cannot be read ({error})") from None
     classes = set(spec.class_names)
     wrong = [name for name in names if name.count("/") != 1 or name.partition("/")[0] not in classes]

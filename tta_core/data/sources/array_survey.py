@@ -10,7 +10,7 @@ import numpy as np
 
 from tta_core.data.files.arrays import mapped
 from tta_core.data.spec import BenchmarkSpec
-from tta_core.data.survey import Beside, Checked, Survey
+from tta_core.data.survey import Beside, Checked, Survey, made_by
 
 
 class ArraySurvey(Survey):
@@ -68,9 +68,10 @@ def _look_at_array(row: BenchmarkSpec, folder: Path, one: Checked) -> None:
     """Counts the images of one severity in the array of a corruption."""
     file = folder / f"{one.domain}.npy"
     one.place = str(file)
-    images = _opened(file, one)
+    images = _opened(file, one, made_by(row))
     if images is None:
         return
+    one.proven = False
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         told = f"It holds {images.dtype} of shape {images.shape}, not uint8 (images, height, width, 3): get it again."
         one.add("wrong file", [str(file)], told)
@@ -84,13 +85,13 @@ def _look_at_array(row: BenchmarkSpec, folder: Path, one: Checked) -> None:
     one.add("too many images", [], told, count=surplus)
 
 
-def _opened(file: Path, one: Checked) -> np.ndarray[Any, Any] | None:
+def _opened(file: Path, one: Checked, made: str = "") -> np.ndarray[Any, Any] | None:
     """Maps an array; None, and a problem, if it is not here or is damaged."""
     try:
         return mapped(file)
     except FileNotFoundError:
         one.present = False
-        one.add("missing file", [str(file)], "Put what is missing there.")
+        one.add("missing file", [str(file)], f"{made or 'Put what is missing there'}.")
     except PermissionError:
         one.add("unreadable", [str(file)], f"Let yourself read it: chmod u+r {file}")
     except (OSError, ValueError) as error:

@@ -55,6 +55,7 @@ class Storage(ABC):
         encoded: whether it opens image files, which are decoded when they are asked for, or once into the cache.
         named: whether its images have names `<class>/<file>`.
         has_source: whether its training images are what methods get that ask for clean images of the source.
+        proven: whether names say the classes, unless image files say otherwise; else numbers alone do.
         ladder: the published strengths that corruptions have where images of a benchmark are made here.
     """
 
@@ -62,6 +63,7 @@ class Storage(ABC):
     encoded: ClassVar[bool] = False
     named: ClassVar[bool] = False
     has_source: ClassVar[bool] = False
+    proven: ClassVar[bool] = True
     ladder: ClassVar[Ladder] = "imagenet"
 
     @abstractmethod
@@ -89,15 +91,21 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def check_training(self, row: BenchmarkSpec) -> None:
+    def check_training(self, row: BenchmarkSpec, *, whole: bool = True) -> None:
         """Looks whether the images are here that the benchmark's backbones were trained on, without reading them.
+
+        Args:
+            row: the benchmark.
+            whole: whether each class must have some; of image files only.
 
         Raises:
             InputError: if they are not.
         """
 
     @abstractmethod
-    def open_training(self, row: BenchmarkSpec, crop: Crop, size: int) -> tuple[StoredImages, Labels]:
+    def open_training(
+        self, row: BenchmarkSpec, crop: Crop, size: int, *, whole: bool = True
+    ) -> tuple[StoredImages, Labels]:
         """Opens those images.
 
         Raises:

@@ -54,14 +54,16 @@ class ClassFolders(Storage):
             _check_count(domain.row, images, domain.row.count(domain.name))
         return images, self.labels_of(domain, images.names)
 
-    def check_training(self, row: BenchmarkSpec) -> None:
+    def check_training(self, row: BenchmarkSpec, *, whole: bool = True) -> None:
         """Looks for the classes of the training images."""
         root = data_root(row)
-        check_classes(row, root, root / row.training_folder)
+        (check_classes if whole else check_any)(row, root, root / row.training_folder)
 
-    def open_training(self, row: BenchmarkSpec, crop: Crop, size: int) -> tuple[EncodedImages, Labels]:
+    def open_training(
+        self, row: BenchmarkSpec, crop: Crop, size: int, *, whole: bool = True
+    ) -> tuple[EncodedImages, Labels]:
         """Lists the training images, as many as there are. They are photographs, cut as clean ones are."""
-        self.check_training(row)
+        self.check_training(row, whole=whole)
         root = data_root(row)
         images = find_images(row, root, root / row.training_folder, photograph_crop(crop), size)
         if not len(images):

@@ -61,10 +61,12 @@ class Embedded(Storage):
         found = cached_array(_key(domain.row, "labels"), lambda: load_digits("test")[1].astype(np.uint8))
         return found.astype(np.int64)
 
-    def check_training(self, row: BenchmarkSpec) -> None:
+    def check_training(self, row: BenchmarkSpec, *, whole: bool = True) -> None:
         """They are always here."""
 
-    def open_training(self, row: BenchmarkSpec, crop: Crop, size: int) -> tuple[NDArray[np.uint8], Labels]:
+    def open_training(
+        self, row: BenchmarkSpec, crop: Crop, size: int, *, whole: bool = True
+    ) -> tuple[NDArray[np.uint8], Labels]:
         """The training half."""
         return load_digits("train")
 

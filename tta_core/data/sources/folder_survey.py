@@ -14,7 +14,7 @@ from tta_core.data.files.encoded import EncodedImages, ImageFiles, decoded, is_i
 from tta_core.data.files.find import check_folders, find_images, packed
 from tta_core.data.files.image_list import listed_names
 from tta_core.data.spec import BenchmarkSpec
-from tta_core.data.survey import Beside, Checked, Survey
+from tta_core.data.survey import Beside, Checked, Survey, made_by
 from tta_core.errors import InputError
 
 READABLE_BY_ALL = 0o444
@@ -179,7 +179,7 @@ class FolderSurvey(Survey):
         self._pool = ThreadPoolExecutor(SCANNING_THREADS)
         self._names: dict[tuple[str, ...], _Names] = defaultdict(_Names)
         self._lists: dict[str, dict[str, set[str]]] = {}
-        self._differing: list[tuple[Checked, _Names, dict[str, set[str]], bool]] = []
+        self._differing: list[tuple[Checked, _Names, dict[str, set[str]], bool, str]] = []
 
     def begin(self, row: BenchmarkSpec, one: Checked) -> Callable[[], Beside]:
         """Begins to list the files of a domain."""
@@ -209,10 +209,11 @@ class FolderSurvey(Survey):
             elif scan.present:
                 one.add("missing classes", list(classes), f"{told} Lay the images out as the layout says.")
             else:
-                remedy = "Put the images, or archives of them, as the layout says"
+                remedy = made_by(row) or "Put the images, or archives of them, as the layout says"
                 one.add("missing folder", [scan.place], f"{remedy}{scan.packed}.")
         if scan.images is None:
             return
+        one.proven = scan.images.proven
         if listed == {}:  # Nothing is known of the images that there should be.
             one.found = min(one.expected, len(scan.images))
             return
@@ -230,7 +231,7 @@ class FolderSurvey(Survey):
                 differing[name] = files
         # What may not be looked at is not missing.
         by_class = bool(listed or row.images_per_class or hidden)
-        self._differing.append((one, names, differing, by_class))
+        self._differing.append((one, names, differing, by_class, made_by(row) or "Get them again"))
         if self._decode:
             _decode_all(scan.images, listed, {*empty, *unreadable}, one)
 
@@ -257,7 +258,7 @@ class FolderSurvey(Survey):
         """Says of each domain what it lacks and what it has too much of."""
         self._pool.shutdown()
         numbered: dict[int, list[str]] = {}
-        for one, names, differing, by_class in self._differing:
+        for one, names, differing, by_class, again in self._differing:
             absent = [name for name, (_, found) in one.classes.items() if not found]
             one.add("missing classes", absent, "Each class needs its folder, with its images in it.")
             counts = [(one.expected, one.found)]
@@ -268,7 +269,7 @@ class FolderSurvey(Survey):
             if by_class and len(missing) < lacking:
                 # Where all lack the same image, its number tells its name, but not its class.
                 missing += numbered.setdefault(id(names), names.unseen_numbers())
-            remedy = "Get them again." if missing else "Get them again; which ones cannot be told from what is here."
+            remedy = f"{again}." if missing else f"{again}; which ones cannot be told from what is here."
             one.add("missing images", missing, remedy, count=lacking)
             extra = [file for name, files in differing.items() for file in names.extra(name, files)]
             surplus = sum(max(0, found - expected) for expected, found in counts)

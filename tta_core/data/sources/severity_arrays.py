@@ -22,6 +22,7 @@ ONE_SEVERITY = "; one severity alone does not say which it is: all must be there
 class SeverityArrays(Storage):
     """`FOLDER/<corruption>.npy` and `FOLDER/labels.npy`; for clean images and training `clean.npy`, `train.npy`."""
 
+    proven: ClassVar[bool] = False
     ladder: ClassVar[Ladder] = "cifar"
 
     def inside(self, spec: BenchmarkSpec) -> Sequence[str]:
@@ -66,11 +67,13 @@ class SeverityArrays(Storage):
             )
         return images[first : first + count], own
 
-    def check_training(self, row: BenchmarkSpec) -> None:
+    def check_training(self, row: BenchmarkSpec, *, whole: bool = True) -> None:
         """Maps the arrays."""
         self.open_training(row, "none", 1)
 
-    def open_training(self, row: BenchmarkSpec, crop: Crop, size: int) -> tuple[NDArray[np.uint8], Labels]:
+    def open_training(
+        self, row: BenchmarkSpec, crop: Crop, size: int, *, whole: bool = True
+    ) -> tuple[NDArray[np.uint8], Labels]:
         """Maps the training images read-only."""
         folder = self.folder(row)
         images, labels = _opened(row, folder / "train.npy"), _opened(row, folder / "train_labels.npy")

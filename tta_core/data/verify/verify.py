@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tta_core.data.benchmarks import CLEAN, owner
+from tta_core.data.files.find import IN_PART
 from tta_core.data.generated import RECORD, check_made_here
+from tta_core.data.opened import unproven_labels
 from tta_core.data.root import data_root
 from tta_core.data.sources.base import Storage
 from tta_core.data.sources.table import storage_of
@@ -124,6 +126,11 @@ def _notes(spec: BenchmarkSpec, root: Path, checked: Sequence[Checked]) -> list[
         notes.append(f"to look only at what is here: {_options(required, here)}")
     if required and not here:
         notes.append(f"nothing of it is here: {root} {_held(root)}")
+    named = {row.name: storage_of(row).named for row in (owner(spec, name) for name in spec.domains)}
+    if any(named.get(one.benchmark) and not one.ok and one.found for one in checked):
+        notes.append(IN_PART)
+    if unproven := [one.name for one in checked if one.present and not one.proven]:
+        notes.append(unproven_labels(unproven))
     row = owner(spec, CLEAN)
     if row.training_folder:
         try:

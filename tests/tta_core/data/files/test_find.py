@@ -410,3 +410,214 @@ def test_an_archive_is_read_without_a_cache(real, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TTA_GRID_CACHE", str(tmp_path / "file/inner"))
     assert (everything(real)[0] == expected).all()
+
+
+def table(root, labels, *, names=None, columns=None, paths=None, file="real-c/fog/5.parquet"):
+    """Writes the images of `FILES` as Parquet with labels of its own; `names` as Hugging Face's ClassLabel has them."""
+    made = [row | {"label": label} for row, label in zip(rows(root), labels, strict=True)]
+    for number, row in enumerate(made):
+        row["image"] = row["image"] | {"path": paths[number] if paths else f"{number:02}.JPEG"}
+        row |= {name: values[number] for name, values in (columns or {}).items()}
+    found = pa.Table.from_pylist(made)
+    if names:
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        found = found.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(found, root / file)
+    shutil.rmtree(root / "real-c/fog/5", ignore_errors=True)
+
+
+TRUE = [0, 0, 0, 1, 1, 1, 2, 2, 2]
+WNIDS = [CLASSES[number] for number in TRUE]
+
+
+def labelled(spec, **changes):
+    found = ImageRequest(spec.model_copy(update=changes), 5, crop="center", image_size=32).open("fog")
+    return found.labels.tolist(), found.proven
+
+
+@pytest.mark.parametrize(
+    ("labels", "options"),
+    [
+        ([2 - n for n in TRUE], {"names": ["n03", "n02", "n01"]}),
+        ([2 - n for n in TRUE], {"columns": {"wnid": WNIDS}}),
+        ([7 + n for n in TRUE], {"columns": {"synset": WNIDS}}),
+        (TRUE, {"columns": {"anything": WNIDS}}),
+        (TRUE, {"paths": [f"{name}_{number}.JPEG" for number, name in enumerate(WNIDS)]}),
+        (TRUE, {"paths": [f"/data/val/{name}/x{number}.JPEG" for number, name in enumerate(WNIDS)]}),
+        (WNIDS, {"columns": {"caption": ["a photograph"] * 9}}),
+    ],
+)
+def test_labels_follow_names(labels, options, real, tmp_path):
+    table(tmp_path, labels, **options)
+    assert labelled(real) == (TRUE, True)
+
+
+def test_numbers_alone_prove_no_order(real, tmp_path):
+    table(tmp_path, TRUE)
+    assert labelled(real) == (TRUE, False)
+    # Names that are numbers say which number is meant, and no more.
+    table(tmp_path, [2 - n for n in TRUE], names=["2", "1", "0"])
+    assert labelled(real) == (TRUE, False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (TRUE, {"names": list(CLASSES), "columns": {"wnid": WNIDS[::-1]}}, "contradicts itself: .* wnid = n0"),
+        (TRUE, {"columns": {"guess": WNIDS[::-1]}}, "contradicts itself: .* the label 0 and guess = n03"),
+        (TRUE, {"paths": [f"{name}_x.JPEG" for name in WNIDS[::-1]]}, "contradicts itself: .* the name n03_x.JPEG"),
+        (TRUE, {"names": ["n03", "cat", "n01"]}, "order of its own, and some names are of no class of real-c: cat"),
+        (TRUE, {"columns": {"wnid": [*WNIDS[:-1], "n09"]}}, "no class of real-c in 'wnid': n09"),
+    ],
+)
+def test_names_that_contradict_are_refused(labels, options, message, real, tmp_path):
+    table(tmp_path, labels, **options)
+    with pytest.raises(InputError, match=message):
+        labelled(real)
+
+
+def test_words_of_wordnet_are_names(real, tmp_path):
+    changes = {"class_names": ("n01440764", "n01443537", "n02012849"), "images_per_domain": 9}
+    words = ["tench, Tinca tinca", "goldfish, Carassius auratus", "crane"]
+    table(tmp_path, TRUE, names=words)
+    assert labelled(real, **changes) == (TRUE, True)
+    table(tmp_path, [1 - n if n < 2 else 2 for n in TRUE], names=[words[1], words[0], words[2]])
+    assert labelled(real, **changes) == (TRUE, True)
+
+
+def test_numbers_that_may_count_some_classes_or_all_are_refused(real, tmp_path):
+    table(tmp_path, [1 + n % 2 for n in TRUE])
+    with pytest.raises(InputError, match=r"those of the 3 classes of real-c, or of all: 1, 2; give names"):
+        labelled(real, class_numbers=(1, 2, 5))
+
+
+def test_what_datasets_leaves_beside_its_files_is_not_read(real, tmp_path):
+    expected = everything(real)[0]
+    folder = tmp_path / "real-c/fog/5"
+    table = pa.Table.from_pylist(rows(tmp_path), SCHEMA)
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+    def write(name, table):
+        with pa.ipc.new_stream(folder / name, table.schema) as writer:
+            writer.write_table(table)
+
+    write("data-00000-of-00001.arrow", table)
+    write("cache-0a1b.arrow", pa.table({"indices": pa.array([1, 0], pa.uint64())}))
+    write("cache-map.arrow", table)
+    assert (everything(real)[0] == expected).all()
+    write("leftover.arrow", table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    assert (everything(real)[0] == expected).all()
+    (folder / "state.json").unlink()
+    write("data-00000-of-00002.arrow", table)
+    with pytest.raises(InputError, match=r"several sets of images: data-...-of-00001, data-...-of-00002"):
+        everything(real)
+
+
+def test_tables_with_paths_in_place_of_images_say_so(real, tmp_path):
+    given = [row | {"image": {"bytes": None, "path": "/home/someone/0.JPEG"}} for row in rows(tmp_path)]
+    pq.write_table(pa.Table.from_pylist(given, SCHEMA), tmp_path / "real-c/fog/5.parquet")
+    shutil.rmtree(tmp_path / "real-c/fog/5")
+    with pytest.raises(InputError, match=r"row 0 holds no image, only the path of one \(/home/someone/0.JPEG\)"):
+        everything(real)
+
+
+def shard(root, members):
+    """Writes a tar in place of the images: name -> content, or the name that it links to."""
+    folder = root / "real-c/fog/5"
+    shutil.rmtree(folder)
+    with tarfile.open(root / "real-c/fog/5.tar", "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                info.type, info.linkname = content
+                content = b""
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def test_links_in_an_archive_are_the_files_that_they_name(real, tmp_path):
+    photos = {name: (tmp_path / "real-c/fog/5" / name).read_bytes() for name in FILES}
+    first, second, third, *rest = FILES
+    links = [(second, (tarfile.LNKTYPE, first)), (third, (tarfile.SYMTYPE, "photo_01.JPEG"))]
+    shard(tmp_path, [(first, photos[first]), *links, *((name, photos[name]) for name in rest)])
+    images = everything(real)[0]
+    assert len(images) == 9
+    assert (images[1] == images[0]).all()
+    assert (images[2] == images[0]).all()
+
+
+def test_a_link_to_what_an_archive_lacks_is_refused(real, tmp_path):
+    shard(tmp_path, [(FILES[0], (tarfile.SYMTYPE, "/elsewhere/photo.JPEG"))])
+    with pytest.raises(InputError, match=r"n01/photo_00.JPEG as a link to /elsewhere/photo.JPEG, which it lacks"):
+        everything(real)
+
+
+def samples(root, *parts):
+    """Members of a WebDataset: for each image what `parts` make of its number, photograph and class."""
+    photos = [(root / "real-c/fog/5" / name).read_bytes() for name in FILES]
+    return [
+        (f"{number:03}.{end}", content)
+        for number, photo in enumerate(photos)
+        for end, content in (part(photo, TRUE[number]) for part in parts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "proven"),
+    [
+        (lambda photo, label: ("target.cls", str(label).encode()), False),
+        (lambda photo, label: ("json", json.dumps({"label": label, "width": 64}).encode()), False),
+        (lambda photo, label: ("json", json.dumps({"label": 2 - label, "wnid": CLASSES[label]}).encode()), True),
+        (lambda photo, label: ("wnid", f"{CLASSES[label]}\n".encode()), True),
+    ],
+)
+def test_samples_of_a_webdataset_end_at_the_first_dot(part, proven, real, tmp_path):
+    shard(tmp_path, samples(tmp_path, lambda photo, label: ("input.jpg", photo), part))
+    assert labelled(real) == (TRUE, proven)
+
+
+def test_images_of_a_webdataset_without_a_class_or_with_others_are_named(real, tmp_path):
+    image = lambda photo, label: ("jpg", photo)  # noqa: E731
+    members = samples(tmp_path, image, lambda photo, label: ("cls", str(label).encode()))
+    photo = members[0][1]
+    shard(tmp_path, [*members, ("007.other.png", photo)])
+    with pytest.raises(InputError, match=r"1 samples with several images, such as 007.jpg, 007.other.png"):
+        everything(real)
+    (tmp_path / "real-c/fog/5").mkdir()
+    shard(tmp_path, [*members, ("100.jpg", photo)])
+    with pytest.raises(InputError, match=r"1 images without a class: 100.jpg. Each needs a file .* ending in .cls"):
+        everything(real)
+    (tmp_path / "real-c/fog/5").mkdir()
+    shard(tmp_path, [("100.jpg", photo)])
+    with pytest.raises(InputError, match=r"5.tar has no image of a class"):
+        everything(real)
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        ("real-c/fog/5/5", r"class folders lie in .*real-c/fog/5/5: move them to .*real-c/fog/5"),
+        ("Real_C/fog/5", r"class folders lie in .*Real_C/fog/5: move them to .*real-c/fog/5"),
+        ("real-c/weather/fog/5", r"class folders lie in .*real-c/weather/fog/5: move them"),
+        ("data/real-c/fog/5", r"class folders lie in .*data/real-c/fog/5: move them"),
+    ],
+)
+def test_class_folders_that_lie_elsewhere_are_pointed_to(move, message, real, tmp_path):
+    (tmp_path / "real-c/fog/5").rename(tmp_path / "kept")
+    shutil.rmtree(tmp_path / "real-c")
+    (tmp_path / move).parent.mkdir(parents=True)
+    (tmp_path / "kept").rename(tmp_path / move)
+    with pytest.raises(InputError, match=message):
+        check_domain(real, "fog", 5)
+
+
+def test_images_without_class_folders_are_told(real, tmp_path):
+    folder = tmp_path / "real-c/fog/5"
+    for name in FILES[:3]:
+        (folder / name).rename(folder / f"ILSVRC_{name.rpartition('/')[2]}")
+    for name in CLASSES:
+        shutil.rmtree(folder / name)
+    with pytest.raises(InputError, match=r"3 images lie in it without class folders \(ILSVRC_photo_00.JPEG, "):
+        check_domain(real, "fog", 5)

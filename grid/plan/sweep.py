@@ -174,16 +174,30 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         raise InputError(f"{path}: a sweep is a mapping with keys such as sweep, base, grid, seeds; this is not one")
     choosing = [override for override in overrides if override.partition("=")[0].strip() == "protocol"]
     for override in choosing:
-        apply_override(values, override)
+        values = apply_override(values, override)
     values = with_protocol(values, chosen=bool(choosing), where=str(path))
     for override in overrides:
         if override not in choosing:
-            apply_override(values, override)
+            values = apply_override(values, override)
+    return checked_sweep(values, where=str(path))
+
+
+def checked_sweep(values: Mapping[str, Any], *, where: str) -> Sweep:
+    """Builds a sweep from plain values.
+
+    Args:
+        values: as read from YAML, with no protocol left to be chosen.
+        where: what they belong to, to start the message with.
+
+    Raises:
+        InputError: for unknown keys (with the closest match) and values not allowed.
+    """
+    values = dict(values)
     for field, model in (("resources", Resources), ("tracking", Tracking)):
         if isinstance(values.get(field), dict):
-            values[field] = validated(model, values[field], where=f"{path}: {field}")
-    sweep = validated(Sweep, values, where=str(path))
-    _check_keys(sweep, where=str(path))
+            values[field] = validated(model, values[field], where=f"{where}: {field}")
+    sweep = validated(Sweep, values, where=where)
+    _check_keys(sweep, where=where)
     return sweep
 
 
@@ -224,11 +238,14 @@ def _read_text(path: Path) -> str:
         raise InputError(f"cannot read the sweep file {path}: {error}. Give a readable YAML file") from None
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Applies one `key=value` to the plain values of a sweep, in place.
+def apply_override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """Returns the plain values of a sweep with one `key=value` put in.
 
     `seeds=[0,1]`, `resources.cpu=2`, `grid.method=[tent]` set that entry of the file. Any other key is a cell's: one
     value fixes it for all cells (also where the file has an axis), a list makes it an axis.
+
+    Raises:
+        InputError: if the text is not `key=value`, or the file has no such place.
     """
     key, equals, text = override.partition("=")
     key = key.strip()
@@ -236,40 +253,44 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r}: write key=value, such as severity=5 or moetta.lambda_balance=[0.2,1]")
     value = parse_yaml(text, where=f"--set {override!r}")
     first, _, rest = key.partition(".")
-    _forget_excluded(values, "seed" if key == "seeds" else key.removeprefix("grid."), value)
+    values = _without_excluded(values, "seed" if key == "seeds" else key.removeprefix("grid."), value)
     if first in Sweep.model_fields:
         if not rest:
-            values[first] = value
-            return
-        section = values.setdefault(first, {})
+            return values | {first: value}
+        section = values.get(first, {})
         if not isinstance(section, dict):
             raise InputError(f"--set {override!r}: {first} has no named entries; set the whole of {first} instead")
-        section[rest] = value
-        return
+        return values | {first: section | {rest: value}}
     if first == "weights" and rest:
         base = values.get("base")
         given = base.get("weights") if isinstance(base, dict) else None
         key, value = first, (given if isinstance(given, dict) else {}) | {rest: value}
-    groups = values.get("zip") or []
-    sections = [values.get("base"), values.get("grid"), *([groups] if isinstance(groups, dict) else groups)]
-    variants = values.get("variants")
-    sections += variants if isinstance(variants, list) else []
-    for section in sections:
-        if isinstance(section, dict):
-            section.pop(key, None)
+    for name in ("base", "grid", "zip", "variants"):
+        if name in values:
+            values[name] = _without_key(values[name], key)
     target = "grid" if isinstance(value, list) and key not in ("domains", "diagnostics") else "base"
-    if not isinstance(values.setdefault(target, {}), dict):
+    section = values.get(target, {})
+    if not isinstance(section, dict):
         raise InputError(f"--set {override!r}: {target} in the sweep file is not a mapping")
-    values[target][key] = value
+    return values | {target: section | {key: value}}
 
 
-def _forget_excluded(values: dict[str, Any], key: str, value: Any) -> None:
-    """Takes out the entries of `exclude` that can match nothing any more: they are no mistakes of the file."""
+def _without_key(section: Any, key: str) -> Any:
+    """A section of a sweep, or a list of them, without the entries of one key."""
+    if isinstance(section, list):
+        return [_without_key(part, key) for part in section]
+    if isinstance(section, dict):
+        return {name: value for name, value in section.items() if name != key}
+    return section
+
+
+def _without_excluded(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The same without entries of `exclude` that can match nothing any more: they are no mistakes of the file."""
     entries, chosen = values.get("exclude"), value if isinstance(value, list) else [value]
-    if isinstance(entries, list):
-        values["exclude"] = [
-            entry for entry in entries if not (isinstance(entry, dict) and cannot_match(entry, key, chosen))
-        ]
+    if not isinstance(entries, list):
+        return dict(values)
+    kept = [entry for entry in entries if not (isinstance(entry, dict) and cannot_match(entry, key, chosen))]
+    return {**values, "exclude": kept}
 
 
 def _check_keys(sweep: Sweep, *, where: str) -> None:

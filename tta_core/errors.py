@@ -38,7 +38,8 @@ def unknown_name(kind: str, given: object, allowed: Iterable[str], what_to_do: s
     match = closest_match(str(given), names)
     hint = f" Did you mean {match!r}?" if match else ""
     listed = ", ".join(names) if names else "none"
-    return InputError(f"unknown {kind} {given!r}.{hint} Allowed: {listed}. {what_to_do}".rstrip())
+    advice = f". {what_to_do}" if what_to_do else ""
+    return InputError(f"unknown {kind} {given!r}.{hint} Allowed: {listed}{advice}")
 
 
 def named_row(kind: str, table: Mapping[str, Row], name: str) -> Row:
@@ -52,7 +53,7 @@ def named_row(kind: str, table: Mapping[str, Row], name: str) -> Row:
     Raises:
         InputError: with the closest match, if there is no such row.
     """
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise unknown_name(kind, name, table, f"See them with: tta-grid list {kind}s")
     return table[name]
 

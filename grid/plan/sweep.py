@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from grid.plan.exclude import cannot_match
 from tta_core.errors import InputError, closest_match, unknown_name
-from tta_core.frozen import Frozen, validated
+from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.registry import methods
 from tta_core.run.config import RunConfig
 from tta_core.yaml_values import parse_yaml
@@ -19,12 +19,17 @@ from tta_core.yaml_values import parse_yaml
 CELL_FIELDS = tuple(name for name in RunConfig.model_fields if name not in ("settings", "seed"))
 """Keys of a cell that a sweep may set, beside `method.setting`; seeds have a list of their own."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What a signed 64-bit column can hold."""
+Section = TypeVar("Section", dict[str, Any], list[Any])
 
 Axes = dict[str, list[Any]]
 AxisGroups = Annotated[list[Axes], BeforeValidator(lambda given: [given] if isinstance(given, Mapping) else given)]
 """Groups of axes that step together; one group may stand without its list."""
+
+
+SMALLEST_SHARE = 0.001
+"""Ray counts in ten-thousandths."""
+
+MOST_CORES = 10_000
 
 
 class Resources(Frozen):
@@ -42,12 +47,12 @@ class Resources(Frozen):
             leaves the image out, names it, and counts it in `skipped_images` of the cell.
     """
 
-    cpu: float = Field(default=1, gt=0)
-    gpu: float = Field(default=0, ge=0)
+    cpu: float = Field(default=1, ge=SMALLEST_SHARE, le=MOST_CORES)
+    gpu: float = Field(default=0, ge=0, le=MOST_CORES)
     device: str = "auto"
-    max_concurrent: int | None = Field(default=None, ge=1)
-    max_retries: int = Field(default=2, ge=0)
-    checkpoint_every: int = Field(default=0, ge=0)
+    max_concurrent: Count | None = None
+    max_retries: int = Field(default=2, ge=0, le=1000)
+    checkpoint_every: int = Field(default=0, ge=0, le=2**31 - 1)
     corrupt_images: Literal["error", "skip"] = "error"
 
 
@@ -212,23 +217,32 @@ def with_protocol(values: dict[str, Any], *, chosen: bool, where: str) -> dict[s
     protocols, name = values.get("protocols") or {}, values.get("protocol")
     if name is None and not protocols:
         return values
-    if not isinstance(protocols, dict) or name not in protocols:
+    if not isinstance(protocols, dict) or not isinstance(name, str) or name not in protocols:
         known = protocols if isinstance(protocols, dict) else ()
         raise unknown_name("protocol", name, known, f"({where}: protocol names an entry of protocols)")
     entry = protocols[name] if isinstance(protocols[name], dict) else {"": protocols[name]}
     protocol = validated(Protocol, entry, where=f"{where}: protocols: {name}")
     merged = {key: value for key, value in values.items() if key not in ("protocol", "protocols")}
     for field in ("base", "grid", "resources"):
-        merged[field] = (values.get(field) or {}) | getattr(protocol, field)
-    groups = values.get("zip") or []
-    merged["zip"] = [*([groups] if isinstance(groups, dict) else groups), *protocol.zip]
-    merged["exclude"] = [*(values.get("exclude") or []), *protocol.exclude]
+        merged[field] = _section(values, field, {}, where) | getattr(protocol, field)
+    groups = values.get("zip")
+    merged["zip"] = [*([groups] if isinstance(groups, dict) else _section(values, "zip", [], where)), *protocol.zip]
+    merged["exclude"] = [*_section(values, "exclude", [], where), *protocol.exclude]
     for field in ("variants", "seeds"):
         if getattr(protocol, field):
             merged[field] = getattr(protocol, field)
     if chosen:
         merged["sweep"] = f"{values.get('sweep')}-{name}"
     return merged
+
+
+def _section(values: Mapping[str, Any], name: str, empty: Section, where: str) -> Section:
+    """A part of a sweep file, which must be of the type of `empty`."""
+    found = values.get(name) or empty
+    if not isinstance(found, type(empty)):
+        kind = "mapping" if isinstance(empty, dict) else "list"
+        raise InputError(f"{where}: {name} = {found!r} is not allowed: give a {kind}")
+    return found
 
 
 def _read_text(path: Path) -> str:

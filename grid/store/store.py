@@ -5,7 +5,9 @@ Layout (columns in `analysis.schema`)::
     RESULTS/store.json                  id of the store and layout version
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
-    RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
+    RESULTS/cells/<cell>/manifest.json  size and SHA-256 of each of these files
+    RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
+    RESULTS/damaged/                    what `tta-grid check --repair` moved away
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
     RESULTS/mlflow.db, mlartifacts/     MLflow's default store
@@ -19,12 +21,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.schema import CELLS_FOLDER, FAILED_FOLDER
+from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE
 from grid.events import CellState
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -40,6 +42,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk or a quota is full."""
 
 
+class UnwritableError(Exception):
+    """The results folder takes no more results. The message says why and what to do."""
+
+
 class ResultStore:
     """A results folder.
 
@@ -53,7 +59,7 @@ class ResultStore:
     @property
     def id(self) -> str:
         """Identifies this store wherever it is moved to."""
-        return str(json.loads((self.folder / "store.json").read_text())["store"])
+        return str(json.loads((self.folder / STORE_FILE).read_text())["store"])
 
     @property
     def tune_folder(self) -> Path:
@@ -65,14 +71,18 @@ class ResultStore:
 
         Raises:
             InputError: if it cannot.
+            ResultsError: if a newer version made it.
         """
+        from analysis.results.load import check_layout
+
+        check_layout(self.folder)
         try:
             for name in (CELLS_FOLDER, FAILED_FOLDER, ".staging"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             with self._staged() as staging:
-                (staging / "store.json").write_text(json.dumps({"store": uuid.uuid4().hex, "layout": 1}))
-                if not (self.folder / "store.json").exists():
-                    (staging / "store.json").replace(self.folder / "store.json")
+                (staging / STORE_FILE).write_text(json.dumps({"store": uuid.uuid4().hex, "layout": LAYOUT}))
+                if not (self.folder / STORE_FILE).exists():
+                    (staging / STORE_FILE).replace(self.folder / STORE_FILE)
         except OSError as error:
             raise InputError(f"{self.unwritable(error)}, or give another folder with --results DIR") from None
 
@@ -105,20 +115,23 @@ class ResultStore:
             lock.release()
 
     def states(self) -> dict[str, CellState]:
-        """The state of every cell in the store."""
+        """The state of every cell in the store.
+
+        Raises:
+            ResultsError: if a newer version made the store.
+        """
+        from analysis.results.load import check_layout
+
+        check_layout(self.folder)
         states: dict[str, CellState] = dict.fromkeys(self._names(FAILED_FOLDER), "failed")
         return states | dict.fromkeys(self._names(CELLS_FOLDER), "done")
 
     def costs(self) -> dict[tuple[str, str], float]:
         """What finished cells took: (method, backbone) -> seconds per image."""
-        from analysis.results.load import open_results
+        from analysis.results.load import open_results, rows
 
-        rows = (
-            open_results(self.folder)
-            .sql("select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all")
-            .fetchall()
-        )
-        return {(method, backbone): seconds for method, backbone, seconds in rows}
+        sql = "select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all"
+        return {(method, backbone): seconds for method, backbone, seconds in rows(open_results(self.folder), sql)}
 
     def cell_folder(self, cell: str) -> Path:
         """Folder of a finished cell."""
@@ -134,26 +147,43 @@ class ResultStore:
         return self.folder / ".checkpoints" / f"{cell}.pt"
 
     def write_result(self, result: RunResult, *, sweep: str, git_commit: str) -> None:
-        """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed."""
+        """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed.
+
+        Raises:
+            UnwritableError: if the folder takes no more.
+        """
         from grid.store.tables import result_tables
 
         tables = result_tables(result, sweep=sweep, git_commit=git_commit)
-        texts = {"skipped_images.txt": "\n".join([*result.skipped, ""])} if result.skipped else None
-        self._publish(CELLS_FOLDER, result.cell, tables, texts=texts)
-        shutil.rmtree(self.folder / FAILED_FOLDER / result.cell, ignore_errors=True)
+        texts = {"skipped_images.txt": "\n".join([*result.skipped, ""])} if result.skipped else {}
+        with self._writing():
+            self._publish(CELLS_FOLDER, result.cell, tables, texts)
+            self._discard(self.folder / FAILED_FOLDER / result.cell)
 
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
     ) -> None:
-        """Publishes why a cell failed; the last failure replaces earlier ones."""
+        """Publishes why a cell failed; the last failure replaces earlier ones.
+
+        Raises:
+            UnwritableError: if the folder takes no more, or what is to be said has no place in its columns.
+        """
         from grid.store.tables import failure_table
 
         cell = config.cell_id()
         if cell in self._names(CELLS_FOLDER):
             return
-        self._discard(self.folder / FAILED_FOLDER / cell)
-        table = failure_table(config, reason, sweep=sweep, git_commit=git_commit, started_at=datetime.now(UTC))
-        self._publish(FAILED_FOLDER, cell, {"cell": table}, texts={"traceback.txt": traceback})
+        try:
+            table = failure_table(config, reason, sweep=sweep, git_commit=git_commit, started_at=datetime.now(UTC))
+        # Whoever records a failure has no one to tell of another.
+        except Exception as error:
+            raise UnwritableError(
+                f"the cell {cell} failed ({reason}), and that cannot be recorded ({type(error).__name__}: {error}): "
+                "leave the cell out of the sweep"
+            ) from error
+        with self._writing():
+            self._discard(self.folder / FAILED_FOLDER / cell)
+            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback})
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
         """Reasons of those of the given cells that failed."""
@@ -163,8 +193,16 @@ class ResultStore:
         for cell in cells:
             file = self.folder / FAILED_FOLDER / cell / "cell.parquet"
             if file.exists() and not self.cell_folder(cell).exists():
-                reasons[cell] = str(pq.read_table(file, columns=["reason"])["reason"][0].as_py())
+                table = pq.read_table(file, columns=["reason"], page_checksum_verification=True)
+                reasons[cell] = str(table["reason"][0].as_py())
         return reasons
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableError(self.unwritable(error)) from error
 
     def _names(self, kind: str) -> list[str]:
         try:
@@ -172,16 +210,18 @@ class ResultStore:
         except (FileNotFoundError, NotADirectoryError):
             return []  # No store yet; `create` says if there can be none.
 
-    def _publish(
-        self, kind: str, cell: str, tables: Mapping[str, pa.Table], texts: Mapping[str, str] | None = None
-    ) -> None:
+    def _publish(self, kind: str, cell: str, tables: Mapping[str, pa.Table], texts: Mapping[str, str]) -> None:
         import pyarrow.parquet as pq
+
+        from analysis.results.damage import manifest_of
 
         with self._staged() as staging:
             for name, table in tables.items():
-                pq.write_table(table, staging / f"{name}.parquet", compression="zstd")
-            for name, text in (texts or {}).items():
-                (staging / name).write_text(text)
+                pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
+            for name, text in texts.items():
+                # Names of files may hold bytes that are no text.
+                (staging / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            (staging / MANIFEST).write_text(json.dumps(manifest_of(cell, staging)))
             for file in staging.iterdir():
                 _flush(file)
             try:
@@ -203,10 +243,10 @@ class ResultStore:
 
     def _discard(self, folder: Path) -> None:
         """Removes a folder so that no reader sees it half removed."""
-        if folder.exists():
-            doomed = self.folder / ".staging" / uuid.uuid4().hex
+        doomed = self.folder / ".staging" / uuid.uuid4().hex
+        with suppress(FileNotFoundError):
             folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""

@@ -1,5 +1,7 @@
 """Columns, types, units and version of the result files: the contract between `grid` and `analysis`.
 
+The words in the files, such as quantities of diagnostics, are in `analysis.vocabulary`.
+
 A results folder holds one folder per finished cell and one per failed cell::
 
     RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet
@@ -125,7 +127,7 @@ CELL = pa.schema(
     metadata=_VERSION_METADATA,
 )
 """One row a cell. Nullable columns are empty for failed cells, and where an older version wrote the file: versions up
-to 2 have no `needs`, `artefact` and `scored_logits`, and `skipped_images` came later in version 3.
+to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 have no `skipped_images`.
 """
 
 BATCHES = pa.schema(

@@ -27,6 +27,10 @@ class CellEnd:
     seconds: float | None = None
 
 
+class LaunchError(RuntimeError):
+    """Ray did not start, or was lost. The user gave nothing wrong: the same command may do later."""
+
+
 class CellListener(Protocol):
     """Hears what happens to cells, in the driver. A launch enters it, and leaves it when the last cell has ended."""
 

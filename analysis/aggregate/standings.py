@@ -108,9 +108,10 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 
 def cost_relative_to_source(section: Section) -> list[float | None]:
-    """Seconds in seconds of `source` of the same sweep and device, for each configuration; mean over its cells.
+    """How many times as long as `source` each configuration took, mean over its cells.
 
-    None where the sweep has no `source` cell under this protocol: times of other sweeps may be of another machine.
+    A cell is compared with `source` in the same sweep, on the same device and under the same protocol, because another
+    sweep may have run on another machine. None if there is no such cell.
     """
     reference: dict[tuple[str, str], list[float]] = {}
     for configuration in section.sources:

@@ -92,9 +92,9 @@ class Measurements:
     def query(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on the table `measured`.
 
-        Its columns are those of `diagnostics` with, in place of the cell, number (of the configuration) and seed, and
-        with seen (samples seen at the step; empty for a value of the whole stream) and last (whether it is of the last
-        step at which the quantity was measured).
+        It has the columns of `diagnostics`, with `number` (the configuration) and `seed` in place of the cell. Two more
+        columns are `seen`, the samples seen at the step (empty for a value of the whole stream), and `last`, whether
+        the step is the last one at which the quantity was measured.
         """
         return rows(self._con, sql, values)
 
@@ -191,8 +191,8 @@ class Measurements:
     ) -> dict[int, Matrix]:
         """Configuration -> the quantity by two places, with the same rows and columns for all configurations.
 
-        Of a quantity that changes along the stream the latest value at each place counts. With `against` among the
-        places only values of two domains count.
+        Only the latest value at each place counts. If `against` is one of the two places, values that have no second
+        domain do not count.
 
         Args:
             quantity: what was measured.
@@ -240,8 +240,8 @@ class Measurements:
     def retrieval(self, numbers: Sequence[int]) -> dict[int, Matrix]:
         """Configuration -> mean weight of the bank's entries by true domain (rows) and domain of the entry (columns).
 
-        The mean is over all retrievals in the true domain, of all seeds; the weights of a row add up to 1 if those of
-        each retrieval do.
+        The mean is over the retrievals in the true domain, with all seeds. If the weights of each retrieval add up to
+        1, so do those of a row.
         """
         found = self.query(
             f"""

@@ -16,7 +16,7 @@ MOST_POINTS = 80
 """Steps are averaged into so many points of a curve."""
 
 OWNERS = "owners as (select unnest($cells) as cell, unnest($numbers) as number, unnest($seeds) as seed)"
-"""SQL: a table of cells with the number of their configuration in the section; takes `owners_of`."""
+"""SQL: a table with the configuration and the seed of each cell. Its parameters are what `owners_of` returns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def domain_figure(
     Args:
         configurations: the rows.
         accuracies: from `aggregate.standings.domain_accuracies`, in the same order.
-        difference: whether to show the difference to `source`, in percentage points around 0, without its own row.
+        difference: whether to show differences to `source`, in percentage points. `source` then has no row.
         theme: colours.
     """
     table = accuracies.differences if difference else accuracies.values

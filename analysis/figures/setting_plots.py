@@ -36,8 +36,8 @@ class _Point:
 def setting_drawings(standings: Sequence[Standing]) -> list[Drawing]:
     """One drawing for each method with one or two numeric settings that vary.
 
-    Settings that are no numbers make lines or maps of their own. Index ranges such as `0-3` count as the number of
-    indices, apart for those that start at the first index and those that end at the last.
+    Each value of a setting that is no number has its own line or map. An index range such as `0-3` counts as its number
+    of indices. Ranges from the first index on and ranges up to the last index are drawn apart.
 
     Args:
         standings: from `aggregate.standings.leaderboard`.

@@ -41,7 +41,7 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
 
     Args:
         standings: from `aggregate.standings.leaderboard`.
-        section: what they are of, to say what is scored, and what is needed where only other sections need anything.
+        section: where they belong. It says which logits are scored, and what methods of other sections need.
     """
     needs = _needs_column([each.configuration for each in standings], section)
     headers = ("Accuracy %", "95 % interval", "Min to max", "Difference", "Its 95 % interval", "Seeds")

@@ -1,4 +1,4 @@
-"""Groups cells: those that differ only in their seed are one configuration, those that may be compared one section."""
+"""Groups cells. Cells that differ only in their seed are one configuration; those that may be compared, one section."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class Section:
         heading: what sets this protocol apart from the others in the results.
         protocol: the protocol, flattened to text.
         domains: domains of the stream, in the order of the protocol.
-        configurations: those with at least one finished cell, best mean accuracy first. `source` may come from the
-            protocol that differs only in which logits are scored.
+        configurations: those with at least one finished cell, best mean accuracy first. `source` may have been run
+            under another protocol, see `sections`.
         scored: which logits are scored.
-        needs: what the configurations of all sections need beyond the stream, so that all tables explain the same.
+        needs: what methods need beyond the stream. They are those of all sections, so that all tables explain the same.
     """
 
     fingerprint: str
@@ -176,8 +176,9 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
 def sections(con: duckdb.DuckDBPyConnection) -> list[Section]:
     """The comparable groups that have a finished cell, by heading.
 
-    A group without `source` takes over that of the group whose protocol differs only in which logits are scored; a
-    group that holds nothing but the `source` that another takes over is left out. Nothing else crosses protocols.
+    Two protocols may differ only in which logits are scored. `source` has the same logits under both, so a group
+    without `source` borrows it from the other. A group that only lends its `source` makes no section. Nothing else
+    crosses protocols.
     """
     everything = configurations(con)
     grouped: dict[str, list[Configuration]] = {}
@@ -211,7 +212,7 @@ def sections(con: duckdb.DuckDBPyConnection) -> list[Section]:
 def _lenders(
     grouped: Mapping[str, Sequence[Configuration]], protocols: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
-    """Fingerprint of a group without `source` -> that of the group whose `source` stands for it, where there is one."""
+    """Who borrows `source` from whom: fingerprint of the group without it -> fingerprint of the group that lends it."""
     with_source = {key for key, members in grouped.items() if any(each.method == SOURCE for each in members)}
     owners = {up_to_scoring(protocols[key]): key for key in sorted(with_source, reverse=True)}
     return {

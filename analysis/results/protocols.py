@@ -45,9 +45,9 @@ def scored_logits(protocol: Mapping[str, Any]) -> str:
 
 
 def up_to_scoring(protocol: Mapping[str, Any]) -> str:
-    """The protocol without which logits are scored, as text: equal for protocols that may share their source.
+    """The protocol as text, but for which logits are scored. Protocols with the same text may share their `source`.
 
-    `source` adapts nothing, so its logits are the same whenever they are scored.
+    It adapts nothing, so its logits are the same whenever they are scored.
     """
     return json.dumps({name: value for name, value in protocol.items() if name != SCORED_LOGITS}, sort_keys=True)
 
@@ -72,9 +72,10 @@ def domains_of(protocol: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def headings(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Fingerprint -> what differs between the protocols; where nothing else does, benchmark, stream and severity.
+    """Fingerprint -> a heading that says what differs between the protocols.
 
-    Which logits are scored comes last, and is said of every protocol that scores others than those before the update.
+    If nothing does, it says benchmark, stream and severity. Which logits are scored comes last. It is left out only if
+    all protocols score the logits before the update.
     """
     scored = {fingerprint: scored_logits(each) for fingerprint, each in protocols.items()}
     flat = {fingerprint: flattened(each) for fingerprint, each in protocols.items()}
@@ -95,7 +96,7 @@ def headings(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def heading_order(heading: str) -> tuple[str, int]:
-    """Sort key: headings that differ only in what is scored stand together, what is said before the update first."""
+    """Sort key. Headings that differ only in what is scored stand together, in the order of `SCORED`."""
     rest, found, scored = heading.rpartition(_SCORED_WORDS)
     known = list(SCORED)
     if not found or scored.strip() not in known:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.commands.data import data
-from grid.commands.options import EXIT_BAD_INPUT, EXIT_SOME_FAILED, Listed, SweepOptions, option, reads
+from grid.commands.options import (
+    EXIT_BAD_INPUT,
+    EXIT_NO_RAY,
+    EXIT_SOME_FAILED,
+    Listed,
+    SweepOptions,
+    option,
+    reads,
+)
+from grid.events import LaunchError
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -20,6 +29,12 @@ class BadInput(click.ClickException):
     """What the user gave is wrong: one message, exit status 2."""
 
     exit_code = EXIT_BAD_INPUT
+
+
+class NoRay(click.ClickException):
+    """Ray did not start, or was lost: one message, an exit status of its own."""
+
+    exit_code = EXIT_NO_RAY
 
 
 class Commands(Listed):
@@ -49,6 +64,8 @@ class Commands(Listed):
             if isinstance(error, InputError | ResultsError):
                 raise BadInput(str(error)) from None
             raise
+        except LaunchError as error:
+            raise NoRay(str(error)) from None
         except OSError as error:
             if error.filename is None:
                 raise
@@ -118,7 +135,7 @@ def run(given: RunOptions) -> None:
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
-    130 interrupted. The same command goes on where an earlier one stopped.
+    3 Ray did not start, 130 interrupted. The same command goes on where an earlier one stopped.
     """
     from grid.commands.run import run_sweep
 

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from grid.launch.environment import SWITCHES, set_switches
+from grid.launch.environment import QUIET, SWITCHES, fresh_ray, set_switches
+from grid.launch.own_ray import own_ray
 from grid.plan.sweep import Resources
 from tta_core.errors import InputError
 
 
 @contextmanager
-def ray_cluster(address: str | None, resources: Resources) -> Iterator[None]:
+def ray_cluster(address: str | None, resources: Resources) -> Iterator[Path | None]:
     """Holds a connection to Ray while the context lasts. SIGTERM ends what runs inside as Ctrl-C does.
 
     Args:
-        address: a Ray head (`host:port` or `auto`); None starts Ray on this machine, on loopback.
+        address: a Ray head (`host:port` or `auto`); None starts Ray on this machine. That one listens on loopback only,
+            asks for a token that is made for it, and keeps its files where no other user can enter.
         resources: what one trial asks for.
+
+    Yields:
+        A folder for Tune's files, which goes with the context; None on a cluster, whose nodes could not see it.
 
     Raises:
         InputError: if no head answers, or this machine can never hold a trial.
+        LaunchError: if Ray does not start on this machine.
     """
-    set_switches(local_cluster=address is None)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
+    set_switches()
+    with own_ray() if address is None else _ray_at(address) as folder, terminate_like_interrupt():
         if address is None:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            import ray
+
             _check_fits(resources, ray.cluster_resources())
-        else:
-            switches = {name: os.environ[name] for name in SWITCHES}
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": switches})
-        with terminate_like_interrupt():
-            yield
-    except ConnectionError as error:
-        raise InputError(f"no Ray cluster at {address!r} ({error}): start one, or leave --address out") from None
+        yield folder
+
+
+@contextmanager
+def _ray_at(address: str) -> Iterator[None]:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    ray = fresh_ray()
+    switches = {name: os.environ[name] for name in SWITCHES}
+    try:
+        try:
+            ray.init(address, runtime_env={"env_vars": switches}, **QUIET)
+        except ConnectionError as error:
+            raise InputError(f"no Ray cluster at {address!r} ({error}): start one, or leave --address out") from None
+        except ray.exceptions.AuthenticationError:
+            raise InputError(
+                f"the Ray cluster at {address!r} refuses this token: give its own in RAY_AUTH_TOKEN, or in the file "
+                "that RAY_AUTH_TOKEN_PATH names"
+            ) from None
+        yield None
     finally:
         ray.shutdown()
 
@@ -48,20 +64,31 @@ def check_reachable(address: str) -> None:
     """Fails within seconds where Ray would wait for minutes.
 
     Raises:
-        InputError: if nothing answers there.
+        InputError: if nothing answers there, or there is no token to show.
     """
-    if address in ("auto", "local") or "://" in address:
-        return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise InputError(f"address {address!r}: give host:port of a Ray head, or auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
+    if not (address in ("auto", "local") or "://" in address):
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdigit():
+            raise InputError(f"address {address!r}: give host:port of a Ray head, or auto")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"no Ray head answers at {address!r} ({error}): start it, give another --address, or leave it out to "
+                "run on this machine"
+            ) from None
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not _has_token():
         raise InputError(
-            f"no Ray head answers at {address!r} ({error}): start it, give another --address, or leave it out to "
-            "run on this machine"
-        ) from None
+            f"no token for the Ray cluster at {address!r}: make one with `ray get-auth-token --generate`, copy the "
+            "file to all nodes and start Ray there with RAY_AUTH_MODE=token; or set RAY_AUTH_MODE=disabled for a "
+            "cluster without tokens, which anyone who reaches it controls"
+        )
+
+
+def _has_token() -> bool:
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    return (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _check_fits(resources: Resources, available: dict[str, float]) -> None:

@@ -5,8 +5,9 @@ Each is a default: what the user's own environment says goes first.
 
 from __future__ import annotations
 
+import logging
 import os
-from pathlib import Path
+from typing import Any
 
 SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,16 +29,22 @@ SWITCHES = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+"""What to tell `ray.init`: Ray's own words go to its log files only."""
 
-def set_switches(*, local_cluster: bool) -> None:
-    """Sets the switches that the user's environment leaves open.
 
-    Args:
-        local_cluster: whether Ray is started here, on loopback, and needs no token. For another cluster the token
-            mode is on if a token exists, since Ray's own default fails without saying why.
-    """
+def set_switches() -> None:
+    """Sets the switches that the user's environment leaves open."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
-    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    has_token = has_token or (Path.home() / ".ray" / "auth_token").exists()
-    os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token and not local_cluster else "disabled")
+
+
+def fresh_ray() -> Any:
+    """Imports Ray, which forgets the token and the mode that an earlier launch of this process had."""
+    import ray
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+    return ray

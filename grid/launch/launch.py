@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from grid.events import CellListener
 from grid.plan.plan import Plan
@@ -52,7 +50,7 @@ def launch_plan(
         check_reachable(address)
     else:
         check_available(plan.to_run.values())
-    set_switches(local_cluster=address is None)
+    set_switches()
     store.create()
     with store.locked():
         with ExitStack() as context:
@@ -86,10 +84,9 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
     )
     queue = CellQueue(plan, store.states(), max_retries=resources.max_retries, max_concurrent=resources.max_concurrent)
     with ExitStack() as context:
-        # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
-        own = context.enter_context(TemporaryDirectory(prefix="tta-grid-")) if address is None else store.tune_folder
         progress = context.enter_context(LaunchProgress(plan))
-        context.enter_context(ray_cluster(address, resources))
+        # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
+        own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
         from grid.launch.tune import run_cells
 
-        run_cells(queue, trial_context, store, resources, [progress, *listeners], snapshots=Path(own))
+        run_cells(queue, trial_context, store, resources, [progress, *listeners], snapshots=own)

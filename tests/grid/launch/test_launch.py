@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -82,8 +84,15 @@ def test_a_sweep_runs_once_and_then_only_what_is_new(command, tiny_file, tmp_pat
     assert not list((results / ".staging").iterdir())
 
 
-@pytest.fixture(scope="module")
-def start(command_line, tiny_file):
+@pytest.fixture
+def temporary():
+    """A folder for temporary files with a path as short as Ray's sockets need it."""
+    with TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def start(command_line, tiny_file, temporary):
     """Starts the sweep that the tests below disturb, in a process group of its own."""
 
     def begin(results: Path, *more: str) -> subprocess.Popen[str]:
@@ -93,6 +102,7 @@ def start(command_line, tiny_file):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            env=os.environ | {"TMPDIR": str(temporary)},
         )
 
     return begin
@@ -113,8 +123,8 @@ def wait_for_cells(process, count):
     raise AssertionError("the sweep ended too early")
 
 
-def workers(driver: int) -> list[int]:
-    """Ray workers that run trials, among the descendants of a driver."""
+def launched(driver: int) -> dict[int, str]:
+    """A driver and its descendants: process id -> title."""
     parents, titles = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -127,16 +137,50 @@ def workers(driver: int) -> list[int]:
     def descends(pid):
         return pid == driver or (pid in parents and descends(parents[pid]))
 
-    return [pid for pid, title in titles.items() if title.startswith("ray::ImplicitFunc") and descends(pid)]
+    return {pid: title for pid, title in titles.items() if descends(pid)}
 
 
-def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_path, undisturbed):
+def workers(driver: int) -> list[int]:
+    """Ray workers that run trials, among the descendants of a driver."""
+    return [pid for pid, title in launched(driver).items() if title.startswith("ray::ImplicitFunc")]
+
+
+def listening(driver: int) -> dict[str, set[str]]:
+    """Addresses on which a driver and its descendants listen, as the kernel writes them -> titles of the processes."""
+    owners: dict[str, set[str]] = {}
+    for pid, title in launched(driver).items():
+        for opened in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                owners.setdefault(str(opened.readlink()), set()).add(re.split(r"[\0 ]", title)[0])
+    found: dict[str, set[str]] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in owners:
+                found.setdefault(local.partition(":")[0], set()).update(owners[f"socket:[{inode}]"])
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, the same in IPv6, and ::1."""
+
+
+def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_path, undisturbed, temporary):
     results = tmp_path / "out"
-    # The driver dies, and cleans up nothing.
     process = start(results)
     wait_for_cells(process, 3)
+    # Nobody else on this machine or in its network can reach the launch.
+    if PROC:
+        found = listening(process.pid)
+        assert set(found) <= LOOPBACK, found
+        titles = " ".join(title for who in found.values() for title in who)
+        assert all(name in titles for name in ("ray::ImplicitFunc", "gcs_server", "raylet", "python"))
+    (folder,) = temporary.glob("tta-grid-*")
+    assert folder.stat().st_mode & 0o077 == 0
+    # The driver dies, and cleans up nothing: the next launch does.
     process.kill()
     process.wait()
+    assert folder.exists()
     kept = cells(results)
     assert 3 <= len(kept) < len(undisturbed)
     assert kept.items() <= undisturbed.items()
@@ -144,9 +188,11 @@ def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_
     # Ctrl-C, as a terminal sends it: to the whole group.
     process = start(results)
     wait_for_cells(process, 1)
+    assert not folder.exists()
     os.killpg(process.pid, signal.SIGINT)
     output = process.stdout.read()
     assert process.wait() == 130, output
+    assert list(temporary.glob("tta-grid-*")) == []
     assert "Go on with the same command" in output
     assert "Traceback" not in output
 

@@ -1,0 +1,117 @@
+"""Ray on this machine for one launch: on loopback, behind a token of its own, in a folder only its owner can enter."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from grid.events import LaunchError
+from grid.launch.environment import QUIET, fresh_ray
+from grid.launch.private_folder import RAY, TUNE, private_folder
+from tta_core.errors import InputError
+
+PAUSES = (0, 10, 30)
+"""Seconds before each try to start Ray."""
+
+
+@contextmanager
+def own_ray() -> Iterator[Path]:
+    """Runs Ray while the context lasts.
+
+    Yields:
+        A folder for Tune's files, which goes with the context.
+
+    Raises:
+        InputError: if Ray would listen to others, or there is no folder for it.
+        LaunchError: if it does not start.
+    """
+    private = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Ray's name for: every process listens on loopback only.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # What the user has for a cluster. Ray does not come up where there is no such file.
+        "RAY_AUTH_TOKEN_PATH": None,
+        "RAY_ADDRESS": None,
+    }
+    with private_folder() as folder, _environment(private):
+        ray = fresh_ray()
+        if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+            raise InputError(
+                "Ray would listen on all interfaces of this machine, since it was imported before the launch began: "
+                "launch in a process that has not imported ray, or with the command tta-grid"
+            )
+        try:
+            _start(ray, folder / RAY)
+            yield folder / TUNE
+        finally:
+            ray.shutdown()
+
+
+def _start(ray: Any, folder: Path) -> None:
+    """Starts Ray, and starts it again where it does not come up.
+
+    On a busy machine it often does not: its node gives up if the Python processes beside it take 15 s to import Ray,
+    and no setting moves that (2.60).
+    """
+    import psutil  # Ray brings it along.
+
+    known = psutil.Process().children()
+    for pause in PAUSES:
+        time.sleep(pause)
+        try:
+            with _fewer_processes(ray):
+                ray.init("local", include_dashboard=False, _temp_dir=str(folder), **QUIET)
+            return
+        except Exception as error:  # Ray raises this very class, and whatever else it met.
+            problem = error
+        ray.shutdown()
+        # Ray forgets the processes of a start that failed.
+        started = [child for child in psutil.Process().children(recursive=True) if child not in known]
+        for child in started:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(started, timeout=10)
+    words = next(iter(str(problem).splitlines()), type(problem).__name__)
+    raise LaunchError(
+        f"Ray did not start on this machine, tried {len(PAUSES)} times ({words}): the machine may be too busy, or "
+        "without memory or disk. Finished cells are kept: go on later with the same command"
+    ) from problem
+
+
+@contextmanager
+def _fewer_processes(ray: Any) -> Iterator[None]:
+    """Leaves out what only clusters need, the autoscaler's monitor, and what prints logs of workers: 200 MB less."""
+    parameter = ray._private.parameter
+    plain = parameter.RayParams
+    parameter.RayParams = functools.partial(plain, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameter.RayParams = plain
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Sets environment variables while the context lasts, or takes away those that are None."""
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        _set_environment(values)
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -6,6 +6,7 @@ A results folder holds one folder per finished cell and one per failed cell::
 
     RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet
     RESULTS/failed/<cell>/cell.parquet
+    RESULTS/store.json
 
 A cell's folder appears by one rename, so it is either complete or absent. Each field carries its unit and meaning as
 field metadata, each file the schema version as schema metadata.
@@ -22,6 +23,13 @@ VERSION_KEY = b"tta_grid_schema_version"
 
 CELLS_FOLDER = "cells"
 FAILED_FOLDER = "failed"
+
+STORE_FILE = "store.json"
+LAYOUT = 1
+"""Version of the layout, which `STORE_FILE` states: where files lie. A folder may lack the file."""
+
+MANIFEST = "manifest.json"
+"""In a cell's folder: the cell's id, and size and SHA-256 of each of its files. Cells of before have none."""
 
 DONE = "done"
 FAILED = "failed"

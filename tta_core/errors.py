@@ -53,7 +53,7 @@ def named_row(kind: str, table: Mapping[str, Row], name: str) -> Row:
     Raises:
         InputError: with the closest match, if there is no such row.
     """
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise unknown_name(kind, name, table, f"See them with: tta-grid list {kind}s")
     return table[name]
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from tta_core.errors import InputError, closest_match
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""A number of things, as a column of 32 bits holds it."""
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What a signed column of 64 bits holds."""
 
 
 def _take_lists_and_tuples(schema: Any) -> None:

@@ -9,7 +9,8 @@ import duckdb
 
 from analysis import schema
 from analysis.results.configurations import Configuration, configurations
-from analysis.results.load import FINISHED, rows
+from analysis.results.damage import inspect
+from analysis.results.load import FINISHED, folder_of, rows
 from analysis.results.protocols import read_protocols, up_to_scoring
 
 RECOUNT_TOLERANCE = 1e-6
@@ -192,6 +193,16 @@ def balanced_seeds(con: duckdb.DuckDBPyConnection) -> list[str]:
     return problems
 
 
+def intact_folders(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The folder of each cell has the files that were written, by name and size."""
+    folder = folder_of(con)
+    return [
+        f"{damage.path.relative_to(folder)}: {damage.message}; tta-grid check DIR --repair moves it away, and the next "
+        "run makes it anew"
+        for damage in inspect(folder, thorough=False).damages
+    ]
+
+
 def _groups(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Fingerprint -> the protocol, up to which logits are scored."""
     return {fingerprint: up_to_scoring(protocol) for fingerprint, protocol in read_protocols(con).items()}
@@ -204,6 +215,7 @@ CHECKS: Mapping[str, Callable[[duckdb.DuckDBPyConnection], list[str]]] = {
     "accuracies agree with a recount from the stored outcomes": recounted_accuracies,
     "cells of one protocol and seed saw the same stream": same_stream_order,
     "each configuration has finished with every seed": balanced_seeds,
+    "the folder of each cell has the files that were written": intact_folders,
 }
 """What is checked, in words -> the check."""
 

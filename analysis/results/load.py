@@ -7,6 +7,7 @@ the files anew for each query, so cells that finish later appear in an open conn
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis import schema
+from analysis.results.reading import UNREADABLE, ResultsError, first_line, retried
+
+__all__ = ["FINISHED", "ResultsError", "open_results", "rows", "scalar_fields"]
 
 # Writers stage a cell under a hidden name before they rename it; `[!.]*` keeps such folders out of the views.
 _CELL_FOLDERS = "[!.]*"
@@ -35,15 +39,16 @@ _UTC_TIMESTAMP = "TIMESTAMP"
 FINISHED = f"status = '{schema.DONE}'"
 """SQL: whether a row of `cells` is of a finished cell."""
 
+_REPAIR = (
+    "Allowed are complete Parquet files: tta-grid check DIR --repair moves damaged cells away (or delete the folder of "
+    "the cell that is named here), and running the sweep again makes them anew"
+)
+
+_FOLDER = "results_folder"
+"""Variable of the connection."""
+
 _BATCHES_FILES = "batches_files"
 """Variable of the connection; the fields' metadata cannot be had from the view."""
-
-
-class ResultsError(ValueError):
-    """A results folder that cannot be read.
-
-    The message says what was given, what is allowed and what to do.
-    """
 
 
 def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
@@ -63,8 +68,7 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
         ResultsError: if the folder is missing, is not a results folder, holds a file that cannot be read, or holds
             results of a newer version of this package.
     """
-    path = Path(folder).expanduser().resolve()
-    _check_folder(path, given=str(folder))
+    path = results_folder(folder)
     con = duckdb.connect(
         ":memory:",
         config={
@@ -85,9 +89,13 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
     con.sql(f"set allowed_directories = [{allowed}]")
     con.sql("set enable_external_access = false")
     _check_files(con, path)
-    _create_views(con, path)
+    try:
+        retried(lambda: _create_views(con, path))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
     batches = f"{_literal_glob(path)}/{schema.CELLS_FOLDER}/{_CELL_FOLDERS}/{schema.VIEWS['batches']}.parquet"
     con.sql(f"set variable {_BATCHES_FILES} = {_quoted(batches)}")
+    con.sql(f"set variable {_FOLDER} = {_quoted(str(path))}")
     con.sql("set allowed_configs = ['threads', 'memory_limit', 'TimeZone']")
     con.sql("set lock_configuration = true")
     return con
@@ -99,15 +107,12 @@ def rows(
     """Runs a statement of this package on a connection from `open_results` and returns all rows.
 
     Raises:
-        ResultsError: if a file was damaged or vanished since the folder was opened.
+        ResultsError: if a file is damaged.
     """
     try:
-        found: list[tuple[Any, ...]] = con.execute(sql, params or None).fetchall()
-    except (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException) as error:
-        raise ResultsError(
-            f"the results could not be read: {_first_line(error)}. Allowed are complete Parquet files; delete the "
-            "folder of the cell that is named here and run the sweep again"
-        ) from error
+        found: list[tuple[Any, ...]] = retried(lambda: con.execute(sql, params or None).fetchall())
+    except UNREADABLE as error:
+        raise ResultsError(f"the results could not be read: {first_line(error)}. {_REPAIR}") from error
     return found
 
 
@@ -135,21 +140,70 @@ def scalar_fields(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _check_folder(path: Path, given: str) -> None:
+def folder_of(con: duckdb.DuckDBPyConnection) -> Path:
+    """The folder that a connection from `open_results` reads."""
+    return Path(rows(con, f"select getvariable('{_FOLDER}')")[0][0])
+
+
+def results_folder(given: str | Path) -> Path:
+    """The absolute path of a results folder.
+
+    Raises:
+        ResultsError: if there is none, or one of a newer layout.
+    """
     advice = "give the folder that `tta-grid run` wrote to"
-    if not path.exists():
-        raise ResultsError(f"results folder {given!r} does not exist: {advice}")
-    if not path.is_dir():
-        raise ResultsError(f"{given!r} is a file; allowed is a results folder: {advice}")
+    try:
+        path = Path(given).expanduser().resolve()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ResultsError(f"results folder {str(given)!r} cannot be looked at ({error}): {advice}") from None
+    if not exists:
+        raise ResultsError(f"results folder {str(given)!r} does not exist: {advice}")
+    if not is_folder:
+        raise ResultsError(f"{str(given)!r} is a file; allowed is a results folder: {advice}")
     if not any((path / name).is_dir() for name in (schema.CELLS_FOLDER, schema.FAILED_FOLDER)):
         raise ResultsError(
-            f"{given!r} is not a results folder: it has neither a folder {schema.CELLS_FOLDER!r} nor a folder "
+            f"{str(given)!r} is not a results folder: it has neither a folder {schema.CELLS_FOLDER!r} nor a folder "
             f"{schema.FAILED_FOLDER!r}; {advice}"
+        )
+    check_layout(path)
+    return path
+
+
+def check_layout(path: Path) -> None:
+    """Looks whether this version knows where the files of a results folder lie.
+
+    Raises:
+        ResultsError: if a newer version made the folder, or its `store.json` cannot be read.
+    """
+    file = path / schema.STORE_FILE
+    try:
+        layout = json.loads(file.read_bytes())["layout"]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{file} cannot be read ({type(error).__name__}): delete it, and the next run makes a new one"
+        ) from None
+    if layout != schema.LAYOUT:
+        raise ResultsError(
+            f"{file} states layout {layout!r}; this `tta-grid` knows {schema.LAYOUT}: upgrade `tta-grid`, or use "
+            "another results folder"
         )
 
 
 def _check_files(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Raises ResultsError for files that cannot be read or that a newer version wrote."""
+    try:
+        found = retried(lambda: _versions(con, path))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    for file_name, version in found:
+        _check_version(str(file_name), version)
+
+
+def _versions(con: duckdb.DuckDBPyConnection, path: Path) -> list[tuple[str, str | None]]:
+    """The schema version of each file."""
     patterns = [
         f"{_literal_glob(path)}/{root}/{_CELL_FOLDERS}/{name}.parquet"
         for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER)
@@ -157,18 +211,14 @@ def _check_files(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         if _any_file(path / root, name)
     ]
     if not patterns:
-        return
+        return []
     listed = ", ".join(_quoted(pattern) for pattern in patterns)
     key = _quoted(schema.VERSION_KEY.decode())
-    try:
-        found = con.sql(
-            "select file_name, max(value::varchar) filter (where key::varchar = " + key + ") "
-            f"from parquet_kv_metadata([{listed}]) group by file_name order by file_name"
-        ).fetchall()
-    except duckdb.Error as error:
-        raise _unreadable(path, error) from error
-    for file_name, version in found:
-        _check_version(str(file_name), version)
+    found: list[tuple[str, str | None]] = con.sql(
+        "select file_name, max(value::varchar) filter (where key::varchar = " + key + ") "
+        f"from parquet_kv_metadata([{listed}]) group by file_name order by file_name"
+    ).fetchall()
+    return found
 
 
 def _check_version(file_name: str, version: str | None) -> None:
@@ -185,20 +235,16 @@ def _check_version(file_name: str, version: str | None) -> None:
         )
 
 
-def _unreadable(path: Path, error: duckdb.Error) -> ResultsError:
+def _unreadable(path: Path, error: Exception) -> ResultsError:
     """Finds which file is torn, which DuckDB's message does not always say."""
     for file in _parquet_files(path):
         try:
             pq.read_metadata(file)
+        except FileNotFoundError:
+            continue
         except (OSError, pa.ArrowException) as reason:
-            return ResultsError(
-                f"{file} cannot be read ({_first_line(reason)}). Allowed are complete Parquet files: delete the "
-                f"folder {file.parent} and run the sweep again, which runs that cell once more"
-            )
-    return ResultsError(
-        f"the results in {path} cannot be read ({_first_line(error)}): delete the folder of the cell that is named "
-        "here and run the sweep again"
-    )
+            return ResultsError(f"{file} cannot be read ({first_line(reason)}). {_REPAIR}")
+    return ResultsError(f"the results in {path} cannot be read ({first_line(error)}). {_REPAIR}")
 
 
 def _parquet_files(path: Path) -> Iterator[Path]:
@@ -219,7 +265,7 @@ def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
             failed = _typed(fields, _files(path, schema.FAILED_FOLDER, file), keep_others=False)
             finished = f"with finished as ({finished}) from finished union all by name from ({failed}) as failed"
             finished += " where not exists (from finished where finished.cell = failed.cell)"
-        con.sql(f"create view {view} as {finished}")
+        con.sql(f"create or replace view {view} as {finished}")
 
 
 def _files(path: Path, root: str, file: str) -> str:
@@ -251,8 +297,3 @@ def _quoted(text: str) -> str:
 def _literal_glob(path: Path) -> str:
     """The path with the characters that a glob would interpret put in brackets."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -15,7 +15,8 @@ from typing import Any
 
 import duckdb
 
-from analysis.results.load import ResultsError, open_results
+from analysis.results.load import open_results
+from analysis.results.reading import UNREADABLE, ResultsError, retried
 
 QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 """DuckDB's names for the parts of a statement that only read; COPY_QUERY_NODE and INSERT_QUERY_NODE are others."""
@@ -32,6 +33,9 @@ TABLE_FUNCTIONS = frozenset(
 
 ALLOWED = "Allowed are SELECT (also WITH, FROM, VALUES and UNION), DESCRIBE, SUMMARIZE, SHOW, and EXPLAIN of these"
 TO_KEEP = "to keep an answer, add --format csv and send it to a file with > answer.csv"
+
+PATIENCE_SECONDS = 2.0
+"""Here a file that is not there may be one that the user named."""
 
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b\s*", re.IGNORECASE | re.DOTALL)
 _EXPLAIN_OPTION = re.compile(r"(?:analyze\b|\((?:\s|,|analyze\b|format\s+\w+)*\))\s*", re.IGNORECASE)
@@ -57,12 +61,16 @@ def query_results(folder: str | Path, sql: str) -> tuple[list[str], list[tuple[A
             raise ResultsError(f"the query {sql!r} has no statement. {ALLOWED}: such as SELECT method FROM cells")
         for statement in statements:
             _check_reads_only(connection, statement)
-        relation = connection.sql(sql)
-        return relation.columns, relation.fetchall()
-    except (duckdb.Error, UnicodeEncodeError) as error:
+        return retried(lambda: _answer(connection, sql), patience=PATIENCE_SECONDS)
+    except (*UNREADABLE, UnicodeEncodeError) as error:
         raise ResultsError(
             f"the query failed: {error}\nViews: cells, batches, samples, diagnostics; their columns: DESCRIBE cells"
         ) from None
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    relation = connection.sql(sql)
+    return relation.columns, relation.fetchall()
 
 
 def _check_reads_only(connection: duckdb.DuckDBPyConnection, statement: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from grid.commands.images import bench_reading, cache_images, corrupt_images, verify_files
-from grid.commands.options import EXIT_SOME_FAILED, argument, option, reads, root_option
+from grid.commands.options import EXIT_SOME_FAILED, Listed, argument, option, reads, root_option
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def check_backbones(given: CheckOptions) -> None:
         raise SystemExit(EXIT_SOME_FAILED)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Listed, context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
     """Looks after what sweeps read: orders of streams, images, backbones."""
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.commands.data import data
-from grid.commands.options import EXIT_BAD_INPUT, EXIT_NO_RAY, EXIT_SOME_FAILED, SweepOptions, option, reads
+from grid.commands.options import (
+    EXIT_BAD_INPUT,
+    EXIT_NO_RAY,
+    EXIT_SOME_FAILED,
+    Listed,
+    SweepOptions,
+    option,
+    reads,
+)
 from grid.events import LaunchError
 from tta_core.errors import InputError, closest_match
 
@@ -29,8 +37,14 @@ class NoRay(click.ClickException):
     exit_code = EXIT_NO_RAY
 
 
-class Commands(click.Group):
+class Commands(Listed):
     """Names the closest command for a misspelt one, and turns a user's mistakes into one message each."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments."""
+        if any("\0" in each for each in args):
+            raise click.UsageError("an argument has a NUL byte in it, and no name, path or value has one", ctx)
+        return super().parse_args(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Finds a command by name."""
@@ -56,7 +70,7 @@ class Commands(click.Group):
             if error.filename is None:
                 raise
             raise BadInput(
-                f"{error.filename}: {error.strerror}. Mend its permissions or make room, or give another place"
+                f"{error.filename}: {error.strerror}: mend its permissions or make room, or give another place"
             ) from None
 
 
@@ -159,6 +173,26 @@ def status(results: str, as_json: bool) -> None:
 
 
 @main.command(short_help="Runs SQL on the results in DIR.")
+@click.argument("results", metavar="DIR")
+@click.option("--repair", is_flag=True, help="Move what is damaged to DIR/damaged; the next run makes it anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check(results: str, repair: bool, as_json: bool) -> None:
+    """Reads all files in DIR and says which cells are damaged, incomplete or copied.
+
+    \b
+    Exit status: 0 nothing is damaged, or it was moved away, 1 something is damaged, 2 the input is wrong.
+    """
+    import json
+
+    from grid.commands.results import check_of, check_text
+
+    found = check_of(results, repair=repair)
+    click.echo(json.dumps(found, indent=2) if as_json else check_text(found))
+    if found["damages"] and not repair:
+        raise SystemExit(EXIT_SOME_FAILED)
+
+
+@main.command()
 @click.argument("results", metavar="DIR")
 @click.argument("sql", metavar="SQL")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)

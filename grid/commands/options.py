@@ -57,6 +57,16 @@ def reads(kind: type[T]) -> Callable[[Callable[[T], None]], Command]:
     return decorate
 
 
+class Listed(click.Group):
+    """Lists its commands with their whole first sentence, where click would cut it."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list."""
+        texts = [(name, command.help or "") for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join(text.partition("\n\n")[0].split())) for name, text in texts])
+
+
 def names_in(text: str | None) -> list[str]:
     """The names in a text that separates them by commas."""
     return [name.strip() for name in text.split(",")] if text else []

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from grid.plan.expand import expand
-from grid.plan.sweep import Sweep, apply_override, check_cell_key, read_sweep
+from grid.plan.sweep import Sweep, apply_override, checked_sweep, read_sweep
 from tta_core.backbones.table import BACKBONES
 from tta_core.data.benchmarks import benchmark_spec, benchmark_tag
 from tta_core.errors import InputError
-from tta_core.frozen import validated
 from tta_core.run.config import RunConfig
 from tta_core.streams.choice import OPTIONAL_FIELDS
 from tta_core.streams.order import StreamOrder, stream_spec
@@ -94,14 +93,13 @@ def _alone(overrides: Sequence[str]) -> Sweep:
     """A sweep of one cell: no method, and any backbone that goes with the benchmark; the order depends on neither."""
     values: dict[str, Any] = {"sweep": "order", "base": {"method": "source"}}
     for override in overrides:
-        apply_override(values, override)
-    base = values["base"]
-    for key in (*base, *values.get("grid", ())):
-        check_cell_key(key, where="tta-grid data order")
-    if isinstance(base.get("benchmark"), str) and "backbone" not in base:
-        classes = benchmark_spec(base["benchmark"]).classes
-        base["backbone"] = next(name for name, row in BACKBONES.items() if row.classes == classes)
-    return validated(Sweep, values, where="tta-grid data order")
+        values = apply_override(values, override)
+    sweep = checked_sweep(values, where="tta-grid data order")
+    if not isinstance(sweep.base.get("benchmark"), str) or "backbone" in sweep.base:
+        return sweep
+    classes = benchmark_spec(sweep.base["benchmark"]).classes
+    backbone = next(name for name, row in BACKBONES.items() if row.classes == classes)
+    return sweep.model_copy(update={"base": sweep.base | {"backbone": backbone}})
 
 
 def _one_order(cells: Sequence[RunConfig]) -> tuple[RunConfig, StreamOrder]:

@@ -1,4 +1,4 @@
-"""What `tta-grid status` and `query` show of a results folder. Imports no torch, ray, mlflow or optuna."""
+"""What `tta-grid status`, `check` and `query` show of a results folder. Imports no torch, ray, mlflow or optuna."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.results.load import open_results, rows
+from analysis.results.damage import Inspection, inspect
+from analysis.results.load import open_results, results_folder, rows
 from analysis.results.query import query_results
 from tta_core.text_table import text_table
 
 
 def status_of(results: str) -> dict[str, Any]:
-    """Counts by sweep and method, and the failures of a results folder."""
+    """Counts by sweep and method, the failures of a results folder, and what is damaged at first sight."""
     connection = open_results(results)
     counts = rows(
         connection,
@@ -31,21 +32,76 @@ def status_of(results: str) -> dict[str, Any]:
         "last_started": last,
         "methods": [dict(zip(names, row, strict=True)) for row in counts],
         "failures": [{"cell": cell, "reason": reason} for cell, reason in failures],
+        "damages": _damages(results, inspect(results, thorough=False)),
     }
+
+
+def _damages(results: str, found: Inspection) -> list[dict[str, str]]:
+    folder = results_folder(results)
+    return [
+        {"path": str(each.path.absolute().resolve().relative_to(folder)), "message": each.message}
+        for each in found.damages
+    ]
 
 
 def status_text(status: Mapping[str, Any]) -> str:
     """`status_of` for people."""
     head = f"{status['results']}: {status['done']} cells done, {status['failed']} failed"
-    if not status["methods"]:
-        return f"{head}. Run a sweep into it: tta-grid run SWEEP --results {status['results']}"
-    rows = [
-        [row["sweep"], row["method"], row["done"], row["failed"], _percent(row["mean_accuracy"]), _seconds(row)]
-        for row in status["methods"]
-    ]
     lines = [head, f"last cell started {status['last_started']}", ""]
-    lines.append(_table(["sweep", "method", "done", "failed", "mean accuracy", "loop time"], rows))
+    if status["methods"]:
+        table = [
+            [row["sweep"], row["method"], row["done"], row["failed"], _percent(row["mean_accuracy"]), _seconds(row)]
+            for row in status["methods"]
+        ]
+        lines.append(_table(["sweep", "method", "done", "failed", "mean accuracy", "loop time"], table))
+    else:
+        lines = [f"{head}. Run a sweep into it: tta-grid run SWEEP --results {status['results']}"]
     lines += [f"failed: {failure['cell']}: {failure['reason']}" for failure in status["failures"]]
+    return "\n".join([*lines, *_damage_lines(status)])
+
+
+def _damage_lines(told: Mapping[str, Any]) -> list[str]:
+    lines = [f"damaged: {damage['path']}: {damage['message']}" for damage in told["damages"]]
+    advice = f"tta-grid check {told['results']} --repair moves what is damaged away, and the next run makes it anew"
+    return [*lines, advice] if lines else []
+
+
+def check_of(results: str, *, repair: bool) -> dict[str, Any]:
+    """Reads all files of a results folder and says what is damaged.
+
+    Args:
+        results: the folder.
+        repair: whether to move what is damaged into the folder `damaged` in it.
+
+    Raises:
+        ResultsError: if it is no results folder.
+        InputError: if a run is writing to a folder that is to be repaired, or it cannot be written.
+    """
+    from grid.store.repair import move_damaged
+
+    folder = results_folder(results)
+    found = inspect(folder, thorough=True)
+    return {
+        "results": str(results),
+        "cells": found.cells,
+        "without_manifest": found.without_manifest,
+        "damages": _damages(results, found),
+        "moved": [str(path.relative_to(folder)) for path in move_damaged(folder, found.damages)] if repair else [],
+    }
+
+
+def check_text(told: dict[str, Any]) -> str:
+    """`check_of` for people."""
+    lines = [f"{told['results']}: {told['cells']} cells looked at, {len(told['damages'])} damaged"]
+    if told["without_manifest"]:
+        lines.append(
+            f"{told['without_manifest']} have no manifest, as an older version wrote them: a changed value is not seen"
+        )
+    lines += [] if told["moved"] else _damage_lines(told)
+    lines += [
+        f"moved: {damage['path']} to {place}: {damage['message']}"
+        for damage, place in zip(told["damages"], told["moved"], strict=False)
+    ]
     return "\n".join(lines)
 
 
@@ -63,14 +119,14 @@ def run_query(results: str, sql: str, form: str) -> str:
     Raises:
         ResultsError: see `analysis.results.query.query_results`.
     """
-    names, answer = query_results(results, sql)
+    names, found = query_results(results, sql)
     if form == "json":
-        return json.dumps([dict(zip(names, row, strict=True)) for row in answer], default=str, indent=2) + "\n"
+        return json.dumps([dict(zip(names, row, strict=True)) for row in found], default=str, indent=2) + "\n"
     if form == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([names, *answer])
+        csv.writer(text, lineterminator="\n").writerows([names, *found])
         return text.getvalue()
-    return _table(names, answer) + "\n"
+    return _table(names, found) + "\n"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grid.events import CellEnd
-from grid.store.store import FULL, ResultStore
+from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
 
@@ -60,21 +60,29 @@ def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
     except (InputError, CollapseError) as error:
         # Trying again would end the same way.
         discard(checkpoint)
-        details = traceback.format_exc()
-        try:
-            store.write_failure(
-                config, str(error), sweep=context.sweep, git_commit=context.git_commit, traceback=details
-            )
-        except OSError as problem:
-            return CellEnd("unwritten", reason=store.unwritable(problem))
-        return CellEnd("failed", reason=str(error))
+        return _failed(store, config, str(error), context)
     except OSError as error:
         if error.errno not in FULL:
             raise
         return CellEnd("unwritten", reason=store.unwritable(error))
     try:
         store.write_result(result, sweep=context.sweep, git_commit=context.git_commit)
-    except OSError as error:
-        return CellEnd("unwritten", reason=store.unwritable(error))
+    except UnwritableError as error:
+        return CellEnd("unwritten", reason=str(error))
+    # A value without a place in the columns has none when tried again.
+    except (ValueError, TypeError, ArithmeticError) as error:
+        discard(checkpoint)
+        return _failed(store, config, f"the result has no place in the store ({error})", context)
     discard(checkpoint)
     return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)
+
+
+def _failed(store: ResultStore, config: RunConfig, reason: str, context: TrialContext) -> CellEnd:
+    """Publishes why a cell failed, with the traceback of the exception that is being handled."""
+    try:
+        store.write_failure(
+            config, reason, sweep=context.sweep, git_commit=context.git_commit, traceback=traceback.format_exc()
+        )
+    except UnwritableError as error:
+        return CellEnd("unwritten", reason=str(error))
+    return CellEnd("failed", reason=reason)

@@ -20,7 +20,7 @@ from grid.events import CellEnd, CellListener
 from grid.launch.queue import CellQueue
 from grid.launch.trial import TrialContext, run_cell
 from grid.plan.sweep import Resources
-from grid.store.store import ResultStore
+from grid.store.store import ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
 
@@ -88,7 +88,7 @@ def run_cells(
         # The store is what counts; Tune's own snapshots are never restored.
         shutil.rmtree(snapshots / name, ignore_errors=True)
     if events.problem:
-        raise InputError(f"{events.problem}. Finished cells are kept; then go on with the same command")
+        raise InputError(f"{events.problem.rstrip('.')}. Finished cells are kept; then go on with the same command")
 
 
 def _slots(resources: Resources) -> int:
@@ -179,8 +179,8 @@ class CellEvents(_NeverPickled, tune.Callback):
             self._store.write_failure(
                 _config_of(trial), reason, sweep=context.sweep, git_commit=context.git_commit, traceback=details
             )
-        except OSError as error:
-            self._ended(cell, CellEnd("unwritten", reason=self._store.unwritable(error)))
+        except UnwritableError as error:
+            self._ended(cell, CellEnd("unwritten", reason=str(error)))
             return
         self._ended(cell, CellEnd("failed", reason=reason))
 

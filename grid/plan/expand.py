@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any
 
 from grid.plan.exclude import Exclusions
@@ -14,6 +15,9 @@ from tta_core.methods.registry import method_spec
 from tta_core.run.config import RunConfig
 
 Point = dict[str, Any]
+
+MOST_COMBINATIONS = 1_000_000
+"""More are a mistake: a plan of so many takes minutes, and to run them years."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def expand(sweep: Sweep) -> Expansion:
     cells: dict[str, RunConfig] = {}
     duplicates = excluded = 0
     exclusions = Exclusions(sweep.exclude)
-    points = list(_points(sweep))
+    points = _all_points(sweep)
     made: list[RunConfig | None] = [None] * len(points)
     for seed in sweep.seeds:
         for number, point in enumerate(points):
@@ -70,18 +74,41 @@ def expand(sweep: Sweep) -> Expansion:
     return Expansion(cells, duplicates, excluded)
 
 
-def _points(sweep: Sweep) -> Iterator[Point]:
+def _all_points(sweep: Sweep) -> list[Point]:
+    """The points of a sweep.
+
+    Raises:
+        InputError: if there are too many, before they are made.
+    """
+    common, _ = _groups(sweep)
+    combinations = math.prod(len(_steps(group)) for group in common) * len(sweep.variants or [{}]) * len(sweep.seeds)
+    points = [] if combinations > MOST_COMBINATIONS else list(islice(_points(sweep), MOST_COMBINATIONS + 1))
+    combinations = max(combinations, len(points) * len(sweep.seeds))
+    if combinations > MOST_COMBINATIONS:
+        raise InputError(
+            f"sweep {sweep.sweep!r} has {combinations:,} combinations or more; at most {MOST_COMBINATIONS:,} are "
+            "allowed: shorten its axes or its seeds, or split it"
+        )
+    return points
+
+
+def _groups(sweep: Sweep) -> tuple[list[Axes], list[Axes]]:
+    """Axes that all cells have, and those that belong to one method each."""
     groups: list[Axes] = [{key: axis} for key, axis in sweep.grid.items()] + list(sweep.zip)
     common = [group for group in groups if not all(map(_is_scoped, group))]
-    scoped = [group for group in groups if all(map(_is_scoped, group))]
-    for variant, *steps in itertools.product(sweep.variants or [{}], *map(_steps, common)):
+    return common, [group for group in groups if all(map(_is_scoped, group))]
+
+
+def _points(sweep: Sweep) -> Iterator[Point]:
+    common, scoped = _groups(sweep)
+    for variant, *steps in product(sweep.variants or [{}], *map(_steps, common)):
         point = _merged([sweep.base, *steps, variant])
         if "method" not in point:
             raise InputError(
                 f"sweep {sweep.sweep!r} names no method: add `method: [source, tent]` to its grid, or one to its base"
             )
         own = [group for group in scoped if scoped_keys(group, str(point["method"]))]
-        for own_steps in itertools.product(*map(_steps, own)):
+        for own_steps in product(*map(_steps, own)):
             yield _merged([point, *own_steps])
 
 
@@ -105,7 +132,8 @@ def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:
     try:
         return RunConfig.from_values(values | {"settings": scoped_keys(point, method), "seed": seed})
     except InputError as error:
+        what = str(error).rstrip(".")
         raise InputError(
-            f"{error}. This is in the cells of {method!r} in sweep {sweep.sweep!r}: change the file, or "
+            f"{what}. This is in the cells of {method!r} in sweep {sweep.sweep!r}: change the file, or "
             "give --set key=value"
         ) from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from grid.plan.exclude import cannot_match
 from tta_core.errors import InputError, closest_match, unknown_name
-from tta_core.frozen import Frozen, validated
+from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.registry import methods
 from tta_core.run.config import RunConfig
 from tta_core.yaml_values import parse_yaml
@@ -19,8 +19,7 @@ from tta_core.yaml_values import parse_yaml
 CELL_FIELDS = tuple(name for name in RunConfig.model_fields if name not in ("settings", "seed"))
 """Keys of a cell that a sweep may set, beside `method.setting`; seeds have a list of their own."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What a signed 64-bit column can hold."""
+Section = TypeVar("Section", dict[str, Any], list[Any])
 
 MOST_COMBINATIONS = 1_000_000
 """More than that a sweep is taken for a mistake."""
@@ -28,6 +27,12 @@ MOST_COMBINATIONS = 1_000_000
 Axes = dict[str, list[Any]]
 AxisGroups = Annotated[list[Axes], BeforeValidator(lambda given: [given] if isinstance(given, Mapping) else given)]
 """Groups of axes that step together; one group may stand without its list."""
+
+
+SMALLEST_SHARE = 0.001
+"""Ray counts in ten-thousandths."""
+
+MOST_CORES = 10_000
 
 
 class Resources(Frozen):
@@ -45,12 +50,12 @@ class Resources(Frozen):
             leaves the image out, names it, and counts it in `skipped_images` of the cell.
     """
 
-    cpu: float = Field(default=1, gt=0)
-    gpu: float = Field(default=0, ge=0)
+    cpu: float = Field(default=1, ge=SMALLEST_SHARE, le=MOST_CORES)
+    gpu: float = Field(default=0, ge=0, le=MOST_CORES)
     device: str = "auto"
-    max_concurrent: int | None = Field(default=None, ge=1)
-    max_retries: int = Field(default=2, ge=0)
-    checkpoint_every: int = Field(default=0, ge=0)
+    max_concurrent: Count | None = None
+    max_retries: int = Field(default=2, ge=0, le=1000)
+    checkpoint_every: int = Field(default=0, ge=0, le=2**31 - 1)
     corrupt_images: Literal["error", "skip"] = "error"
 
 
@@ -177,17 +182,31 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         raise InputError(f"{path}: a sweep is a mapping with keys such as sweep, base, grid, seeds; this is not one")
     choosing = [override for override in overrides if override.partition("=")[0].strip() == "protocol"]
     for override in choosing:
-        apply_override(values, override)
+        values = apply_override(values, override)
     values = with_protocol(values, chosen=bool(choosing), where=str(path))
     for override in overrides:
         if override not in choosing:
-            apply_override(values, override)
+            values = apply_override(values, override)
+    return checked_sweep(values, where=str(path))
+
+
+def checked_sweep(values: Mapping[str, Any], *, where: str) -> Sweep:
+    """Builds a sweep from plain values.
+
+    Args:
+        values: as read from YAML, with no protocol left to be chosen.
+        where: what they belong to, to start the message with.
+
+    Raises:
+        InputError: for unknown keys (with the closest match) and values not allowed.
+    """
+    values = dict(values)
     for field, model in (("resources", Resources), ("tracking", Tracking)):
         if isinstance(values.get(field), dict):
-            values[field] = validated(model, values[field], where=f"{path}: {field}")
-    sweep = validated(Sweep, values, where=str(path))
-    _check_keys(sweep, where=str(path))
-    _check_size(sweep, where=str(path))
+            values[field] = validated(model, values[field], where=f"{where}: {field}")
+    sweep = validated(Sweep, values, where=where)
+    _check_keys(sweep, where=where)
+    _check_size(sweep, where=where)
     return sweep
 
 
@@ -202,23 +221,32 @@ def with_protocol(values: dict[str, Any], *, chosen: bool, where: str) -> dict[s
     protocols, name = values.get("protocols") or {}, values.get("protocol")
     if name is None and not protocols:
         return values
-    if not isinstance(protocols, dict) or name not in protocols:
+    if not isinstance(protocols, dict) or not isinstance(name, str) or name not in protocols:
         known = protocols if isinstance(protocols, dict) else ()
         raise unknown_name("protocol", name, known, f"({where}: protocol names an entry of protocols)")
     entry = protocols[name] if isinstance(protocols[name], dict) else {"": protocols[name]}
     protocol = validated(Protocol, entry, where=f"{where}: protocols: {name}")
     merged = {key: value for key, value in values.items() if key not in ("protocol", "protocols")}
     for field in ("base", "grid", "resources"):
-        merged[field] = (values.get(field) or {}) | getattr(protocol, field)
-    groups = values.get("zip") or []
-    merged["zip"] = [*([groups] if isinstance(groups, dict) else groups), *protocol.zip]
-    merged["exclude"] = [*(values.get("exclude") or []), *protocol.exclude]
+        merged[field] = _section(values, field, {}, where) | getattr(protocol, field)
+    groups = values.get("zip")
+    merged["zip"] = [*([groups] if isinstance(groups, dict) else _section(values, "zip", [], where)), *protocol.zip]
+    merged["exclude"] = [*_section(values, "exclude", [], where), *protocol.exclude]
     for field in ("variants", "seeds"):
         if getattr(protocol, field):
             merged[field] = getattr(protocol, field)
     if chosen:
         merged["sweep"] = f"{values.get('sweep')}-{name}"
     return merged
+
+
+def _section(values: Mapping[str, Any], name: str, empty: Section, where: str) -> Section:
+    """A part of a sweep file, which must be of the type of `empty`."""
+    found = values.get(name) or empty
+    if not isinstance(found, type(empty)):
+        kind = "mapping" if isinstance(empty, dict) else "list"
+        raise InputError(f"{where}: {name} = {found!r} is not allowed: give a {kind}")
+    return found
 
 
 def _read_text(path: Path) -> str:
@@ -228,11 +256,14 @@ def _read_text(path: Path) -> str:
         raise InputError(f"cannot read the sweep file {path}: {error}. Give a readable YAML file") from None
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Applies one `key=value` to the plain values of a sweep, in place.
+def apply_override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """Returns the plain values of a sweep with one `key=value` put in.
 
     `seeds=[0,1]`, `resources.cpu=2`, `grid.method=[tent]` set that entry of the file. Any other key is a cell's: one
     value fixes it for all cells (also where the file has an axis), a list makes it an axis.
+
+    Raises:
+        InputError: if the text is not `key=value`, or the file has no such place.
     """
     key, equals, text = override.partition("=")
     key = key.strip()
@@ -240,40 +271,44 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r}: write key=value, such as severity=5 or moetta.lambda_balance=[0.2,1]")
     value = parse_yaml(text, where=f"--set {override!r}")
     first, _, rest = key.partition(".")
-    _forget_excluded(values, "seed" if key == "seeds" else key.removeprefix("grid."), value)
+    values = _without_excluded(values, "seed" if key == "seeds" else key.removeprefix("grid."), value)
     if first in Sweep.model_fields:
         if not rest:
-            values[first] = value
-            return
-        section = values.setdefault(first, {})
+            return values | {first: value}
+        section = values.get(first, {})
         if not isinstance(section, dict):
             raise InputError(f"--set {override!r}: {first} has no named entries; set the whole of {first} instead")
-        section[rest] = value
-        return
+        return values | {first: section | {rest: value}}
     if first == "weights" and rest:
         base = values.get("base")
         given = base.get("weights") if isinstance(base, dict) else None
         key, value = first, (given if isinstance(given, dict) else {}) | {rest: value}
-    groups = values.get("zip") or []
-    sections = [values.get("base"), values.get("grid"), *([groups] if isinstance(groups, dict) else groups)]
-    variants = values.get("variants")
-    sections += variants if isinstance(variants, list) else []
-    for section in sections:
-        if isinstance(section, dict):
-            section.pop(key, None)
+    for name in ("base", "grid", "zip", "variants"):
+        if name in values:
+            values[name] = _without_key(values[name], key)
     target = "grid" if isinstance(value, list) and key not in ("domains", "diagnostics") else "base"
-    if not isinstance(values.setdefault(target, {}), dict):
+    section = values.get(target, {})
+    if not isinstance(section, dict):
         raise InputError(f"--set {override!r}: {target} in the sweep file is not a mapping")
-    values[target][key] = value
+    return values | {target: section | {key: value}}
 
 
-def _forget_excluded(values: dict[str, Any], key: str, value: Any) -> None:
-    """Takes out the entries of `exclude` that can match nothing any more: they are no mistakes of the file."""
+def _without_key(section: Any, key: str) -> Any:
+    """A section of a sweep, or a list of them, without the entries of one key."""
+    if isinstance(section, list):
+        return [_without_key(part, key) for part in section]
+    if isinstance(section, dict):
+        return {name: value for name, value in section.items() if name != key}
+    return section
+
+
+def _without_excluded(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The same without entries of `exclude` that can match nothing any more: they are no mistakes of the file."""
     entries, chosen = values.get("exclude"), value if isinstance(value, list) else [value]
-    if isinstance(entries, list):
-        values["exclude"] = [
-            entry for entry in entries if not (isinstance(entry, dict) and cannot_match(entry, key, chosen))
-        ]
+    if not isinstance(entries, list):
+        return dict(values)
+    kept = [entry for entry in entries if not (isinstance(entry, dict) and cannot_match(entry, key, chosen))]
+    return {**values, "exclude": kept}
 
 
 def _check_keys(sweep: Sweep, *, where: str) -> None:

@@ -6,7 +6,9 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
     RESULTS/cells/<cell>/notes.txt            what to know of the images that were read, if there is anything
-    RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt
+    RESULTS/cells/<cell>/manifest.json  size and SHA-256 of each of these files
+    RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
+    RESULTS/damaged/                    what `tta-grid check --repair` moved away
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
     RESULTS/mlflow.db, mlartifacts/     MLflow's default store
@@ -20,12 +22,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from analysis.schema import CELLS_FOLDER, FAILED_FOLDER
+from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE
 from grid.events import CellState
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -37,11 +39,12 @@ if TYPE_CHECKING:
 
     from tta_core.run.cell import RunResult
 
-LAYOUT = 1
-"""Version of the layout above."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk or a quota is full."""
+
+
+class UnwritableError(Exception):
+    """The results folder takes no more results. The message says why and what to do."""
 
 
 class ResultStore:
@@ -57,7 +60,7 @@ class ResultStore:
     @property
     def id(self) -> str:
         """Identifies this store wherever it is moved to."""
-        return str(self._about()["store"])
+        return str(json.loads((self.folder / STORE_FILE).read_text())["store"])
 
     @property
     def tune_folder(self) -> Path:
@@ -69,37 +72,20 @@ class ResultStore:
 
         Raises:
             InputError: if it cannot.
+            ResultsError: if a newer version made it.
         """
+        from analysis.results.load import check_layout
+
+        check_layout(self.folder)
         try:
             for name in (CELLS_FOLDER, FAILED_FOLDER, ".staging"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             with self._staged() as staging:
-                (staging / "store.json").write_text(json.dumps({"store": uuid.uuid4().hex, "layout": LAYOUT}))
-                if not (self.folder / "store.json").exists():
-                    (staging / "store.json").replace(self.folder / "store.json")
-            self._about()
+                (staging / STORE_FILE).write_text(json.dumps({"store": uuid.uuid4().hex, "layout": LAYOUT}))
+                if not (self.folder / STORE_FILE).exists():
+                    (staging / STORE_FILE).replace(self.folder / STORE_FILE)
         except OSError as error:
             raise InputError(f"{self.unwritable(error)}, or give another folder with --results DIR") from None
-
-    def _about(self) -> dict[str, Any]:
-        """What `store.json` says.
-
-        Raises:
-            InputError: if it is damaged, or of another layout.
-        """
-        file = self.folder / "store.json"
-        try:
-            about = json.loads(file.read_text())
-            layout = about["layout"]
-            _ = about["store"]
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{file} is damaged: take it from a backup, or give another --results DIR") from None
-        if layout != LAYOUT:
-            raise InputError(
-                f"{file} says layout {layout!r}; this tta-grid knows layout {LAYOUT}: upgrade it, or give another "
-                "--results DIR"
-            )
-        return dict(about)
 
     def unwritable(self, error: OSError) -> str:
         """What is wrong if the store cannot be written, for people."""
@@ -130,20 +116,23 @@ class ResultStore:
             lock.release()
 
     def states(self) -> dict[str, CellState]:
-        """The state of every cell in the store."""
+        """The state of every cell in the store.
+
+        Raises:
+            ResultsError: if a newer version made the store.
+        """
+        from analysis.results.load import check_layout
+
+        check_layout(self.folder)
         states: dict[str, CellState] = dict.fromkeys(self._names(FAILED_FOLDER), "failed")
         return states | dict.fromkeys(self._names(CELLS_FOLDER), "done")
 
     def costs(self) -> dict[tuple[str, str], float]:
         """What finished cells took: (method, backbone) -> seconds per image."""
-        from analysis.results.load import open_results
+        from analysis.results.load import open_results, rows
 
-        rows = (
-            open_results(self.folder)
-            .sql("select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all")
-            .fetchall()
-        )
-        return {(method, backbone): seconds for method, backbone, seconds in rows}
+        sql = "select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all"
+        return {(method, backbone): seconds for method, backbone, seconds in rows(open_results(self.folder), sql)}
 
     def cell_folder(self, cell: str) -> Path:
         """Folder of a finished cell."""
@@ -159,27 +148,44 @@ class ResultStore:
         return self.folder / ".checkpoints" / f"{cell}.pt"
 
     def write_result(self, result: RunResult, *, sweep: str, git_commit: str) -> None:
-        """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed."""
+        """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed.
+
+        Raises:
+            UnwritableError: if the folder takes no more.
+        """
         from grid.store.tables import result_tables
 
         tables = result_tables(result, sweep=sweep, git_commit=git_commit)
         texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
         written = {name: "\n".join([*lines, ""]) for name, lines in texts.items() if lines}
-        self._publish(CELLS_FOLDER, result.cell, tables, texts=written or None)
-        shutil.rmtree(self.folder / FAILED_FOLDER / result.cell, ignore_errors=True)
+        with self._writing():
+            self._publish(CELLS_FOLDER, result.cell, tables, written)
+            self._discard(self.folder / FAILED_FOLDER / result.cell)
 
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
     ) -> None:
-        """Publishes why a cell failed; the last failure replaces earlier ones."""
+        """Publishes why a cell failed; the last failure replaces earlier ones.
+
+        Raises:
+            UnwritableError: if the folder takes no more, or what is to be said has no place in its columns.
+        """
         from grid.store.tables import failure_table
 
         cell = config.cell_id()
         if cell in self._names(CELLS_FOLDER):
             return
-        self._discard(self.folder / FAILED_FOLDER / cell)
-        table = failure_table(config, reason, sweep=sweep, git_commit=git_commit, started_at=datetime.now(UTC))
-        self._publish(FAILED_FOLDER, cell, {"cell": table}, texts={"traceback.txt": traceback})
+        try:
+            table = failure_table(config, reason, sweep=sweep, git_commit=git_commit, started_at=datetime.now(UTC))
+        # Whoever records a failure has no one to tell of another.
+        except Exception as error:
+            raise UnwritableError(
+                f"the cell {cell} failed ({reason}), and that cannot be recorded ({type(error).__name__}: {error}): "
+                "leave the cell out of the sweep"
+            ) from error
+        with self._writing():
+            self._discard(self.folder / FAILED_FOLDER / cell)
+            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback})
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
         """Reasons of those of the given cells that failed."""
@@ -189,8 +195,16 @@ class ResultStore:
         for cell in cells:
             file = self.folder / FAILED_FOLDER / cell / "cell.parquet"
             if file.exists() and not self.cell_folder(cell).exists():
-                reasons[cell] = str(pq.read_table(file, columns=["reason"])["reason"][0].as_py())
+                table = pq.read_table(file, columns=["reason"], page_checksum_verification=True)
+                reasons[cell] = str(table["reason"][0].as_py())
         return reasons
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableError(self.unwritable(error)) from error
 
     def _names(self, kind: str) -> list[str]:
         try:
@@ -198,16 +212,18 @@ class ResultStore:
         except (FileNotFoundError, NotADirectoryError):
             return []  # No store yet; `create` says if there can be none.
 
-    def _publish(
-        self, kind: str, cell: str, tables: Mapping[str, pa.Table], texts: Mapping[str, str] | None = None
-    ) -> None:
+    def _publish(self, kind: str, cell: str, tables: Mapping[str, pa.Table], texts: Mapping[str, str]) -> None:
         import pyarrow.parquet as pq
+
+        from analysis.results.damage import manifest_of
 
         with self._staged() as staging:
             for name, table in tables.items():
-                pq.write_table(table, staging / f"{name}.parquet", compression="zstd")
-            for name, text in (texts or {}).items():
-                (staging / name).write_text(text)
+                pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
+            for name, text in texts.items():
+                # Names of files may hold bytes that are no text.
+                (staging / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            (staging / MANIFEST).write_text(json.dumps(manifest_of(cell, staging)))
             for file in staging.iterdir():
                 _flush(file)
             try:
@@ -229,10 +245,10 @@ class ResultStore:
 
     def _discard(self, folder: Path) -> None:
         """Removes a folder so that no reader sees it half removed."""
-        if folder.exists():
-            doomed = self.folder / ".staging" / uuid.uuid4().hex
+        doomed = self.folder / ".staging" / uuid.uuid4().hex
+        with suppress(FileNotFoundError):
             folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""

@@ -63,7 +63,8 @@ def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str
     row = columns | {
         "stream_order": "",
         "status": schema.FAILED,
-        "reason": reason,
+        # Names of files may hold bytes that are no text.
+        "reason": reason.encode("utf-8", errors="backslashreplace").decode(),
         "n_samples": 0,
         "artefact": "",
         "device": "",

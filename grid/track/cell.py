@@ -57,7 +57,7 @@ class TrackedCell:
 def read_tracked_cell(store: ResultStore, cell: str) -> TrackedCell:
     """Reads a cell of the store, finished or failed."""
     folder = store.entry_folder(cell)
-    row = pq.read_table(folder / "cell.parquet").to_pylist()[0]
+    row = pq.read_table(folder / "cell.parquet", page_checksum_verification=True).to_pylist()[0]
     config: dict[str, Any] = json.loads(row["config"])
     settings = {f"{row['method']}.{name}": value for name, value in config.pop("settings").items()}
     metrics = [(name, float(row[name]), row["n_samples"]) for name in FINAL_METRICS if row[name] is not None]
@@ -85,7 +85,8 @@ def read_tracked_cell(store: ResultStore, cell: str) -> TrackedCell:
 
 def _read_curves(folder: Path) -> tuple[dict[str, float], list[tuple[str, float, int]]]:
     """Accuracy by domain, and each step's scalars with the accuracy so far, thinned to `MAX_POINTS`."""
-    samples = pq.read_table(folder / "samples.parquet", columns=["domain", "label", "prediction"])
+    columns_read = ["domain", "label", "prediction"]
+    samples = pq.read_table(folder / "samples.parquet", columns=columns_read, page_checksum_verification=True)
     correct = samples["label"].to_numpy() == samples["prediction"].to_numpy()
     domain = samples["domain"].to_numpy()
     domains = {str(name): float(correct[domain == name].mean()) for name in np.unique(domain)}

@@ -8,12 +8,16 @@ MLflow may be missing, slow or down: cells run all the same, and the next launch
 from __future__ import annotations
 
 import importlib
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
+
+from filelock import FileLock
 
 from grid.events import CellEnd
 from grid.plan.plan import Plan
@@ -26,6 +30,12 @@ if TYPE_CHECKING:
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 """Tracking stores that MLflow still writes to; its folder store (`file:`, `./mlruns`) is closed."""
+
+LOUD = ("alembic", "mlflow", "sqlalchemy")
+"""Loggers that would print whole tracebacks of what the mirror says in one line."""
+
+PATIENCE_SECONDS = 120.0
+"""How long a driver waits for another that logs into the same file."""
 
 RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
@@ -67,12 +77,19 @@ class MlflowMirror:
         self._store = store
         self._experiment_name = plan.sweep.tracking.experiment or plan.sweep.sweep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        # SQLite has one writer at a time, and two drivers that make its tables at once both fail.
+        file = _sqlite_file(self.uri)
+        self._turn: AbstractContextManager[object] = (
+            FileLock(f"{file}.lock", timeout=PATIENCE_SECONDS, thread_local=False) if file else nullcontext()
+        )
         self._parent: str | None = None
         self._finished = self._failures = 0
 
     def __enter__(self) -> MlflowMirror:
         # Imported here, in the main thread: importing it beside Ray in another thread is asking for trouble.
         importlib.import_module("mlflow.tracking")
+        for name in LOUD:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._later(self._open)
         self._later(self._catch_up)
         return self
@@ -100,7 +117,8 @@ class MlflowMirror:
         if self.problem is not None:
             return
         try:
-            work(*arguments)
+            with self._turn:
+                work(*arguments)
         # Whatever a tracking store raises, the cells must not suffer; the launch reports it at its end.
         except Exception as error:
             self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
@@ -176,10 +194,16 @@ class MlflowMirror:
             self._client.set_terminated(self._parent, status)
 
 
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of an sqlite store; None for others."""
+    scheme, _, path = uri.partition(":///")
+    return Path(path).absolute() if scheme == "sqlite" and path else None
+
+
 def _artifact_location(uri: str) -> str | None:
     """Artefacts go beside an sqlite file, where MLflow would take the current folder; a server has its own place."""
-    scheme, _, path = uri.partition(":///")
-    return (Path(path).absolute().parent / "mlartifacts").as_uri() if scheme == "sqlite" else None
+    file = _sqlite_file(uri)
+    return (file.parent / "mlartifacts").as_uri() if file else None
 
 
 def ui_command(uri: str) -> str:

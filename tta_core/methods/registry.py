@@ -117,9 +117,15 @@ def build_method(
         InputError: for an unknown method, preset or setting, a value that is not allowed, or a network without the
             layers that the method adapts.
     """
+    from torch import nn
+
     from tta_core.methods.base import Context
 
     spec = method_spec(name)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network = {network!r} is no network: give a torch.nn.Module with its weights loaded")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise InputError(f"num_classes = {num_classes!r} is not allowed: give the number of the network's logits")
     resolved = spec.resolve(preset, settings)
     context = Context(num_classes, seed, batch_size, mean, std, source_images, labelled_source, held_out, artefact)
     if artefact is None:

@@ -20,7 +20,7 @@ from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec, Crop, CropName, LabelSpace
 from tta_core.diagnostics.names import resolve_observers
 from tta_core.errors import InputError, unknown_name
-from tta_core.frozen import validated
+from tta_core.frozen import Count, Seed, validated
 from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import HELD_OUT_IMAGES
 from tta_core.streams.choice import DEFAULT_BENCHMARK, OPTIONAL_FIELDS, StreamChoice
@@ -60,12 +60,12 @@ class RunConfig(StreamChoice):
     backbone: str = DEFAULT_BACKBONE
     weights: dict[str, OwnWeights] | None = None
     crop: CropName = "none"
-    batch_size: int = Field(default=64, ge=1)
-    seed: int = Field(default=0, ge=0)
+    batch_size: Count = 64
+    seed: Seed = 0
     label_space: LabelSpace = "full"
     precision: Literal["fp32", "bf16"] = "fp32"
     diagnostics: tuple[str, ...] = ()
-    diagnostics_every: int = Field(default=50, ge=1)
+    diagnostics_every: Count = 50
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -74,6 +74,8 @@ class RunConfig(StreamChoice):
         Raises:
             InputError: with one message for everything that is wrong.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"cell = {values!r}: give its fields by name, such as {{'method': 'tent'}}")
         return validated(cls, dict(values), where="cell")
 
     @model_validator(mode="before")

@@ -15,7 +15,7 @@ from tta_core.data.domains import ORDERS
 from tta_core.data.opened import ImageRequest
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError, unknown_name
-from tta_core.frozen import Frozen
+from tta_core.frozen import Count, Frozen, Seed
 from tta_core.streams.choice_files import FILES, check_hash, resolved_files
 from tta_core.streams.label_orders import STEPS_PER_CLASS, label_shift_length
 from tta_core.streams.order import (
@@ -33,6 +33,10 @@ from tta_core.streams.spec import StreamSpec
 from tta_core.streams.subsets import Subset, named_labels, read_subset
 
 DEFAULT_BENCHMARK = "digits-c"
+
+MOST_ROUNDS = 10_000
+MOST_TIME_SLOTS = 100_000
+"""What an order is made of in seconds; published streams have 20 rounds and as many slots as classes."""
 
 DOMAIN_SETS = ("reported", "held-out", *ORDERS)
 """Names that stand for several domains."""
@@ -67,14 +71,14 @@ class StreamChoice(Frozen):
     benchmark: str = DEFAULT_BENCHMARK
     domains: tuple[str, ...] = ()
     severity: int = 5
-    samples_per_domain: int = Field(default=0, ge=1)
-    data_seed: int = Field(default=0, ge=0)
+    samples_per_domain: Count = 0
+    data_seed: Seed = 0
     stream: str = "mixed"
-    rounds: int = Field(default=1, ge=1)
+    rounds: int = Field(default=1, ge=1, le=MOST_ROUNDS)
     dirichlet_alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    time_slots: int | None = Field(default=None, ge=1)
-    imbalance_ratio: int | None = Field(default=None, ge=1)
-    first_samples: int | None = Field(default=None, ge=1)
+    time_slots: int | None = Field(default=None, ge=1, le=MOST_TIME_SLOTS)
+    imbalance_ratio: Count | None = None
+    first_samples: Count | None = None
     subset_file: str | None = None
     subset_hash: str | None = None
     order_file: str | None = None
@@ -311,7 +315,9 @@ def _resolved_domains(given: Any, benchmark: BenchmarkSpec, *, at_severities: bo
             sets = {"reported": benchmark.domains, "held-out": benchmark.held_out_domains}
             return sets[given] if given in sets else ORDERS[given]
         given = [given]
-    names = tuple(str(name) for name in given)
+    if not (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)):
+        raise InputError(f"domains = {given!r}: give names of domains, or one of {', '.join(DOMAIN_SETS)}")
+    names = tuple(given)
     for name in names:
         if (name.partition("@")[0] if at_severities else name) not in known:
             raise unknown_name(f"domain of {benchmark.name}", name, (*known, *DOMAIN_SETS))

@@ -9,7 +9,7 @@ import pytest
 from analysis.results.checks import CHECKS, check_results
 from analysis.results.load import open_results
 
-UNIQUE, FINITE, COMPLETE, RECOUNT, ORDER, SEEDS = CHECKS
+UNIQUE, FINITE, COMPLETE, RECOUNT, ORDER, SEEDS, FILES = CHECKS
 
 
 def _problems(results) -> list[tuple[str, str]]:
@@ -56,6 +56,11 @@ def test_missing_and_repeated_samples(results) -> None:
         (COMPLETE, "cell sar-mixed-0: 2 samples in the stream, but 2 rows with 2 positions from 1 to 2"),
         (COMPLETE, "cell source-mixed-0: 3 samples in the stream, but 2 rows with 2 positions from 0 to 1"),
         (COMPLETE, "cell tent-mixed-0: 2 samples in the stream, but 2 rows with 1 positions from 0 to 0"),
+        (
+            FILES,
+            "cells/eata-mixed-0: samples.parquet is missing; tta-grid check DIR --repair moves it away, and the next "
+            "run makes it anew",
+        ),
     ]
 
 

@@ -115,9 +115,30 @@ def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, starte
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
     monkeypatch.setattr(started, "retry", lambda cell: False)
-    monkeypatch.setattr(store, "write_failure", raising(PermissionError(errno.EACCES, "Permission denied")))
+    monkeypatch.setattr(store, "_publish", raising(PermissionError(errno.EACCES, "Permission denied")))
     events.on_trial_error(0, [], trial(config))
     assert events.problem.endswith("cannot be written (Permission denied): mend its permissions")
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), UnicodeEncodeError("a", "", 0, 1, "b"), KeyError()])
+def test_a_failure_that_has_no_place_in_the_store_ends_the_launch_with_one_message(
+    error, tune, tiny, started, monkeypatch
+):
+    config, store, context = tiny
+    events = tune.CellEvents(started, context, store, [])
+    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr("grid.store.tables.failure_table", raising(error))
+    events.on_trial_error(0, [], trial(config))
+    assert "failed (its worker process died" in events.problem
+    assert f"cannot be recorded ({type(error).__name__}" in events.problem
+
+
+def test_a_result_that_has_no_place_in_the_store_is_a_failure_and_not_tried_again(tiny, monkeypatch):
+    config, store, context = tiny
+    monkeypatch.setattr("grid.store.tables.result_tables", raising(OverflowError("too large for 32 bits")))
+    end = run_cell(config, context)
+    assert (end.status, end.reason) == ("failed", "the result has no place in the store (too large for 32 bits)")
+    assert store.failures([config.cell_id()]) == {config.cell_id(): end.reason}
 
 
 def test_a_trial_that_died_is_put_back_until_it_was_tried_often_enough(tune, tiny, started):

@@ -1,9 +1,11 @@
 """Sweep files: reading, overrides, expansion."""
 
+import copy
+
 import pytest
 
 from grid.plan.expand import expand
-from grid.plan.sweep import find_sweep, read_sweep, shipped_sweeps
+from grid.plan.sweep import apply_override, find_sweep, read_sweep, shipped_sweeps
 from tta_core.errors import InputError
 
 SMALL = """
@@ -261,6 +263,21 @@ def test_an_override_fixes_an_axis_and_a_list_makes_one(sweep_file):
     assert {c.domains for c in cells(sweep_file(), "domains=[fog,snow]")} == {("fog", "snow")}
     found = cells(sweep_file(), "diagnostics=[routing,forgetting]")
     assert {c.diagnostics for c in found} == {("forgetting", "routing")}
+
+
+def test_an_override_leaves_what_it_is_given_as_it_is():
+    values = {
+        "sweep": "a",
+        "base": {"severity": 4, "weights": {}},
+        "grid": {"method": ["tent"], "tent.lr": [1]},
+        "zip": [{"stream": ["mixed"], "tent.lr": [2]}],
+        "variants": [{"tent.lr": 3}],
+        "exclude": [{"method": "tent"}],
+    }
+    before = copy.deepcopy(values)
+    for override in ("tent.lr=1", "method=source", "severity=[4,5]", "seeds=[1]", "resources.cpu=2", "weights.a=b"):
+        assert apply_override(values, override) != before
+        assert values == before
 
 
 def test_numbers_in_exponent_form_are_numbers(sweep_file):

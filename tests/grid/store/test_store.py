@@ -8,7 +8,8 @@ import pytest
 
 import tta_core
 from analysis import schema
-from analysis.results.load import open_results
+from analysis.results.damage import inspect
+from analysis.results.load import ResultsError, open_results
 from grid.store.store import ResultStore
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -135,17 +136,52 @@ def test_cells_that_skip_nothing_say_so(store, result):
     assert not (store.cell_folder(result.cell) / "skipped_images.txt").exists()
 
 
+def test_reasons_with_bytes_that_are_no_text_are_written(store, result):
+    store.write_failure(result.config, "no file a\udcff.png", sweep="s", git_commit="", traceback="in a\udcff.png")
+    assert store.failures([result.cell]) == {result.cell: r"no file a\udcff.png"}
+    assert (store.entry_folder(result.cell) / "traceback.txt").read_text() == r"in a\udcff.png"
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"store": "a", "layout": 7}', "says layout 7; this tta-grid knows layout 1: upgrade it"),
-        ('{"store": "a"', "is damaged"),
-        ('["a"]', "is damaged"),
-        ('{"layout": 1}', "is damaged"),
-    ],
+    ("field", "value"),
+    [("batch_size", 2**31), ("seed", 2**63), ("data_seed", 2**63), ("rounds", 10**9), ("first_samples", 2**31)],
 )
-def test_a_store_of_another_layout_or_without_one_is_refused(store, text, message):
-    (store.folder / "store.json").write_text(text)
-    for use in (store.create, lambda: store.id):
-        with pytest.raises(InputError, match=message):
+def test_numbers_that_a_column_cannot_hold_are_refused(field, value):
+    with pytest.raises(InputError, match=f"{field} = {value} is not allowed"):
+        RunConfig.from_values(CONFIG | {field: value} | ({"stream": "recurring"} if field == "rounds" else {}))
+
+
+def test_the_largest_numbers_fit_the_columns(store):
+    config = RunConfig.from_values(CONFIG | {"batch_size": 2**31 - 1, "seed": 2**63 - 1})
+    store.write_failure(config, "tried", sweep="s", git_commit="")
+    row = pq.read_table(store.entry_folder(config.cell_id()) / "cell.parquet").to_pylist()[0]
+    assert (row["batch_size"], row["seed"]) == (2**31 - 1, 2**63 - 1)
+
+
+def test_each_cell_has_a_manifest_of_its_files(store, result):
+    write(store, replace(result, skipped=("fog: a.png",), samples={k: v[:-1] for k, v in result.samples.items()}))
+    store.write_failure(RunConfig.from_values(CONFIG | {"seed": 1}), "no", sweep="s", git_commit="", traceback="T")
+    for kind in ("cells", "failed"):
+        (folder,) = (store.folder / kind).iterdir()
+        manifest = json.loads((folder / schema.MANIFEST).read_text())
+        assert manifest["cell"] == folder.name
+        assert sorted([*manifest["files"], schema.MANIFEST]) == sorted(path.name for path in folder.iterdir())
+    assert inspect(store.folder, thorough=True).damages == ()
+
+
+def test_pages_have_checksums(store, result):
+    write(store, result)
+    file = store.cell_folder(result.cell) / "samples.parquet"
+    content = bytearray(file.read_bytes())
+    # In the middle of the first column's data.
+    content[pq.read_metadata(file).row_group(0).column(1).data_page_offset + 40] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"CRC|[Cc]orrupt"):
+        pq.read_table(file, page_checksum_verification=True)
+
+
+def test_a_store_of_another_layout_is_not_touched(store):
+    (store.folder / schema.STORE_FILE).write_text('{"store": "a", "layout": 2}')
+    for use in (store.states, store.create):
+        with pytest.raises(ResultsError, match="states layout 2; this `tta-grid` knows 1"):
             use()

@@ -148,3 +148,27 @@ def test_the_way_to_browse_the_runs():
 def test_a_uri_that_mlflow_cannot_write_to_is_refused(uri):
     with pytest.raises(InputError, match="MLflow needs one of sqlite"):
         check_tracking_uri(uri)
+
+
+def test_two_drivers_may_log_into_one_new_file_at_once(tmp_path, tiny_sweep, results):
+    uri = f"sqlite:///{tmp_path / 'shared.db'}"
+    stores = [ResultStore(tmp_path / name) for name in ("one", "two")]
+    for store in stores:
+        store.create()
+        for result in results:
+            write(store, result)
+    mirrors = [MlflowMirror(make_plan(tiny_sweep, store), store, uri) for store in stores]
+    with mirrors[0], mirrors[1]:
+        pass
+    assert [mirror.problem for mirror in mirrors] == [None, None]
+    _, parents, children = runs(mirrors[0])
+    assert (len(parents), len(children)) == (2, 4)
+
+
+def test_what_the_mirror_says_in_one_line_is_not_printed_before(tmp_path, store, tiny_sweep, results, capfd):
+    write(store, results[0])
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    with MlflowMirror(make_plan(tiny_sweep, store), store, f"sqlite:///{tmp_path / 'mlflow.db'}") as mirror:
+        pass
+    assert "not a database" in mirror.problem
+    assert "Traceback" not in "".join(capfd.readouterr())

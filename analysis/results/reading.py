@@ -1,0 +1,48 @@
+"""Reading files that a run may replace meanwhile, and the one error of those that cannot be read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import duckdb
+
+Answer = TypeVar("Answer")
+
+PATIENCE_SECONDS = 10.0
+"""For so long files that vanish are looked for anew; a run replaces one in milliseconds."""
+
+UNREADABLE = (duckdb.Error, UnicodeDecodeError)
+"""What DuckDB raises for damaged files; its exceptions for damaged headers have no class of their own."""
+
+
+class ResultsError(ValueError):
+    """A results folder that cannot be read.
+
+    The message says what was given, what is allowed and what to do.
+    """
+
+
+def retried(read: Callable[[], Answer], *, patience: float = PATIENCE_SECONDS) -> Answer:
+    """Reads, and reads again where a file vanished between being listed and being opened.
+
+    Args:
+        read: lists the files anew each time.
+        patience: for so many s.
+    """
+    deadline, pause = time.monotonic() + patience, 0.002
+    while True:
+        try:
+            return read()
+        except duckdb.IOException:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,45 @@
+"""Moves what is damaged out of the way of readers and of the next run. Nothing is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.results.damage import Damage
+from grid.store.store import ResultStore
+from tta_core.errors import InputError
+
+DAMAGED_FOLDER = "damaged"
+
+
+def move_damaged(folder: Path, damages: Sequence[Damage]) -> list[Path]:
+    """Moves damaged cells and foreign files to the same place below `RESULTS/damaged`.
+
+    Args:
+        folder: results folder.
+        damages: what was found in it.
+
+    Returns:
+        Where each is now.
+
+    Raises:
+        InputError: if a run is writing to the folder, or it cannot be written.
+    """
+    store = ResultStore(folder)
+    if not damages:
+        return []
+    with store.locked():
+        try:
+            return [_move(folder, damage.path) for damage in damages]
+        except OSError as error:
+            raise InputError(store.unwritable(error)) from None
+
+
+def _move(folder: Path, path: Path) -> Path:
+    wanted = folder / DAMAGED_FOLDER / path.relative_to(folder)
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    target, number = wanted, 1
+    while target.exists():
+        number += 1
+        target = wanted.with_name(f"{wanted.name}-{number}")
+    return path.rename(target)

@@ -69,7 +69,7 @@ class Case:
 
     @property
     def normalises_inside(self) -> bool:
-        """Whether the published method was given pixels, and its network normalised them with mean and deviation 0.5."""
+        """Whether the published method was given pixels, and its network normalised them: mean and deviation 0.5."""
         return "the wrapped model normalises" in self.manifest["hyper_words"].get("input", "")
 
     def network(self, dtype: torch.dtype) -> nn.Module:

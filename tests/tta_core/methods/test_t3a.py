@@ -63,10 +63,8 @@ def test_supports_agree_with_sorted_lists(limit, classes, row_class):
         rows = rows // 2  # Some classes have no row.
     drops_last = limit == "drops last"
     slow = SlowSupports(unit, entropy, -1 if drops_last else limit, rows, drops_last)
-    if drops_last:
-        fast = DwindlingSupports(unit)
-    else:
-        fast = AllSupports(unit) if limit < 0 else FilteredSupports(unit, limit)
+    kinds = {"drops last": DwindlingSupports, -1: AllSupports}
+    fast = kinds[limit](unit) if limit in kinds else FilteredSupports(unit, limit)
     fast.add(unit, entropy, rows)
     for step, size in enumerate((16, 1, 7, 16)):
         generator = torch.Generator().manual_seed(step + 1)

@@ -66,8 +66,8 @@ class StreamBatchNorm(nn.Module, ABC):
 class BlendedBatchNorm(StreamBatchNorm):
     """Weighs the source like `source_weight` images: (N source + n batch) / (N + n) with n images in the batch.
 
-    For the mean and for the variance alike (Schneider et al. 2020, equation 1); keeps nothing from batch to batch. Where
-    the source counts, the variance of the batch is the unbiased one, as released; the batch alone has the biased one.
+    For the mean and for the variance alike (Schneider et al. 2020, equation 1); keeps nothing from batch to batch.
+    Where the source counts, the variance of the batch is the unbiased one, as released; otherwise the biased one.
     """
 
     def __init__(self, norm: _BatchNorm, source_weight: float) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 FLOAT64_TOLERANCE = 1e-8
 
@@ -53,7 +54,12 @@ class Case:
     @cached_property
     def batches(self) -> Tensor:
         """What the published method was given: float32 `(steps, batch, 3, height, width)`."""
-        return self.pixels(self.trace["u8"], normalised="(x-0.5)/0.5" in self.manifest["input_rule"])
+        return self.pixels(self.trace["u8"], normalised=self.normalised)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the published method was given normalised images, not pixels."""
+        return "(x-0.5)/0.5" in self.manifest["input_rule"]
 
     def pixels(self, grid: NDArray[np.uint8], *, normalised: bool) -> Tensor:
         """Enlarges a stored grid `(..., 3, g, g)` to network input, in [0, 1] or normalised to [-1, 1]."""
@@ -61,11 +67,24 @@ class Case:
         pixels = grid.repeat(scale, axis=-1).repeat(scale, axis=-2).astype(np.float32) / np.float32(255)
         return torch.from_numpy((pixels - np.float32(0.5)) / np.float32(0.5) if normalised else pixels)
 
-    def network(self, dtype: torch.dtype) -> VisionTransformer:
+    @property
+    def normalises_inside(self) -> bool:
+        """Whether the published method was given pixels, and its network normalised them: mean and deviation 0.5."""
+        return "the wrapped model normalises" in self.manifest["hyper_words"].get("input", "")
+
+    def network(self, dtype: torch.dtype) -> nn.Module:
         """The plain network with its initial weights."""
-        shape = {key: value for key, value in self.manifest["model"].items() if key != "note"}
-        network = VisionTransformer(**shape)
-        network.load_state_dict(self.tensors("init/", torch.float32))
+        shape = {key: value for key, value in self.manifest["model"].items() if key not in ("note", "architecture")}
+        network: VisionTransformer | ResNet
+        if self.manifest["model"].get("architecture") == "resnet":
+            network = ResNet(BasicBlock, **shape)
+            network.maxpool = nn.Identity()
+        else:
+            network = VisionTransformer(**shape)
+        initial = self.tensors("init/", torch.float32)
+        # Counters of batches are whole numbers, which `tensors` leaves out; nothing reads them.
+        counters = {name: value for name, value in network.state_dict().items() if value.dtype == torch.int64}
+        network.load_state_dict(initial | counters)
         return network.to(dtype).eval()
 
     def tensors(self, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:

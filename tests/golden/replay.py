@@ -39,7 +39,7 @@ class Outcome:
     """How a replay of one case in one precision went.
 
     Attributes:
-        logits: the logits of every step beside the published ones.
+        logits: the logits of every step, or what the follower says is scored, beside the published ones.
         failed: the first failed comparison of each other quantity, with its step.
     """
 
@@ -58,13 +58,13 @@ def replay(case: Case, dtype: torch.dtype) -> Outcome:
     Raises:
         InputError: if the case's options cannot be translated.
     """
-    published = case.expected("logits", dtype)
-    assert published is not None, "the case has no run in this precision"
     follower = FOLLOWERS[case.manifest["method"]](case, dtype)
+    published = case.expected(follower.scored, dtype)
+    assert published is not None, "the case has no run in this precision"
     outcome = Outcome()
-    for step in range(len(case.batches)):
-        logits = follower.step(step)
-        outcome.logits.append(Comparison("logits", logits, published[step], case.tolerance("logits", dtype)))
+    for step in range(len(published)):
+        scored = follower.step(step)
+        outcome.logits.append(Comparison(follower.scored, scored, published[step], follower.tolerance))
         for comparison in follower.internals(step):
             if not comparison.holds:
                 outcome.failed.setdefault(comparison.quantity, (step, comparison))
@@ -122,13 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"SKIP  {case.name}  method {case.manifest['method']!r} is not implemented here")
             continue
         for precision, dtype in PRECISIONS.items():
-            if case.expected("logits", dtype) is None or options.precision not in (None, precision):
+            scored = FOLLOWERS[case.manifest["method"]].scored
+            if case.expected(scored, dtype) is None or options.precision not in (None, precision):
                 continue
             try:
                 outcome = replay(case, dtype)
-            except InputError as error:
+            except Exception as error:  # Whatever stops one case must not stop those that come after it.
                 counts["failed"] += 1
-                print(f"FAIL  {case.name}  {precision}  {error}")
+                kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+                print(f"FAIL  {case.name}  {precision}  {kind}{error}")
                 continue
             counts["passed" if outcome.passed else "failed"] += 1
             print(describe(case, precision, outcome), flush=True)

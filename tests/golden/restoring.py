@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden.follower import Comparison, Follower
+from tests.golden.follower import Follower
 from tta_core.methods.base import Method
 
 
@@ -39,18 +39,6 @@ class RestoringFollower(Follower):
         self.restored = self.positions[torch.from_numpy(order[order >= 0].astype(np.int64))].sort().values
         self.student_logits.clear()
         return super().step(step)
-
-    def compare(self, quantity: str, step: int, ours: Tensor, tolerance: float | None = None) -> Iterator[Comparison]:
-        """Compares with the run in this precision, or in float32 if only that is stored; with nothing if neither is."""
-        for dtype in (self.dtype, torch.float32):
-            published = self.case.expected(quantity, dtype)
-            if published is not None:
-                # A tolerance of our own is for what single precision does; equality is asked for in both.
-                own = tolerance is not None and (tolerance == 0 or dtype == torch.float32)
-                yield Comparison(
-                    quantity, ours, published[step], tolerance if own else self.case.tolerance("loss", dtype)
-                )
-                return
 
     def _published_positions(self, method: Method[Any]) -> Tensor:
         """Position among our trained parameters of each number, in the published order."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.golden.follower import Comparison
+from tests.golden.follower import Comparison, ruled_view
 from tests.golden.restoring import RestoringFollower
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
@@ -94,8 +94,7 @@ class CoTTAFollower(RestoringFollower):
     def _augment(self, pixels: Tensor, _generator: torch.Generator) -> Tensor:
         """The published rule that stands in for the random transform."""
         number, self.view = self.view, self.view + 1
-        turned = pixels.flip(-1) if number % 2 else pixels
-        return (turned.roll(number % 5 - 2, dims=-1) * (0.8 + 0.0125 * number)).clamp(0, 1)
+        return ruled_view(pixels, number)
 
 
 FOLLOWERS = {"cotta": CoTTAFollower}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden.follower import Comparison, Follower
+from tests.golden.follower import Comparison, Follower, ruled_view
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.vida.method import ViDA
@@ -132,8 +132,7 @@ class ViDAFollower(Follower):
     def _augment(self, pixels: Tensor, _generator: torch.Generator) -> Tensor:
         """The published rule that stands in for the random transform."""
         number, self.view = self.view, self.view + 1
-        turned = pixels.flip(-1) if number % 2 else pixels
-        return (turned.roll(number % 5 - 2, dims=-1) * (0.8 + 0.0125 * number)).clamp(0, 1)
+        return ruled_view(pixels, number)
 
     def _watch(self, _module: Any, _inputs: Any, logits: Tensor) -> None:
         self.student_logits = logits.detach()

@@ -44,7 +44,7 @@ def test_the_source_counts_as_so_many_images(build, batch, tiny_convnet):
         for layer in network:
             if isinstance(layer, nn.BatchNorm2d):
                 mean = hidden.mean((0, 2, 3))
-                variance = (hidden**2).mean((0, 2, 3)) - mean**2
+                variance = hidden.var((0, 2, 3))  # Unbiased.
                 layer.running_mean.copy_((24 * layer.running_mean + 8 * mean) / 32)
                 layer.running_var.copy_((24 * layer.running_var + 8 * variance) / 32)
             hidden = layer(hidden)
@@ -74,8 +74,17 @@ def test_a_running_average_of_momentum_one_is_the_batch_alone(build, batch):
         assert torch.allclose(running(batch(8, seed)), alone(batch(8, seed)))
 
 
-def test_predicting_moves_no_average(build, batch):
-    method = build(statistics="running")
+def test_ema_is_a_forward_in_train_mode_and_one_in_eval_mode(build, batch, tiny_convnet):
+    method, network = build(preset="ema"), tiny_convnet().double()
+    for seed, size in enumerate((8, 3)):
+        with torch.no_grad():
+            network.train()(batch(size, seed))
+            assert torch.allclose(method(batch(size, seed)), network.eval()(batch(size, seed)))
+
+
+@pytest.mark.parametrize("statistics", ["running", "ema"])
+def test_predicting_moves_no_average(statistics, build, batch):
+    method = build(statistics=statistics)
     method(batch(8))
     before = method.state_dict()["buffers"]["student"]
     method.predict(batch(8, seed=1))
@@ -86,6 +95,7 @@ def test_predicting_moves_no_average(build, batch):
 def test_what_is_scored_is_said_truthfully():
     assert SPEC.scores_of(SPEC.resolve("recommended", {})) == "pre-update"
     assert SPEC.scores_of(SPEC.resolve("running", {})) == "post-update"
+    assert SPEC.scores_of(SPEC.resolve("ema", {})) == "post-update"
 
 
 def test_nothing_is_trained_and_nothing_selected(build, batch):

@@ -129,7 +129,7 @@ def test_the_correction_multiplies_probabilities_or_logits(logits):
 
 def test_a_step_is_the_one_written_out(build, images, tiny_vit, monkeypatch):
     """Two steps of SGD with momentum, with a view that mirrors, against loops over samples."""
-    monkeypatch.setattr(module, "normalised_view", lambda images, context, generator: images.flip(-1))
+    monkeypatch.setattr(module, "normalised_view", lambda images, context, generator, augment: images.flip(-1))
     method = build(lr=0.02)
     network = tiny_vit().double().requires_grad_(False)
     parameters = [p for _, norm in norm_layers(network) for p in norm.parameters()]

@@ -158,7 +158,7 @@ class SlowNetwork:
 
 def test_updates_are_those_written_out(build, batch, tiny_convnet, monkeypatch):
     """Three updates over batches of another size than the update frequency, with a view that mirrors."""
-    monkeypatch.setattr(module, "normalised_view", lambda images, context, generator: images.flip(-1))
+    monkeypatch.setattr(module, "normalised_view", lambda images, context, generator, augment: images.flip(-1))
     method = build(update_frequency=6, capacity=5, lr=0.01, teacher_update=0.2, norm_momentum=0.1)
     student, teacher = (SlowNetwork(tiny_convnet().double().requires_grad_(False)) for _ in range(2))
     for parameter in student.affine:
@@ -256,7 +256,9 @@ def test_a_memory_with_its_images_survives_saving(build, batch):
 
 def test_settings_say_what_the_student_sees_and_what_counts(build, batch, monkeypatch):
     views = []
-    monkeypatch.setattr(module, "normalised_view", lambda images, context, generator: views.append(images) or images)
+    monkeypatch.setattr(
+        module, "normalised_view", lambda images, context, generator, augment: views.append(images) or images
+    )
     losses = {}
     for name, settings in (
         ("plain", {}),

@@ -6,15 +6,17 @@ from tta_core import build_method
 from tta_core.backbones.embedded.network import build_digits_vit
 from tta_core.errors import InputError
 from tta_core.methods.common.losses import softmax_entropy
-from tta_core.methods.t3a.supports import AllSupports, FilteredSupports
+from tta_core.methods.t3a.supports import AllSupports, DwindlingSupports, FilteredSupports
 
 
 class SlowSupports:
     """Lists of (entropy, arrival, vector), sorted as the paper says."""
 
-    def __init__(self, unit, entropy, limit):
-        self.limit = limit
-        self.lists = [[(float(entropy[k]), 0, unit[k])] for k in range(len(unit))]
+    def __init__(self, unit, entropy, limit, labels=None, drops_last=False):
+        self.limit, self.drops_last = limit, drops_last
+        self.lists = [[] for _ in unit]
+        for k, label in enumerate(range(len(unit)) if labels is None else labels):
+            self.lists[int(label)].append((float(entropy[k]), k - len(unit), unit[k]))
         self.arrivals = 0
 
     def add(self, unit, entropy, labels):
@@ -23,9 +25,15 @@ class SlowSupports:
             self.lists[int(label)].append((float(value), self.arrivals, vector))
         if self.limit > 0:
             self.lists = [sorted(each, key=lambda entry: entry[:2])[: self.limit] for each in self.lists]
+        elif self.drops_last:
+            self.lists = [sorted(each, key=lambda entry: entry[:2])[:-1] for each in self.lists]
 
     def means(self):
-        return torch.stack([torch.stack([vector for _, _, vector in each]).mean(dim=0) for each in self.lists])
+        some = next(vector for each in self.lists for _, _, vector in each)
+        nothing = torch.zeros_like(some)
+        return torch.stack(
+            [torch.stack([vector for _, _, vector in each]).mean(dim=0) if each else nothing for each in self.lists]
+        )
 
     def counts(self):
         return [len(each) for each in self.lists]
@@ -45,12 +53,19 @@ def build(tiny_vit):
     return make
 
 
-@pytest.mark.parametrize("limit", [1, 3, -1])
+@pytest.mark.parametrize("limit", [1, 3, -1, "drops last"])
 @pytest.mark.parametrize("classes", [4, 40])  # More samples than classes, and fewer.
-def test_supports_agree_with_sorted_lists(limit, classes):
+@pytest.mark.parametrize("row_class", ["own", "predicted"])
+def test_supports_agree_with_sorted_lists(limit, classes, row_class):
     unit, entropy = drawn(classes, 5, 0), torch.rand(classes, generator=torch.Generator().manual_seed(0)).double()
-    slow = SlowSupports(unit, entropy, limit)
-    fast = AllSupports(unit) if limit < 0 else FilteredSupports(unit, entropy, limit)
+    rows = torch.arange(classes)
+    if row_class == "predicted":
+        rows = rows // 2  # Some classes have no row.
+    drops_last = limit == "drops last"
+    slow = SlowSupports(unit, entropy, -1 if drops_last else limit, rows, drops_last)
+    kinds = {"drops last": DwindlingSupports, -1: AllSupports}
+    fast = kinds[limit](unit) if limit in kinds else FilteredSupports(unit, limit)
+    fast.add(unit, entropy, rows)
     for step, size in enumerate((16, 1, 7, 16)):
         generator = torch.Generator().manual_seed(step + 1)
         batch = drawn(size, 5, 10 + step)
@@ -66,7 +81,8 @@ def test_supports_agree_with_sorted_lists(limit, classes):
 
 def test_the_filter_by_hand():
     unit = torch.eye(2, dtype=torch.float64)
-    supports = FilteredSupports(unit, torch.tensor([0.5, 0.1]).double(), 2)
+    supports = FilteredSupports(unit, 2)
+    supports.add(unit, torch.tensor([0.5, 0.1]).double(), torch.tensor([0, 1]))
     north, south = torch.tensor([0.0, 1.0]).double(), torch.tensor([0.0, -1.0]).double()
     supports.add(torch.stack([north, south]), torch.tensor([0.4, 0.2]).double(), torch.tensor([0, 0]))
     # Class 0 had (1, 0) of entropy 0.5, got two that are more certain and keeps these; class 1 is as it was.
@@ -78,6 +94,7 @@ def test_the_filter_by_hand():
 
 def test_a_mean_of_nothing_left_is_not_scaled_to_nan():
     supports = AllSupports(torch.eye(2))
+    supports.add(torch.eye(2), torch.zeros(2), torch.tensor([0, 1]))
     supports.add(-torch.eye(2), torch.zeros(2), torch.tensor([0, 1]))
     assert supports.prototypes(scaled=True).tolist() == [[0, 0], [0, 0]]
 
@@ -139,6 +156,16 @@ def test_a_cosine_head_is_compared_in_the_space_of_its_text_vectors(images):
     method = build_method("t3a", network, num_classes=10)
     assert torch.allclose(method.predict(images(4)), z @ normalize(network.head.prototypes, dim=-1).T, atol=1e-5)
     assert method(images(4)).isfinite().all()
+
+
+def test_the_published_presets_take_the_predicted_class_of_rows(build):
+    for preset, filter_k, drops_last in (
+        ("official", 20, False),
+        ("foa", 20, False),
+        ("official-unfiltered", -1, True),
+    ):
+        settings = build(preset=preset).settings
+        assert (settings.row_class, settings.filter_k, settings.drops_last) == ("predicted", filter_k, drops_last)
 
 
 def test_no_supports_and_other_classifiers_are_refused(build, tiny_vit):

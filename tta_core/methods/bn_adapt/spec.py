@@ -15,13 +15,15 @@ class BNAdaptSettings(Frozen):
 
     Attributes:
         statistics: `blend`: of each batch and of the source, weighed, nothing kept from batch to batch. `running`: a
-            running average that starts at the source's and takes in each batch before it is predicted.
+            running average that starts at the source's and takes in each batch before it is predicted. `ema`: the
+            same, in two forwards: in the first all layers use the statistics of the batch and the average takes these
+            in, in the second they use the average.
         source_weight: of `blend`, how many images N the source counts as, (N source + n batch) / (N + n); 0 takes the
-            batch alone.
-        momentum: of `running`, the share by which the average moves towards each batch.
+            batch alone. A share alpha of the batch is N = n (1 - alpha) / alpha.
+        momentum: of `running` and `ema`, the share by which the average moves towards each batch.
     """
 
-    statistics: Literal["blend", "running"] = "blend"
+    statistics: Literal["blend", "running", "ema"] = "blend"
     source_weight: float = Field(default=16.0, ge=0)
     momentum: float = Field(default=0.1, ge=0, le=1)
 
@@ -38,6 +40,7 @@ SPEC = MethodSpec(
     "Schneider et al., Improving Robustness against Common Corruptions by Covariate Shift Adaptation, NeurIPS 2020",
     changes="the statistics of every BatchNorm layer; trains nothing",
     implementation="BNAdapt",
+    version=2,
     settings=BNAdaptSettings,
     presets={
         # The batch alone, for batches of 100 to 500 images.
@@ -48,6 +51,10 @@ SPEC = MethodSpec(
         "single-image": {"source_weight": 256.0},
         "official": {},
         "paper": {},
+        # mariodoebler/test-time-adaptation: the batch alone at batches of 64 and 200, alpha 0.1 at batches of one, and
+        # its running average (BN-EMA).
+        "alpha-single": {"source_weight": 9.0},
+        "ema": {"statistics": "ema", "momentum": 0.1},
         # Nothing is trained: the default of PyTorch's own running average, as if the layers were in train mode.
         "running": {"statistics": "running", "momentum": 0.1},
         # The default, from the held-out corruptions: tta_core.run with method bn-adapt, backbone

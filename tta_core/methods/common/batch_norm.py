@@ -1,8 +1,8 @@
 """BatchNorm layers whose statistics follow the test stream: blended with each batch, or as a running average.
 
-Statistics are those of all values of a channel, over the batch and over all places, with the variance divided by their
-number; in float32 or wider. A channel of which a batch shows a single value has no variance there, and the statistics
-of the source stand in for it.
+Statistics are those of all values of a channel, over the batch and over all places; in float32 or wider. The variance
+is divided by their number, or by one less where a release does so (further §1). A channel of which a batch shows a
+single value has no variance there, and the statistics of the source stand in for it.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class BlendedBatchNorm(StreamBatchNorm):
     """Weighs the source like `source_weight` images: (N source + n batch) / (N + n) with n images in the batch.
 
     For the mean and for the variance alike (Schneider et al. 2020, equation 1); keeps nothing from batch to batch.
+    Where the source counts, the variance of the batch is the unbiased one, as released; otherwise the biased one.
     """
 
     def __init__(self, norm: _BatchNorm, source_weight: float) -> None:
@@ -76,7 +77,7 @@ class BlendedBatchNorm(StreamBatchNorm):
 
     def statistics(self, inputs: Tensor) -> Statistics:
         """Those of the source and of the batch, weighed."""
-        batch = batch_statistics(inputs)
+        batch = batch_statistics(inputs, unbiased=self.source_weight > 0)
         share = len(inputs) / (self.source_weight + len(inputs))
         return batch if share == 1 else _towards(Statistics(self.mean, self.variance), batch, share)
 
@@ -107,6 +108,24 @@ class RunningBatchNorm(StreamBatchNorm):
             self.mean.copy_(moved.mean)
             self.variance.copy_(moved.variance)
         return moved
+
+
+class TwoPassBatchNorm(RunningBatchNorm):
+    """While it is `updating` it normalises with the batch alone and moves its statistics; otherwise with these.
+
+    So the running statistics are of what a layer sees when all layers before it use those of the batch, as in the train
+    mode of PyTorch, whose unbiased variance they take in (further §1, BN-EMA).
+    """
+
+    def statistics(self, inputs: Tensor) -> Statistics:
+        """Those of the batch while `updating`, the running ones otherwise."""
+        running = Statistics(self.mean, self.variance)
+        if not self.updating:
+            return running
+        moved = _towards(running, batch_statistics(inputs, unbiased=True), self.momentum)
+        self.mean.copy_(moved.mean)
+        self.variance.copy_(moved.variance)
+        return batch_statistics(inputs)
 
 
 Layer = TypeVar("Layer", bound=StreamBatchNorm)
@@ -156,8 +175,10 @@ def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
     return {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
 
 
-def batch_statistics(inputs: Tensor) -> Statistics:
+def batch_statistics(inputs: Tensor, *, unbiased: bool = False) -> Statistics:
     """Mean and variance of each channel of `(batch, channels, ...)`, both with a graph where the inputs have one.
+
+    `unbiased` divides the sum of squares by one less than the number of values, of which there must be two.
 
     In two passes, which loses no digits where the mean is large, and on the CPU is several times as fast as
     `torch.var_mean` over several dimensions.
@@ -165,7 +186,9 @@ def batch_statistics(inputs: Tensor) -> Statistics:
     wide = widened(inputs)
     dims = (0, *range(2, inputs.ndim))
     mean = wide.mean(dims)
-    return Statistics(mean, (wide - _along_channels(mean, inputs.ndim)).square().mean(dims))
+    variance = (wide - _along_channels(mean, inputs.ndim)).square().mean(dims)
+    values = inputs.numel() // inputs.shape[1]
+    return Statistics(mean, variance * (values / (values - 1)) if unbiased else variance)
 
 
 def normalise(

@@ -22,6 +22,8 @@ TrainedNorms = Literal["all", "not_last_quarter", "legacy_names"]
 LEGACY_PARTS = ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm.")
 LEGACY_NAMES = ("norm",)
 """What a name must not contain, and not be, under `legacy_names`."""
+LEGACY_PARTS_OF_24 = (*LEGACY_PARTS, "blocks.21", "blocks.22", "blocks.23")
+"""Likewise in DPAL's release, which names the last blocks of a network of 24 too."""
 
 UNITS = (
     re.compile(r"(?:^|.*\.)blocks\.\d+(?=\.|$)"),  # Transformers; ConvNeXt and Swin, all stages in one row.
@@ -30,7 +32,9 @@ UNITS = (
 """What a network is counted in, by names: the first of these that finds two units or more."""
 
 
-def trained_norms(rule: TrainedNorms, network: nn.Module) -> Callable[[str], bool]:
+def trained_norms(
+    rule: TrainedNorms, network: nn.Module, legacy_parts: Sequence[str] = LEGACY_PARTS
+) -> Callable[[str], bool]:
     """Whether the normalisation layer of a qualified name is trained; the `keep` of `surgery.thaw_norms`.
 
     `not_last_quarter` counts blocks (`blocks.N`, of all stages in registration order), else the stages of a ResNet
@@ -41,11 +45,12 @@ def trained_norms(rule: TrainedNorms, network: nn.Module) -> Callable[[str], boo
     Args:
         rule: which to train.
         network: the network, before it is edited.
+        legacy_parts: what a name must not contain under `legacy_names`.
     """
     if rule == "all":
         return lambda name: True
     if rule == "legacy_names":
-        return lambda name: name not in LEGACY_NAMES and not any(part in name for part in LEGACY_PARTS)
+        return lambda name: name not in LEGACY_NAMES and not any(part in name for part in legacy_parts)
     return frozenset(_before_last_quarter([name for name, _ in network.named_modules()], network)).__contains__
 
 

@@ -52,7 +52,7 @@ def ascend(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor]:
 
 
 @torch.no_grad()
-def put_back(parameters: Sequence[nn.Parameter], before: Sequence[Tensor]) -> None:
+def put_back(parameters: Sequence[Tensor], before: Sequence[Tensor]) -> None:
     """Puts back, bit for bit, the values that `ascend` returned, or others of the same shapes."""
     for parameter, value in zip(parameters, before, strict=True):
         parameter.copy_(value)

@@ -52,7 +52,11 @@ class Recovery(Remembering):
 
     @torch.no_grad()
     def recover(
-        self, optimizer: torch.optim.SGD, parameters: Mapping[str, nn.Parameter], source: Mapping[str, Tensor]
+        self,
+        optimizer: torch.optim.SGD,
+        parameters: Mapping[str, nn.Parameter],
+        source: Mapping[str, Tensor],
+        forgetful: Sequence[nn.Parameter] = (),
     ) -> dict[str, Tensor]:
         """Puts the source back into `parameters` if the average is below the threshold.
 
@@ -60,6 +64,7 @@ class Recovery(Remembering):
             optimizer: the optimizer of the parameters.
             parameters: what is trained, by name.
             source: its values before the stream, by the same names.
+            forgetful: parameters whose momentum is cleared even if that of the others goes on.
 
         Returns:
             What a step records: `ema`, the average that decided, and `reset`, whether it was too low.
@@ -69,11 +74,11 @@ class Recovery(Remembering):
         if self.threshold > 0:
             live = list(parameters.values())
             assign(live, torch.where(collapsed, flat([source[name] for name in parameters]), flat(live)))
+            momenta = list(_momenta(optimizer, live if self.clears_memory else forgetful).values())
+            if momenta:
+                # A cleared buffer is one of zeros: the next step puts its gradient into either.
+                assign(momenta, torch.where(collapsed, 0, flat(momenta)))
             if self.clears_memory:
-                momenta = list(_momenta(optimizer, live).values())
-                if momenta:
-                    # A cleared buffer is one of zeros: the next step puts its gradient into either.
-                    assign(momenta, torch.where(collapsed, 0, flat(momenta)))
                 self.average = torch.where(collapsed, 0, self.average)
                 self.started = self.started & ~collapsed
         return record

@@ -1,5 +1,7 @@
 """Random views of a batch, and what a network says to them: the augmentation of CoTTA and ViDA (continual §4.1).
 
+ROID's has neither blur nor noise, and mirrors the image at its edges (further §3).
+
 One draw is shared by all images of a batch, as published. What is drawn are plain numbers on the host, so that nothing
 waits for the device, and work whose outcome they tell beforehand is left out. The published order is: clip, colours,
 padding that doubles the side, affine map, blur, middle of the image, flip, noise, clip. All but the colours is computed
@@ -111,22 +113,38 @@ def random_view(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return moved.add_(normal_like(moved, generator), alpha=NOISE).clamp_(0, 1)
 
 
+def reflected_view(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """A view of ROID, see `random_view`: colours and an affine map of the image mirrored at its edges."""
+    height, width = pixels.shape[-2:]
+    return apply_reflected(pixels, draw_view(height, width, generator))
+
+
 def apply_view(pixels: Tensor, view: View) -> Tensor:
     """The part of `random_view` that is no noise."""
+    taps = blur_taps(view.blur, pixels.dtype)
+    return blur(move(_coloured(pixels, view), view, margin=len(taps) // 2), taps)
+
+
+def apply_reflected(pixels: Tensor, view: View) -> Tensor:
+    """Makes the view of ROID that is drawn; its blur is left out."""
+    return move(_coloured(pixels, view), view, mirrored=True).clamp_(0, 1)
+
+
+def _coloured(pixels: Tensor, view: View) -> Tensor:
     pixels = pixels.clamp(0, 1)
     for name, factor in view.colours:
         pixels = ADJUST[name](pixels, factor)
-    taps = blur_taps(view.blur, pixels.dtype)
-    return blur(move(pixels, view, margin=len(taps) // 2), taps)
+    return pixels
 
 
-def move(pixels: Tensor, view: View, margin: int = 0) -> Tensor:
-    """Turns about the centre, scales, shifts, then flips a batch: bilinear, edges repeated outside.
+def move(pixels: Tensor, view: View, margin: int = 0, *, mirrored: bool = False) -> Tensor:
+    """Turns about the centre, scales, shifts, then flips a batch: bilinear.
 
     Args:
         pixels: images `(batch, channels, height, width)`.
         view: what is done.
         margin: pixels that the result is larger by on each side.
+        mirrored: whether the image is mirrored at its edges, whose pixels are there once; otherwise they are repeated.
     """
     batch, channels, height, width = pixels.shape
     y = torch.arange(-margin, height + margin, device=pixels.device, dtype=pixels.dtype) - (height - 1) / 2
@@ -134,13 +152,15 @@ def move(pixels: Tensor, view: View, margin: int = 0) -> Tensor:
     across, down = ((-x if view.flip else x) - view.shift[0]).unsqueeze(0), (y - view.shift[1]).unsqueeze(1)
     turn = math.radians(view.angle)
     cosine, sine = math.cos(turn) / view.scale, math.sin(turn) / view.scale
-    # What grid_sample calls 1 is half a side from the centre.
-    from_x = (cosine * across + sine * down) * (2 / width)
-    from_y = (cosine * down - sine * across) * (2 / height)
+    # What grid_sample calls 1 is half a side from the centre, or with `mirrored` the middle of the last pixel.
+    less = 1 if mirrored else 0
+    from_x = (cosine * across + sine * down) * (2 / (width - less))
+    from_y = (cosine * down - sine * across) * (2 / (height - less))
     grid = torch.stack([from_x, from_y], dim=-1).unsqueeze(0)
     # All images are one with many channels: the places to sample at are worked out once.
     together = pixels.reshape(1, batch * channels, height, width)
-    moved = functional.grid_sample(together, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    outside = "reflection" if mirrored else "border"
+    moved = functional.grid_sample(together, grid, mode="bilinear", padding_mode=outside, align_corners=mirrored)
     return moved.view(batch, channels, *moved.shape[-2:])
 
 
@@ -205,18 +225,24 @@ def predict_views(
 
 
 @torch.no_grad()
-def normalised_view(images: Tensor, context: Context, generator: torch.Generator) -> Tensor:
+def normalised_view(
+    images: Tensor,
+    context: Context,
+    generator: torch.Generator,
+    augment: Callable[[Tensor, torch.Generator], Tensor] = random_view,
+) -> Tensor:
     """A random view of normalised images that is normalised like them, for what is trained on it.
 
     Args:
         images: normalised images `(batch, 3, height, width)`.
         context: has the normalisation, which is undone before the view is made and done again afterwards.
         generator: on the CPU.
+        augment: makes the view of pixels, from the generator.
 
     Returns:
         Normalised images of the same shape.
     """
-    pixels = random_view(scale_channels(images, context.std, context.mean), generator)
+    pixels = augment(scale_channels(images, context.std, context.mean), generator)
     return scale_channels(pixels, *_normalisation(context.mean, context.std))
 
 

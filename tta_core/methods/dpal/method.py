@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tta_core.methods.base import Method
-from tta_core.methods.common.layer_choice import trained_norms
+from tta_core.methods.common.layer_choice import LEGACY_PARTS_OF_24, trained_norms
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.methods.common.optim import ascend, put_back
 from tta_core.methods.common.recovery import Recovery, step_where
@@ -39,11 +39,12 @@ class DPAL(Method[DPALSettings]):
         """Adds domain tokens and predictors, and thaws them and the affine pairs of the chosen norms."""
         transformer = as_transformer(self.network, "dpal")
         # Chosen before there is anything new in the network.
-        keep = trained_norms(self.settings.norms, self.network)
+        keep = trained_norms(self.settings.norms, self.network, LEGACY_PARTS_OF_24)
         self.blocks = lift(transformer, self.settings.predictor_init, self.generator)
         thaw_norms(self.network, "dpal", keep)
         norms = [p for p in self.network.parameters() if p.requires_grad]
-        self.update_path: list[nn.Parameter] = [*self.blocks.domain_tokens(), *norms]
+        self.tokens, self.norms = self.blocks.domain_tokens(), norms
+        self.update_path: list[nn.Parameter] = [*self.tokens, *norms]
         self.predictors = [p for predictor in self.blocks.predictors() for p in predictor.parameters()]
         for parameter in (*self.update_path, *self.predictors):
             parameter.requires_grad_(True)
@@ -64,10 +65,11 @@ class DPAL(Method[DPALSettings]):
         return {"recovery": self.recovery}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.SGD:
-        """SGD without weight decay, with a learning rate for each path."""
+        """SGD without weight decay, with a learning rate for predictors, domain tokens and norms each."""
         settings = self.settings
         paths: list[dict[str, Any]] = [
-            {"params": self.update_path},
+            {"params": self.tokens, "lr": settings.lr if settings.token_lr is None else settings.token_lr},
+            {"params": self.norms},
             {"params": self.predictors, "lr": settings.predictor_lr},
         ]
         return torch.optim.SGD(paths, lr=settings.lr, momentum=settings.momentum)
@@ -79,7 +81,7 @@ class DPAL(Method[DPALSettings]):
         reliable = entropy.detach() < self.margin
         similarity = noise_similarity(self.blocks.take_noises())
         # The weight is the share of reliable samples in a full batch, in a short one too.
-        share = reliable.sum() / (self.context.batch_size or len(images))
+        share = reliable.sum().to(entropy.dtype) / (self.context.batch_size or len(images))
         first_loss = masked_mean(entropy, reliable) - settings.lambda_similarity * share * similarity
         first_loss.backward()
         before = ascend(self.update_path, settings.rho)
@@ -104,7 +106,10 @@ class DPAL(Method[DPALSettings]):
             "reliable": reliable.sum(),
             "similarity": similarity.detach(),
             "updated": reliable.any() | selected.any() | (settings.on_empty == "momentum_step"),
-            **self.recovery.recover(self.optimizer, self.trainable_parameters(), self.source_parameters),
+            # The predictors forget their momentum in any case: the release makes their optimizer anew.
+            **self.recovery.recover(
+                self.optimizer, self.trainable_parameters(), self.source_parameters, self.predictors
+            ),
         }
         return logits
 

@@ -15,16 +15,20 @@ class DPALSettings(ReliableSharpnessSettings):
 
     Attributes:
         lr: learning rate of the update path, domain tokens and normalisation layers, which SAM trains.
+        token_lr: that of the domain tokens, if it is another one.
         predictor_lr: learning rate of the noise predictors, which plain SGD trains.
         predictor_init: initial values of the predictors, none of which predicts any noise at first: `zero`, as
             published, all is zero, and then no gradient ever reaches anything but the last bias, so that the noise is
             the same for all images; `zero_output`, the first layer is random and the second zero.
         lambda_similarity: weight of the similarity of the images' noise, in nat.
         second_filter: which samples the second pass selects from: those of the first pass, as in SAR, or the whole
-            batch, whose logits are at hand. What was read of the release does not say which.
+            batch, whose logits are at hand. The release selects within the first.
+        reset_clears: `parameters` keeps the momentum of the update path and the low average, as released; that of the
+            predictors is cleared with either.
     """
 
     lr: float = Field(default=0.01, gt=0)
+    token_lr: float | None = Field(default=None, gt=0)
     predictor_lr: float = Field(default=0.01, gt=0)
     predictor_init: Literal["zero", "zero_output"] = "zero"
     lambda_similarity: float = Field(default=1.0, ge=0)
@@ -39,9 +43,10 @@ SPEC = MethodSpec(
     changes="adds a domain token and a noise predictor to every block; trains both and the norms of all blocks but the "
     "last quarter",
     implementation="DPAL",
+    version=2,
     settings=DPALSettings,
     presets={
-        "official": {"norms": "legacy_names", "on_empty": "momentum_step"},
+        "official": {"norms": "legacy_names", "on_empty": "momentum_step", "reset_clears": "parameters"},
         "paper": {},
         # Chosen on the held-out corruptions: tta_core.run with method dpal, domains held-out, severity 4,
         # samples_per_domain 256, streams mixed, continual and single, seeds 0 to 2 (0 and 1 in a part), over lr 1e-5 to

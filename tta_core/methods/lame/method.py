@@ -1,7 +1,7 @@
 """LAME: changes nothing in the network; makes the predicted probabilities of a batch agree among neighbours.
 
-Paper: Boudiaf et al., CVPR 2022. Deviations: the scored logits are the logarithms of the assignments; convergence is
-judged by the assignments, not by the objective, and on the device; no sample is its own neighbour.
+Paper: Boudiaf et al., CVPR 2022 (further §4). Deviations: the scored logits are the logarithms of the assignments, and
+convergence is judged on the device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LAME(Method[LAMESettings]):
         return
 
     def step(self, images: Tensor) -> Tensor:
-        """Returns log-probabilities `(batch, classes)`; of a single image those of the source network."""
+        """Returns log-probabilities `(batch, classes)`."""
         with torch.no_grad():
             logits, found = self._assign(images)
             self.record = {
@@ -49,7 +49,7 @@ class LAME(Method[LAMESettings]):
         with torch.autocast(images.device.type, enabled=False):
             found = affinity(widened(features), settings.affinity, settings.neighbours, settings.symmetric)
             assignments = assign(
-                widened(logits).log_softmax(dim=-1),
+                widened(logits).softmax(dim=-1),
                 (settings.lambda_laplacian * found).to(widened(logits).dtype),
                 max_steps=settings.max_steps,
                 tolerance=settings.tolerance,

@@ -9,6 +9,7 @@ CPU in the order of the images: a view depends neither on the other images of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -41,6 +42,7 @@ AREAS = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)
 """Of the box that `resized` cuts out: part of the image's area, width to height."""
 BOX_ATTEMPTS = 10
+BLACK = (0, 0, 0)
 PADDING = 4
 """Black pixels that `padded` puts around an image."""
 
@@ -122,12 +124,13 @@ def draw_views(
     )
 
 
-def make_views(pixels: Tensor, draws: Draws) -> Tensor:
+def make_views(pixels: Tensor, draws: Draws, fill: Sequence[float] = BLACK) -> Tensor:
     """Makes the views of images.
 
     Args:
         pixels: images `(images, 3, height, width)`; they are clipped to [0, 1] and rounded to 8 bits.
         draws: what makes the views of each.
+        fill: colour, from 0 to 255, of what rotations, shears and translations bring in.
 
     Returns:
         Views in [0, 1], float32 `(images, views, 3, height, width)`.
@@ -139,14 +142,14 @@ def make_views(pixels: Tensor, draws: Draws) -> Tensor:
     for step in range(LONGEST_CHAIN):
         parts = (draws.operations, draws.levels, draws.backwards)
         operations, levels, backwards = (part[..., step].flatten() for part in parts)
-        apply(chains, operations, levels, backwards)
+        apply(chains, operations, levels, backwards, fill)
     weights, original = (_to(part.flatten(), whole) for part in (draws.weights, draws.original))
     mixed = (chains.view(-1, CHAINS, *base.shape[1:]) * weights.view(-1, CHAINS, 1, 1, 1)).sum(dim=1)
     mixed = torch.lerp(mixed, base, original.view(-1, 1, 1, 1)).div_(255)
     return mixed.view(images, views, *mixed.shape[1:])
 
 
-def apply(images: Tensor, operations: Tensor, levels: Tensor, backwards: Tensor) -> None:
+def apply(images: Tensor, operations: Tensor, levels: Tensor, backwards: Tensor, fill: Sequence[float] = BLACK) -> None:
     """Applies to each image its operation, in place.
 
     Args:
@@ -154,6 +157,7 @@ def apply(images: Tensor, operations: Tensor, levels: Tensor, backwards: Tensor)
         operations: index into `OPERATIONS` of each image, -1 for none; on the CPU, like the next two.
         levels: strength of each.
         backwards: whether it goes the other way.
+        fill: colour of what comes in from outside.
     """
     for name, operation in {"autocontrast": autocontrast, "equalize": equalize}.items():
         chosen = _where(operations == OPERATIONS.index(name), images)
@@ -169,7 +173,7 @@ def apply(images: Tensor, operations: Tensor, levels: Tensor, backwards: Tensor)
     chosen = _where(own, images)
     if chosen is not None:
         matrices = affine_matrices(operations[own], levels[own], backwards[own], images.shape[-2:])
-        images[chosen] = affine(images[chosen], matrices)
+        images[chosen] = affine(images[chosen], matrices, fill)
 
 
 def autocontrast(images: Tensor) -> Tensor:
@@ -243,12 +247,13 @@ def affine_matrices(
     return matrices
 
 
-def affine(images: Tensor, matrices: Tensor) -> Tensor:
-    """Takes each pixel from where its image's matrix says: bilinear, cut to whole numbers, black where that is outside.
+def affine(images: Tensor, matrices: Tensor, fill: Sequence[float] = BLACK) -> Tensor:
+    """Takes each pixel from where its image's matrix says: bilinear, cut to whole numbers.
 
     Args:
         images: values from 0 to 255 `(images, 3, height, width)`.
         matrices: of `affine_matrices`.
+        fill: colour of pixels from outside the image.
     """
     height, width = images.shape[-2:]
     x = (torch.arange(width, device=images.device, dtype=images.dtype) + 0.5).view(1, 1, -1)
@@ -258,7 +263,10 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     from_y = entries[3] * x + entries[4] * y + entries[5]
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     # What should be whole may come out slightly smaller.
-    return _sample(images, from_x, from_y).add_(ALMOST_WHOLE).floor_().mul_(inside.unsqueeze(1))
+    moved = _sample(images, from_x, from_y).add_(ALMOST_WHOLE).floor_()
+    for channel, value in enumerate(fill):
+        moved[:, channel].masked_fill_(~inside, value)
+    return moved
 
 
 def _boxes(numbers: Tensor, size: tuple[int, int], crop: Crop) -> Tensor:

@@ -112,8 +112,9 @@ class PerImageBatchNorm(PerImageNorm):
     """Batch normalisation with the statistics of the source, or with these and those of each image.
 
     With a prior strength N, mean and variance are (N source + own) / (N + 1), where own are those of all copies of one
-    image and all places (Schneider et al. 2020, with one image). No gradient goes through them. Where an image shows a
-    single value of a channel, there is no variance, and the source stands alone.
+    image and all places, with the unbiased variance (Schneider et al. 2020, with one image; further §1). No gradient
+    goes through them. Where an image shows a single value of a channel, there is no variance, and the source stands
+    alone.
 
     Attributes:
         mean, variance: buffers with the statistics of the source `(channels,)`.
@@ -140,7 +141,8 @@ class PerImageBatchNorm(PerImageNorm):
         with torch.no_grad():
             dims = (1, *range(3, own.ndim))
             mean = own.mean(dims, keepdim=True)
-            variance = (own - mean).square().mean(dims, keepdim=True)
+            values = self.copies * inputs[0, 0].numel()
+            variance = (own - mean).square().sum(dims, keepdim=True) / (values - 1)
             shape = (1, 1, -1, *[1] * (own.ndim - 3))
             share = 1 / (self.prior_strength + 1)
             mean = torch.lerp(self.mean.view(shape).to(mean), mean, share)

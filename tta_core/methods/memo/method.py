@@ -2,8 +2,8 @@
 
 For each image: views of it, a step down the entropy of their mean prediction, the prediction of the image itself with
 the weights after the step, then back to the source.
-Deviates: with `train_scope: norms` many images are adapted to in one forward, each with weights of its own; the
-optimizer starts anew with each image; the variance in the statistics of BatchNorm is that of all values, not unbiased.
+Deviates (further §6): with `train_scope: norms` many images are adapted to in one forward, each with weights of its own;
+views are cut from what the network would see, not from the file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.func import functional_call
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy, widened
+from tta_core.methods.common.optim import put_back
 from tta_core.methods.common.surgery import norm_layers
 from tta_core.methods.common.views import scale_channels
 from tta_core.methods.memo.augmix import Draws, draw_views, make_views
@@ -46,15 +47,21 @@ class MEMO(Method[MEMOSettings]):
                 f"memo trains {self.settings.train_scope} of the parameters, and {type(self.network).__name__} has "
                 "none: choose a backbone with LayerNorm, GroupNorm or BatchNorm, or train_scope: all"
             )
-        self._at_once = norms_only and every
+        # An optimizer that remembers goes from image to image.
+        self._at_once = norms_only and every and self.settings.optimizer_state == "fresh"
 
     @property
     def watched(self) -> None:
         """None: the first forward is of views, and each image is predicted with weights of its own."""
         return
 
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> None:
-        """None: each image has one of its own."""
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
+        """That of all images, of copies that go back to the source; None if each image has one of its own."""
+        if self.settings.optimizer_state == "fresh":
+            return None
+        names = self.trainable_parameters()
+        self._kept = {name: parameter.detach().clone().requires_grad_(True) for name, parameter in names.items()}
+        return self._fresh_optimizer(list(self._kept.values()))
 
     def step(self, images: Tensor) -> Tensor:
         """Adapts to each image and predicts it; the weights are those of the source again afterwards."""
@@ -94,14 +101,19 @@ class MEMO(Method[MEMOSettings]):
     def _adapted(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Logits `(images, classes)` after adapting to each, and those `(images, views, classes)` of views before."""
         views = self.settings.views
-        copies = {
-            name: (parameter.expand(len(images), *parameter.shape) if self._at_once else parameter)
-            .detach()
-            .clone()
-            .requires_grad_(True)
-            for name, parameter in self.trainable_parameters().items()
-        }
-        optimizer = self._fresh_optimizer(list(copies.values()))
+        source = self.trainable_parameters()
+        if self.optimizer is None:
+            copies = {
+                name: (parameter.expand(len(images), *parameter.shape) if self._at_once else parameter)
+                .detach()
+                .clone()
+                .requires_grad_(True)
+                for name, parameter in source.items()
+            }
+            optimizer = self._fresh_optimizer(list(copies.values()))
+        else:
+            copies, optimizer = self._kept, self.optimizer
+            put_back(list(copies.values()), list(source.values()))
         first: Tensor | None = None
         for number in range(self.settings.steps):
             made = self._views(images, draws, number)
@@ -121,7 +133,8 @@ class MEMO(Method[MEMOSettings]):
         mean, std = self.context.mean, self.context.std
         own = slice(number * self.settings.views, (number + 1) * self.settings.views)
         with torch.no_grad():
-            made = make_views(scale_channels(images, std, mean), draws.of_views(own)).to(images.dtype)
+            pixels = scale_channels(images, std, mean)
+            made = make_views(pixels, draws.of_views(own), self.settings.fill).to(images.dtype)
             back = [-centre / width for centre, width in zip(mean, std, strict=True)]
             return scale_channels(made.flatten(0, 1), [1 / width for width in std], back).view_as(made)
 

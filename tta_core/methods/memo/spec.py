@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tta_core.frozen import Frozen
 from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
+
+
+Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class MEMOSettings(Frozen):
@@ -16,7 +19,10 @@ class MEMOSettings(Frozen):
     Attributes:
         views: augmented copies of each image.
         steps: steps of the optimizer for each image, each on views of its own.
-        optimizer: `adamw`, or `sgd` without momentum and weight decay; it starts anew with each image.
+        optimizer: `adamw`, or `sgd` without momentum and weight decay.
+        optimizer_state: `fresh`, the optimizer starts anew with each image, as the paper treats each on its own;
+            `kept`, as released, moments and step count go on and only the weights go back, so images are adapted to
+            one after the other. SGD has no state.
         lr: learning rate.
         weight_decay: of AdamW.
         train_scope: `all` parameters, or the affine pairs of the normalisation layers (`norms`), with which many images
@@ -27,11 +33,13 @@ class MEMOSettings(Frozen):
         crop: what a view is cut from first: `resized`, a box of 8 to 100 % of the area, enlarged; `padded`, a window in
             the image with a frame of 4 black pixels; `none`.
         flip: whether half of the views are mirrored.
+        fill: colour, from 0 to 255, of what rotation, shear and translation bring in; the release has (128, 0, 0).
     """
 
     views: int = Field(default=64, ge=1)
     steps: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer_state: Literal["fresh", "kept"] = "fresh"
     lr: float = Field(default=1e-5, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     train_scope: Literal["all", "norms"] = "all"
@@ -39,9 +47,11 @@ class MEMOSettings(Frozen):
     severity: float = Field(default=1.0, ge=0.1, le=10)
     crop: Literal["none", "resized", "padded"] = "resized"
     flip: bool = True
+    fill: tuple[Level, Level, Level] = (0, 0, 0)
 
 
 _RESNET = {"optimizer": "sgd", "lr": 2.5e-4, "weight_decay": 0.0}
+_RELEASED = {"optimizer_state": "kept", "fill": (128, 0, 0)}
 
 SPEC = MethodSpec(
     name="memo",
@@ -49,14 +59,17 @@ SPEC = MethodSpec(
     paper="Zhang, Levine and Finn, MEMO: Test Time Robustness via Adaptation and Augmentation, NeurIPS 2022",
     changes="trains all parameters on one image, predicts it, and goes back to the source before the next",
     implementation="MEMO",
+    version=2,
     settings=MEMOSettings,
     presets={
-        # ImageNet, ResNet-50; the robust vision transformer of the paper has the defaults.
-        "official": _RESNET,
-        "official-vit": {},
+        # ImageNet, ResNet-50.
+        "official": _RESNET | _RELEASED,
+        # The robust vision transformer and ResNeXt-101.
+        "official-vit": _RELEASED,
         # CIFAR-10, ResNet-26.
         "official-cifar10": {"optimizer": "sgd", "lr": 5e-3, "weight_decay": 0.0, "views": 32, "crop": "padded"}
-        | {"prior_strength": None},
+        | {"prior_strength": None}
+        | _RELEASED,
         "paper": _RESNET,
         # Chosen on the held-out corruptions: tta_core.run with method memo, domains held-out, severity 4,
         # samples_per_domain 256, stream mixed. With train_scope norms, 8 views and seed 0 over crop none and padded,

@@ -1,7 +1,7 @@
 """ROID: trains normalisation layers on weighted likelihood ratios and pulls them back to the source after each step.
 
-Paper: Marsden, Doebler and Yang, WACV 2024. Deviations: the view is CoTTA's with one draw for the batch; a batch whose
-samples are all alike has equal weights where the paper divides by zero; the prior corrects probabilities.
+Paper: Marsden, Doebler and Yang, WACV 2024 (further §3). Deviations: a batch whose samples are all alike has equal
+weights where the release divides by zero; the prior corrects probabilities, unless the settings say logits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tta_core.methods.common.losses import widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.selective import SelectiveForward
 from tta_core.methods.common.surgery import thaw_norms
-from tta_core.methods.common.views import normalised_view
+from tta_core.methods.common.views import normalised_view, reflected_view
 from tta_core.methods.roid.spec import ROIDSettings
 from tta_core.methods.roid.terms import correct_prior, sample_weights, soft_likelihood_ratio, symmetric_cross_entropy
 from tta_core.methods.stateful import Stateful
@@ -62,11 +62,13 @@ class ROID(Method[ROIDSettings]):
         index = weights.nonzero().flatten() if settings.weighting else torch.arange(len(images), device=images.device)
         kept, own = weights[index], self.forward.selected(images, logits, index)
         ratio = soft_likelihood_ratio(own, settings.largest_probability, settings.likelihood_epsilon)
-        likelihood_loss = (ratio * kept).sum() / len(images)
+        # As released: a short batch takes a smaller step.
+        full = self.context.batch_size or len(images)
+        likelihood_loss = (ratio * kept).sum() / full
         loss, consistency_loss = likelihood_loss, torch.zeros_like(likelihood_loss)
         if settings.consistency:
-            view = normalised_view(images[index], self.context, self.generator)
-            consistency_loss = (symmetric_cross_entropy(self.network(view), own) * kept).sum() / len(images)
+            view = normalised_view(images[index], self.context, self.generator, self.augment)
+            consistency_loss = (symmetric_cross_entropy(self.network(view), own) * kept).sum() / full
             loss = likelihood_loss + consistency_loss
         self.descend(loss)
         if settings.weight_ensembling:
@@ -82,6 +84,10 @@ class ROID(Method[ROIDSettings]):
             "largest_prior": prior.max(),
         }
         return correct_prior(scored, settings.prior_correction)
+
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """The view of images in [0, 1] that consistency is asked with."""
+        return reflected_view(pixels, generator)
 
     def _weights(self, logits: Tensor) -> Tensor:
         """Weight of each sample, `(batch,)`."""

@@ -122,9 +122,13 @@ class BalancedMemory:
         else:
             largest = max(counts.values())
             rivals = {name for name, count in counts.items() if count == largest}
+        # Of equal ones the latest leaves, as released.
         worst = max(
             (slot for slot, kept in enumerate(self.entries) if kept.category in rivals),
-            key=lambda slot: self._badness(self.entries[slot].uncertainty, self.offered - self.entries[slot].born),
+            key=lambda slot: (
+                self._badness(self.entries[slot].uncertainty, self.offered - self.entries[slot].born),
+                self.entries[slot].born,
+            ),
         )
         kept = self.entries[worst]
         stays = self._badness(kept.uncertainty, self.offered - kept.born) > self._badness(uncertainty, 0)

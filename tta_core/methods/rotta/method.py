@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tta_core.methods.common.batch_norm import RunningBatchNorm, batch_norms, replace_batch_norms
-from tta_core.methods.common.losses import soft_cross_entropy, softmax_entropy
+from tta_core.methods.common.losses import soft_cross_entropy, widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.teacher import TeacherStudent
-from tta_core.methods.common.views import normalised_view
+from tta_core.methods.common.views import normalised_view, random_view
 from tta_core.methods.rotta.memory import BalancedMemory
 from tta_core.methods.rotta.spec import RoTTASettings
 from tta_core.methods.stateful import Stateful
+
+
+ENTROPY_EPSILON = 1e-6
+"""Added to a probability before its logarithm in the entropy by which the memory decides, as released."""
 
 
 class RoTTA(TeacherStudent[RoTTASettings]):
@@ -67,7 +71,8 @@ class RoTTA(TeacherStudent[RoTTASettings]):
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` from before the update."""
         scored = self.teacher(images)
-        entropy = softmax_entropy(scored)
+        probabilities = widened(scored).softmax(dim=-1)
+        entropy = -(probabilities * (probabilities + ENTROPY_EPSILON).log()).sum(dim=-1)
         decided = torch.stack([scored.argmax(dim=-1).to(entropy.dtype), entropy]).tolist()
         taken, losses = 0, []
         for position, (category, uncertainty) in enumerate(zip(*decided, strict=True)):
@@ -91,7 +96,9 @@ class RoTTA(TeacherStudent[RoTTASettings]):
     def _update(self) -> Tensor:
         """One step of the student on the memory, then of the teacher; returns the loss."""
         settings, images = self.settings, self.memory.content()
-        view = normalised_view(images, self.context, self.generator) if settings.strong_view else images
+        view = images
+        if settings.strong_view:
+            view = normalised_view(images, self.context, self.generator, self.augment)
         with self._statistics_move():
             target = self.teacher(images)
             losses = soft_cross_entropy(self.network(view), target)
@@ -100,6 +107,10 @@ class RoTTA(TeacherStudent[RoTTASettings]):
         loss = losses.mean() / (self.num_classes if settings.mean_over_classes else 1)
         self.update(loss, 1 - settings.teacher_update)
         return loss.detach()
+
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """The strong view of images in [0, 1]."""
+        return random_view(pixels, generator)
 
     def _layer(self, norm: _BatchNorm) -> RunningBatchNorm:
         return RunningBatchNorm(norm, self.settings.norm_momentum, updating=False)

@@ -45,6 +45,7 @@ SPEC = MethodSpec(
     changes="trains weight and bias of BatchNorm layers, whose statistics follow the memory; without BatchNorm, of all "
     "normalisation layers, which have no such statistics",
     implementation="RoTTA",
+    version=2,
     settings=RoTTASettings,
     presets={
         "official": {},

@@ -1,7 +1,7 @@
 """T3A: changes no weights; predicts with class prototypes that confident samples of the stream are averaged into.
 
-Paper: Iwasawa and Matsuo, NeurIPS 2021. Deviations: a row of the classifier supports its own class, also where the
-classifier would take it for another; buffers of fixed size, and without a filter sums alone, hold the supports.
+Paper: Iwasawa and Matsuo, NeurIPS 2021 (further §5). Deviations from the release are settings, see the preset
+`official`; without one: buffers of fixed size, and without a filter sums alone, hold the supports.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tta_core.methods.common.penultimate import PenultimateForward
 from tta_core.methods.stateful import Stateful
 from tta_core.methods.t3a.class_space import class_space
 from tta_core.methods.t3a.spec import T3ASettings
-from tta_core.methods.t3a.supports import AllSupports, FilteredSupports, Supports
+from tta_core.methods.t3a.supports import AllSupports, DwindlingSupports, FilteredSupports, Supports
 
 
 class T3A(Method[T3ASettings]):
@@ -31,9 +31,15 @@ class T3A(Method[T3ASettings]):
 
     def begin(self) -> None:
         """Makes the rows of the classifier the first supports."""
-        unit, entropy = functional.normalize(self.space.vectors, dim=-1), softmax_entropy(self.space.logits)
-        limit = self.settings.filter_k
-        self.supports = AllSupports(unit) if limit < 0 else FilteredSupports(unit, entropy, limit)
+        settings, logits = self.settings, self.space.logits
+        unit = functional.normalize(self.space.vectors, dim=-1)
+        own = settings.row_class == "own"
+        labels = torch.arange(len(unit), device=unit.device) if own else logits.argmax(dim=-1)
+        if settings.filter_k > 0:
+            self.supports = FilteredSupports(unit, settings.filter_k)
+        else:
+            self.supports = DwindlingSupports(unit) if settings.drops_last else AllSupports(unit)
+        self.supports.add(unit, softmax_entropy(logits), labels)
 
     def parts(self) -> dict[str, Stateful]:
         """The supports."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from tta_core.frozen import Frozen
@@ -14,11 +16,17 @@ class T3ASettings(Frozen):
     Attributes:
         filter_k: supports that a class keeps, those of the lowest entropy; -1 keeps all. Of ImageNet and ViT-B each
             takes 3 MiB.
+        drops_last: with -1, whether each class loses its least certain support at every step, the only one too, as the
+            release does; what went still takes memory.
+        row_class: the class that a row of the classifier supports: its `own`, or the one that the classifier predicts
+            for it, as released (`predicted`), which leaves some classes without support at first.
         unit_prototypes: whether the mean of a class's supports is scaled to length 1, as released. The mean itself, as
             in the paper, is shorter the more its supports are scattered, and with it the class's logits.
     """
 
     filter_k: int = Field(default=20, ge=-1)
+    drops_last: bool = False
+    row_class: Literal["own", "predicted"] = "own"
     unit_prototypes: bool = True
 
     @field_validator("filter_k")
@@ -29,6 +37,8 @@ class T3ASettings(Frozen):
         return given
 
 
+_RELEASED = {"row_class": "predicted"}
+
 SPEC = MethodSpec(
     name="t3a",
     title="class prototypes adjusted with samples of low entropy, nothing trained",
@@ -36,12 +46,16 @@ SPEC = MethodSpec(
     "NeurIPS 2021",
     changes="puts prototypes in place of the linear classifier; the network is not changed",
     implementation="T3A",
+    version=2,
     settings=T3ASettings,
     presets={
-        # The authors choose for each benchmark, see `search`; there is no one published value.
-        "official": {"filter_k": 100},
-        "paper": {"filter_k": 100, "unit_prototypes": False},
+        # The authors choose filter_k for each benchmark, see `search`; there is no one published value.
+        "official": _RELEASED,
+        "official-unfiltered": _RELEASED | {"filter_k": -1, "drops_last": True},
+        "paper": {"unit_prototypes": False},
         "unfiltered": {"filter_k": -1},
+        # FOA's and MoETTA's tables, and Benchmark-TTA.
+        "foa": _RELEASED | {"filter_k": 20},
         # Chosen on the held-out corruptions: tta_core.run with method t3a, domains held-out, severity 4,
         # samples_per_domain 256, streams mixed and single, over filter_k 1 to 100 and -1 with both kinds of prototypes
         # (seed 0) and from 20 on with unit ones (seeds 0 to 2).

@@ -1,4 +1,7 @@
-"""Supports of each class: unit features with the entropy of their prediction, of which the most certain are kept."""
+"""Supports of each class: unit features with the entropy of their prediction, of which the most certain are kept.
+
+All start empty; the rows of the classifier are the first batch.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,10 @@ class Supports(Remembering, ABC):
         """
 
     def prototypes(self, scaled: bool) -> Tensor:
-        """One for each class, `(classes, dim)`: the mean of its supports, or that scaled to length 1."""
-        return functional.normalize(self.sums, dim=-1) if scaled else self.sums / self.counts()[:, None]
+        """One for each class, `(classes, dim)`: the mean of its supports, or that scaled to length 1; 0 without any."""
+        if scaled:
+            return functional.normalize(self.sums, dim=-1)
+        return self.sums / self.counts().clamp(min=1)[:, None]
 
 
 class FilteredSupports(Supports):
@@ -44,13 +49,11 @@ class FilteredSupports(Supports):
     # The sums too: they would round differently if they were made again.
     remembers = ("vectors", "entropies", "sums")
 
-    def __init__(self, unit: Tensor, entropy: Tensor, limit: int) -> None:
-        """Starts with one support for each class, `(classes, dim)`, and its entropy `(classes,)`."""
-        classes, dim = unit.shape
-        self.vectors = unit.new_zeros(classes, limit, dim)
-        self.entropies = entropy.new_full((classes, limit), torch.inf)  # Of empty places.
-        self.vectors[:, 0], self.entropies[:, 0] = unit, entropy
-        self.sums = unit.clone()
+    def __init__(self, like: Tensor, limit: int) -> None:
+        """Takes the most supports of a class, and a tensor of the shape `(classes, dim)` of the sums."""
+        self.vectors = like.new_zeros(len(like), limit, like.shape[1])
+        self.entropies = like.new_full((len(like), limit), torch.inf)  # Of empty places.
+        self.sums = torch.zeros_like(like)
 
     def counts(self) -> Tensor:
         """Number of supports of each class `(classes,)`."""
@@ -77,10 +80,10 @@ class AllSupports(Supports):
 
     remembers = ("sums", "number")
 
-    def __init__(self, unit: Tensor) -> None:
-        """Starts with one support for each class, `(classes, dim)`."""
-        self.sums = unit.clone()
-        self.number = unit.new_ones(len(unit))
+    def __init__(self, like: Tensor) -> None:
+        """Takes a tensor of the shape `(classes, dim)` of the sums."""
+        self.sums = torch.zeros_like(like)
+        self.number = like.new_zeros(len(like))
 
     def counts(self) -> Tensor:
         """Number of supports of each class `(classes,)`."""
@@ -92,3 +95,42 @@ class AllSupports(Supports):
         with torch.autocast(unit.device.type, enabled=False):
             self.sums += member.T @ unit  # A product adds in a fixed order.
         self.number += member.sum(dim=0)
+
+
+class DwindlingSupports(Supports):
+    """All supports but one a class and step: the least certain goes, the only one too, as released (further §5).
+
+    The first batch, the rows of the classifier, is kept whole.
+
+    Attributes:
+        vectors, entropies, labels: every support that there ever was, `(supports, dim)` and `(supports,)` twice; one
+            that went has entropy -inf.
+    """
+
+    remembers = ("vectors", "entropies", "labels", "sums")
+
+    def __init__(self, like: Tensor) -> None:
+        """Takes a tensor of the shape `(classes, dim)` of the sums."""
+        self.vectors = like.new_zeros(0, like.shape[1])
+        self.entropies, self.labels = like.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=like.device)
+        self.sums = torch.zeros_like(like)
+
+    def counts(self) -> Tensor:
+        """Number of supports of each class `(classes,)`."""
+        return self.sums.new_zeros(len(self.sums)).index_add_(0, self.labels, self.entropies.isfinite().to(self.sums))
+
+    def add(self, unit: Tensor, entropy: Tensor, labels: Tensor) -> None:
+        """Takes in a batch, then lets the least certain of each class go; of equal ones the latest."""
+        first = not len(self.labels)
+        self.vectors = torch.cat([self.vectors, unit])
+        self.entropies = torch.cat([self.entropies, entropy])
+        self.labels = torch.cat([self.labels, labels])
+        if not first:
+            largest = self.sums.new_full((len(self.sums),), -torch.inf)
+            largest = largest.scatter_reduce(0, self.labels, self.entropies, "amax")
+            number = torch.arange(len(self.labels), device=unit.device)
+            last = torch.where(self.entropies == largest[self.labels], number, -1)
+            going = torch.full_like(largest, -1, dtype=torch.int64).scatter_reduce(0, self.labels, last, "amax")
+            self.entropies = torch.where(number == going[self.labels], -torch.inf, self.entropies)
+        kept = torch.where(self.entropies.isfinite()[:, None], self.vectors, 0)
+        self.sums = torch.zeros_like(self.sums).index_add_(0, self.labels, kept)

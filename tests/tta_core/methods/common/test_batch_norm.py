@@ -1,5 +1,7 @@
 """BatchNorm layers with other statistics, against loops over channels and against PyTorch's own layer."""
 
+import copy
+
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
@@ -10,6 +12,7 @@ from tta_core.methods.common.batch_norm import (
     BlendedBatchNorm,
     RunningBatchNorm,
     Statistics,
+    TwoPassBatchNorm,
     batch_statistics,
     normalise,
     replace_batch_norms,
@@ -46,15 +49,15 @@ def by_hand(inputs, means, variances, layer):
     return outputs
 
 
-def moments_by_hand(inputs):
+def moments_by_hand(inputs, correction=0):
     values = [[float(v) for image in inputs for v in image[channel].flatten()] for channel in range(inputs.shape[1])]
     means = [sum(v) / len(v) for v in values]
-    return means, [sum((x - m) ** 2 for x in v) / len(v) for v, m in zip(values, means, strict=True)]
+    return means, [sum((x - m) ** 2 for x in v) / (len(v) - correction) for v, m in zip(values, means, strict=True)]
 
 
 @pytest.mark.parametrize("source_weight", [0.0, 3.0, 16.0])
 def test_blended_statistics_weigh_the_source_like_so_many_images(source_weight, norm, inputs):
-    means, variances = moments_by_hand(inputs)
+    means, variances = moments_by_hand(inputs, correction=1 if source_weight else 0)
     source_means, source_variances = norm.running_mean.tolist(), norm.running_var.tolist()
     total = source_weight + 5
     blend = [
@@ -90,6 +93,18 @@ def test_running_statistics_take_each_batch_in_before_they_are_used(norm, inputs
     before = layer.mean.clone()
     assert torch.allclose(layer(inputs), by_hand(inputs, means, variances, norm), atol=1e-12)
     assert torch.equal(layer.mean, before)
+
+
+def test_two_passes_move_as_train_mode_does_and_predict_with_what_it_leaves(norm, inputs):
+    layer = TwoPassBatchNorm(norm, 0.3)
+    plain = copy.deepcopy(norm).train()
+    plain.momentum = 0.3
+    for batch in (inputs, inputs * 2 + 1):
+        with torch.no_grad():
+            layer.updating = True
+            assert torch.allclose(layer(batch), plain(batch), atol=1e-12)
+            layer.updating = False
+            assert torch.allclose(layer(batch), copy.deepcopy(plain).eval()(batch), atol=1e-12)
 
 
 def test_the_gradient_goes_through_the_part_that_the_batch_has_in_the_statistics(norm, inputs):

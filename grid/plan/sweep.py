@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from grid.plan.exclude import cannot_match
+from grid.plan.search import Search
 from tta_core.errors import InputError, closest_match, unknown_name
 from tta_core.frozen import Frozen, validated
 from tta_core.methods.registry import methods
@@ -102,6 +103,7 @@ class Sweep(Frozen):
         protocols: named additions to this file, of which one is used: where the same questions are asked.
         seeds: seeds of stream order and method; each multiplies all cells.
         resources: where cells run.
+        search: how settings are chosen; None to run the settings as they are.
         tracking: MLflow.
     """
 
@@ -116,6 +118,7 @@ class Sweep(Frozen):
     protocols: dict[str, Protocol] = Field(default_factory=dict)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
+    search: Search | None = None
     tracking: Tracking = Tracking()
 
 
@@ -179,7 +182,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
     for override in overrides:
         if override not in choosing:
             apply_override(values, override)
-    for field, model in (("resources", Resources), ("tracking", Tracking)):
+    for field, model in (("resources", Resources), ("search", Search), ("tracking", Tracking)):
         if isinstance(values.get(field), dict):
             values[field] = validated(model, values[field], where=f"{path}: {field}")
     sweep = validated(Sweep, values, where=str(path))

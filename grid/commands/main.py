@@ -9,6 +9,7 @@ import click
 
 from grid.commands.data import data
 from grid.commands.options import EXIT_BAD_INPUT, EXIT_SOME_FAILED, SweepOptions, option, reads
+from grid.commands.search import search
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class RunOptions(SweepOptions):
 @main.command()
 @reads(RunOptions)
 def run(given: RunOptions) -> None:
-    """Runs the cells of SWEEP that the results folder lacks.
+    """Runs the cells of SWEEP that the results folder lacks; with `search:`, chooses settings first.
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
@@ -154,7 +155,7 @@ def status(results: str, as_json: bool) -> None:
 @click.argument("sql", metavar="SQL")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def query(results: str, sql: str, form: str) -> None:
-    """Runs SQL on the results in DIR: views cells, batches, samples, diagnostics.
+    """Runs SQL on the results in DIR: views cells, batches, samples, diagnostics; studies, trials, selections.
 
     \b
     tta-grid query results/quickstart "SELECT method, avg(accuracy) FROM cells GROUP BY method"
@@ -201,3 +202,4 @@ def bench(options: tuple[str, ...]) -> None:
 
 
 main.add_command(data)
+main.add_command(search)

@@ -18,7 +18,8 @@ def status_of(results: str) -> dict[str, Any]:
     connection = open_results(results)
     counts = connection.sql(
         "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
-        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method"
+        "avg(accuracy) filter (role = 'reported'), sum(seconds) "
+        "from cells group by sweep, method order by sweep, method"
     ).fetchall()
     failures = connection.sql("select cell, reason from cells where status = 'failed' order by cell").fetchall()
     last = connection.sql("select max(started_at)::varchar from cells").fetchall()[0][0]

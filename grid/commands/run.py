@@ -85,7 +85,7 @@ def _tell_cells(outcome: Outcome, store: ResultStore) -> None:
 def _tell_failures(outcome: Outcome, source: CellSource, store: ResultStore) -> int:
     """Names the cells that are not done; returns the exit status."""
     for cell, reason in outcome.failed.items():
-        click.echo(f"failed: {source.label(cell)} ({cell}): {reason}", err=True)
+        click.echo(f"failed: {source.labels[cell]} ({cell}): {reason}", err=True)
     if outcome.failed:
         click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
     if outcome.not_run:

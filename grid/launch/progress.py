@@ -25,7 +25,7 @@ class LaunchProgress:
     def __init__(self, source: CellSource, stream: TextIO | None = None) -> None:
         self._source = source
         self._total = source.expected_cells
-        self._width = max((len(source.label(cell)) for cell in source.cells), default=0)
+        self._width = max(map(len, source.labels.values()), default=0)
         stream = stream or sys.stdout
         # A log file gets each line whole, however long.
         width = None if stream.isatty() else 10_000
@@ -65,13 +65,13 @@ class LaunchProgress:
         if end.status == "unwritten":
             return  # The launch says so when it ends.
         if end.status == "retry":
-            self._console.print(f"to be tried again: {self._source.label(cell)}: {end.reason}", markup=False)
+            self._console.print(f"to be tried again: {self._source.labels[cell]}: {end.reason}", markup=False)
             return
         self.finished += end.status == "done"
         self.failed += end.status == "failed"
         self._cost_done += self._source.cost(cell)
         self._first = self._first or (time.monotonic(), self._cost_done)
-        label = self._source.label(cell)
+        label = self._source.labels[cell]
         if end.accuracy is not None and (self._best is None or end.accuracy > self._best[0]):
             self._best = (end.accuracy, label)
         accuracy = f"{end.accuracy:7.1%}" if end.accuracy is not None else "       "

@@ -15,6 +15,7 @@ class CellSource(Protocol):
 
     Attributes:
         cells: the cells whose results count in the end, as far as they are known.
+        labels: cell id -> short text that tells a cell from the others, of all that are known.
         expected_cells: cells that are left, about.
         expected_cost: estimated seconds of their loops.
         expected_wall: estimated wall time of a launch in s.
@@ -24,6 +25,9 @@ class CellSource(Protocol):
     def cells(self) -> Mapping[str, RunConfig]: ...  # noqa: D102
 
     @property
+    def labels(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    @property
     def expected_cells(self) -> int: ...  # noqa: D102
 
     @property
@@ -31,9 +35,6 @@ class CellSource(Protocol):
 
     @property
     def expected_wall(self) -> float: ...  # noqa: D102
-
-    def label(self, cell: str) -> str:
-        """Short text that tells a cell from the others."""
 
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""

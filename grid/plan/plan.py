@@ -85,10 +85,6 @@ class Plan:
         """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`."""
         return {cell: config for cell, config in self.cells.items() if cell not in states}
 
-    def label(self, cell: str) -> str:
-        """Short text of what sets a cell apart."""
-        return self.labels[cell]
-
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""
         return self.seconds[cell]

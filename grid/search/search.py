@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -64,19 +65,17 @@ class Search:
         needed: dict[str, RunConfig] = {}
         for study in self.studies:
             needed |= study.next(states)
-            chosen = {config.cell_id(): config for config in study.chosen()}
-            self._label(study, chosen)
-            self._write(study)
-            self._chosen |= chosen
+            self._note(study)
         new = {cell: config for cell, config in (needed | self._chosen).items() if self._is_new(cell, states)}
         if not new:
             new = dict([each for each in self._plan.cells.items() if self._is_new(each[0], states)][:1])
         self._given |= new.keys()
         return new
 
-    def label(self, cell: str) -> str:
-        """Short text that tells a cell from the others."""
-        return self._plan.labels.get(cell) or self._labels[cell]
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Cell id -> short text that tells a cell from the others, of all cells so far."""
+        return ChainMap(self._plan.labels, self._labels)
 
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""
@@ -104,12 +103,16 @@ class Search:
     def _is_new(self, cell: str, states: Mapping[str, CellState]) -> bool:
         return cell not in self._given and cell not in states
 
-    def _write(self, study: Study) -> None:
+    def _note(self, study: Study) -> None:
         """Writes what changed, before any cell runs that is in it: a trial's cells must not be taken for reported."""
         stand = (len(study.trials), sum(len(trial.scores) for trial in study.trials), study.state, study.ended)
-        if self._written.get(study.plan.name) != stand:
-            StudyFiles(self._store.folder, study).write()
-            self._written[study.plan.name] = stand
+        if self._written.get(study.plan.name) == stand:
+            return
+        chosen = {config.cell_id(): config for config in study.chosen()}
+        self._label(study, chosen)
+        StudyFiles(self._store.folder, study).write()
+        self._chosen |= chosen
+        self._written[study.plan.name] = stand
 
     def _label(self, study: Study, chosen: Mapping[str, RunConfig]) -> None:
         several = len(study.plan.points) > 1

@@ -20,6 +20,7 @@ from grid.launch.queue import CellSource
 from grid.plan.plan import Plan
 from grid.store.store import ResultStore
 from grid.track.cell import TrackedCell, read_tracked_cell
+from grid.track.studies import log_studies
 from tta_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class MlflowMirror:
         if self._choosing_name:
             states = self._store.states()
             complete = all(cell in states for cell in self._source.cells)
+            self._later(self._log_studies)
         self._later(self._close, "KILLED" if not complete else "FAILED" if self._failures else "FINISHED")
         self._thread.shutdown(wait=True)
 
@@ -163,7 +165,7 @@ class MlflowMirror:
         tags = tracked.tags | {
             "store": self._store.id,
             "mlflow.parentRunId": self._parent_run(),
-            "mlflow.runName": self._source.label(cell),
+            "mlflow.runName": self._source.labels[cell],
         }
         experiment = self._experiment
         if self._choosing_name:
@@ -177,6 +179,15 @@ class MlflowMirror:
         for file in tracked.files:
             self._client.log_artifact(run.info.run_id, str(file))
         self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
+
+    def _log_studies(self) -> None:
+        """Logs studies, and those of their cells that a launch before this one did not log."""
+        states, logged = self._store.states(), {run.data.tags.get("cell") for run in self._runs_of_store()}
+        for cell in self._source.labels:
+            if states.get(cell) == "done" and cell not in logged:
+                self._log(cell)
+        if self._parent is not None:
+            log_studies(self._client, self._experiment, self._store, self._plan.sweep.sweep, self._parent)
 
     def _parent_run(self) -> str:
         """The run of this launch, made when the first cell needs it: a launch with nothing to log leaves no run."""

@@ -130,7 +130,7 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, hours: 3", "not built yet"),
         ("trials: 5, warm_start: [x]", "not built yet"),
         ("trials: 5, scheduler: asha", "does not rank methods"),
-        ("trials: {tent: 3}", "lacks moetta"),
+        ("trials: {tent: 3}", "says nothing of moetta"),
         ("trials: 5, reported: all", "not built yet"),
         ("trials: 5, first: [{tent.momentum: 0.5}]", "not in the space"),
         ("trials: 5, first: [{tent.lr: 5}], space: {tent.lr: [0.1]}", "outside the space"),

@@ -33,7 +33,9 @@ def permute_reported_labels(store, cells):
         file = store.cell_folder(cell) / "samples.parquet"
         table = pq.read_table(file)
         labels = pa.array([1 - label for label in table["label"].to_pylist()], pa.int32())
-        pq.write_table(table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), labels), file)
+        pq.write_table(
+            table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), labels), file
+        )
 
 
 def test_reported_labels_do_not_move_the_choice(driver):
@@ -97,8 +99,8 @@ def test_views_have_studies_trials_and_choices(done):
         (trial.number, trial.settings, trial.value, len(trial.scores)) for trial in study.trials
     ]
     recount = con.sql(
-        "select trial, avg(right) from (select cell, avg((label = prediction)::int) as right from samples group by cell)"
-        " join trial_cells using (cell) where value is not null group by trial order by trial"
+        "select trial, avg(hits) from (select cell, avg((label = prediction)::int) as hits from samples group by cell) "
+        "join trial_cells using (cell) where value is not null group by trial order by trial"
     ).fetchall()
     assert dict(recount) == pytest.approx({trial.number: trial.value for trial in study.trials})
     rules = con.sql("select rule, current, len(cells) from selections order by rule").fetchall()
@@ -139,8 +141,8 @@ def test_the_selection_table_recounts(done):
     (row,) = selection_table(con).rows
     means = dict(
         con.sql(
-            "select rule, avg(accuracy) from (select rule, unnest(cells) as cell from selections) join cells using (cell) "
-            "group by rule"
+            "select rule, avg(accuracy) from (select rule, unnest(cells) as cell from selections) "
+            "join cells using (cell) group by rule"
         ).fetchall()
     )
     assert float(row[3]) == pytest.approx(100 * means["default"], abs=0.05)

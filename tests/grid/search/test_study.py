@@ -57,17 +57,30 @@ def test_more_trials_go_on_with_the_study(driver):
     assert not set(few.ran) & set(more.ran)
 
 
-def test_two_studies_and_the_grid_share_cells(driver):
-    """Both streams average over the same cells, so what one study ran the other finds."""
-    alone = driver(folder="shared", overrides=["search.seeds=[1000]", "search.trials=4"])
+LISTS = SEARCHED.replace("{low: 1e-4, high: 1.0, log: true}", "[0.001, 0.01]").replace(
+    "{low: 0.0, high: 0.9}", "{low: 0.0, high: 0.9, step: 0.45}"
+)
+
+
+def test_what_one_study_ran_another_finds(driver):
+    alone = driver(LISTS, ["search.sampler=grid"], folder="shared")
     alone.run()
-    other = driver(folder="shared", overrides=["search.seeds=[1000]", "search.trials=4", "search.ahead=3"])
+    other = driver(LISTS, ["search.sampler=grid", "search.ahead=3"], folder="shared")
     assert alone.plan.studies[0].name != other.plan.studies[0].name
-    search = other.run()
-    tried = {each.cell for trial in search.studies[0].trials for each in trial.instances}
-    assert set(other.ran) >= tried - set(alone.ran)
+    (study,) = other.run().studies
     assert not set(other.ran) & set(alone.ran)
-    assert any(trial.reused for trial in search.studies[0].trials)
+    assert all(trial.reused for trial in study.trials)
+
+
+def test_a_cell_of_the_grid_that_a_study_needs_runs_once(driver):
+    done = driver(LISTS.replace("{preset: digits-c", "{tent.lr: 0.01, preset: digits-c"), [
+        "search.sampler=grid", "search.oracle=true", "search.seeds=[0,1]", "tent.momentum=0.0",
+    ])  # fmt: skip
+    (study,) = done.run().studies
+    tried = {each.cell for trial in study.trials for each, _ in trial.seen}
+    assert tried & set(done.plan.cells)
+    assert len(done.ran) == len(set(done.ran))
+    assert done.store.states().keys() == set(done.ran)
 
 
 def test_the_best_trial_is_reported_on_the_sweeps_seeds_and_domains(driver):
@@ -131,10 +144,7 @@ def test_budgets_end_a_study_at_the_same_trial(driver):
 
 
 def test_grid_tries_all_combinations(driver):
-    text = SEARCHED.replace("{low: 1e-4, high: 1.0, log: true}", "[0.001, 0.01]").replace(
-        "{low: 0.0, high: 0.9}", "{low: 0.0, high: 0.9, step: 0.45}"
-    )
-    trials = driver(text, ["search.sampler=grid"]).run().studies[0].trials
+    trials = driver(LISTS, ["search.sampler=grid"]).run().studies[0].trials
     tried = [tuple(trial.settings.values()) for trial in trials]
     assert tried == [(lr, momentum) for lr in (0.001, 0.01) for momentum in (0.0, 0.45, 0.9)]
 

@@ -383,9 +383,11 @@ def _per(search: Search, sweep: Sweep, *, where: str) -> list[str]:
 
 def _given_spaces(search: Search, methods: Sequence[str], sweep: Sweep, *, where: str) -> dict[str, dict[str, Any]]:
     """Method -> setting -> what the sweep says of its range, for the methods that are searched."""
+    axes = _axes(sweep)
     if search.space is None:
-        found = {name: dict.fromkeys(method_spec(name).search, "spec") for name in methods}
-        found = {name: space for name, space in found.items() if space}
+        # What the sweep varies itself is not searched.
+        free = {name: [key for key in method_spec(name).search if f"{name}.{key}" not in axes] for name in methods}
+        found = {name: dict.fromkeys(settings, "spec") for name, settings in free.items() if settings}
     else:
         found = {}
         for key, value in search.space.items():
@@ -409,7 +411,7 @@ def _given_spaces(search: Search, methods: Sequence[str], sweep: Sweep, *, where
             found.setdefault(method, {})[setting] = value
     for name, space in found.items():
         for setting in space:
-            if f"{name}.{setting}" in _axes(sweep):
+            if f"{name}.{setting}" in axes:
                 raise InputError(
                     f"{where}: {name}.{setting} is searched, and it is an axis of the sweep: leave it out of one of "
                     "the two (search.space names what is searched)"

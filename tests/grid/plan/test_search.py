@@ -148,6 +148,13 @@ def test_a_searched_setting_is_no_axis(plan):
         plan("trials: 5, space: {tent.lr: spec}", HEAD.replace("stream: [mixed, continual]", "tent.lr: [0.1, 0.2]"))
 
 
+def test_axes_of_the_sweep_are_not_searched_unless_asked(plan):
+    made = plan("trials: 5", HEAD.replace("stream: [mixed, continual]", "moetta.num_experts: [2, 3]"))
+    assert [(each.method, [one.name for one in each.space]) for each in made.studies] == [
+        ("tent", ["lr"]), ("moetta", ["lr", "lambda_balance"]), ("moetta", ["lr", "lambda_balance"]),
+    ]  # fmt: skip
+
+
 def test_an_oracle_may_choose_on_what_is_reported(plan):
     for study in plan("trials: 5, oracle: true, seeds: [0, 1]").studies:
         assert [each.cell_id() for each in study.choosing] == [each.cell_id() for each in study.points]

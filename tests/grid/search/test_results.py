@@ -18,7 +18,7 @@ from grid.commands.main import main
 from grid.search.scores import ForeignCellError, StoredScores
 from tests.grid.search.conftest import SEARCHED, history
 
-FEW = ["search.trials=6", "search.first=presets", "search.space={tent.lr: {low: 0.0001, high: 1.0, log: true}}"]
+FEW = ["search.trials=6", "search.space={tent.lr: {low: 0.0001, high: 1.0, log: true}}"]
 
 
 @pytest.fixture
@@ -77,6 +77,15 @@ def test_only_chosen_and_default_cells_stand_in_tables(done):
     assert labels == {"source", "tent", "tent, tuned (held-out, 6 trials)"}
     assert "tuned (held-out, 6 trials)" in leaderboard_markdown(con)
     assert check_results(con) == []
+
+
+def test_a_default_that_nothing_beat_has_one_row(driver):
+    done = driver(overrides=[*FEW, "search.first=presets", "search.trials=1", "search.seeds=[1000]"])
+    (study,) = done.run().studies
+    con = open_results(done.store.folder)
+    assert {each.label for each in configurations(con)} == {"source", "tent, default = tuned (held-out, 1 trials)"}
+    assert "no setting was better than the default" in read_studies(con)[0].warnings()
+    assert study.chosen()[0].cell_id() in done.plan.cells
 
 
 def test_what_a_killed_search_left_stands_in_no_table(driver):

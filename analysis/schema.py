@@ -198,3 +198,93 @@ def batches_schema(scalars: Mapping[str, tuple[str, str]]) -> pa.Schema:
     """
     extra = [_field(name, pa.float64(), unit, meaning, nullable=True) for name, (unit, meaning) in scalars.items()]
     return pa.schema([*BATCHES, *extra], metadata=_VERSION_METADATA)
+
+
+SEARCH_FOLDER = "search"
+SWEEPS_FOLDER = "sweeps"
+
+STUDY = pa.schema(
+    [
+        _field("study", _TEXT, "", "name of the study: sweep, what sets it apart, hash of its definition"),
+        _field("sweep", _TEXT, "", "name of the sweep"),
+        _field("method", _TEXT, "", "method whose settings are chosen"),
+        _field("per", _TEXT, "JSON", "what sets the study apart from the sweep's others"),
+        _field("definition", _TEXT, "JSON", "what decides which settings are tried and how they are judged"),
+        _field("oracle", pa.bool_(), "", "whether settings are chosen on the reported domains"),
+        _field("state", _TEXT, "", "open, done, budget, plateau, failed, superseded"),
+        _field("length_ratio", pa.float64(), "1", "samples of the choosing streams for each of the reported ones"),
+        _field("best_trial", pa.int32(), "", "the chosen trial, or the best so far", nullable=True),
+        _field("importance", _TEXT, "JSON", "setting -> share of the spread that it explains; empty if unknown"),
+        _field("cells", pa.int32(), "", "cells that the trials took, also those that were there before"),
+        _field("cell_seconds", pa.float64(), "s", "wall time of their loops"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row: a study."""
+
+_INSTANCE = pa.struct(
+    [
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("point", pa.int32(), nullable=False),
+        pa.field("cell", _TEXT, nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("reused", pa.bool_(), nullable=False),
+    ]
+)
+
+TRIALS = pa.schema(
+    [
+        _field("study", _TEXT, "", "name of the study"),
+        _field("trial", pa.int32(), "", "number in the study, from 0"),
+        _field("state", _TEXT, "", "complete, raced-out, diverged, failed, running"),
+        _field("origin", _TEXT, "", "where the settings come from: the sweep, a preset, given, sampler"),
+        _field("settings", _TEXT, "JSON", "values of the searched settings"),
+        _field("value", pa.float64(), "", "objective, mean over the cells that have run", nullable=True),
+        _field("standard_error", pa.float64(), "", "of that mean, over cells; empty of fewer than two", nullable=True),
+        _field("by_instance", pa.list_(_INSTANCE), "", "the trial's cells in order; no value of those not run"),
+        _field("cells", pa.int32(), "", "cells that have run"),
+        _field("seconds", pa.float64(), "s", "wall time of their loops"),
+        _field("reason", _TEXT, "", "why it failed or was raced out"),
+        _field("started_at", pa.timestamp("us", tz="UTC"), "UTC", "when it was asked for"),
+        _field("ended_at", pa.timestamp("us", tz="UTC"), "UTC", "when its outcome was known", nullable=True),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row a trial. It is there before its cells run, so that they are never taken for reported ones."""
+
+SELECTIONS = pa.schema(
+    [
+        _field("study", _TEXT, "", "name of the study"),
+        _field("rule", _TEXT, "", "held-out, oracle, or default: the sweep's own settings"),
+        _field("current", pa.bool_(), "", "whether it stands; a study that went on may choose anew"),
+        _field("trials", pa.int32(), "", "trials that it was chosen from"),
+        _field("trial", pa.int32(), "", "the trial; empty of a default that was not tried", nullable=True),
+        _field("settings", _TEXT, "JSON", "values of the searched settings"),
+        _field("estimate", pa.float64(), "", "objective on the choosing cells, no result", nullable=True),
+        _field("cells", pa.list_(_TEXT), "", "ids of the cells that report them"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row a choice."""
+
+SWEEP_CELLS = pa.schema(
+    [
+        _field("sweep", _TEXT, "", "name of the sweep"),
+        _field("cell", _TEXT, "", "id of a cell that it names itself, whether or not it has run"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""One row a cell of a sweep with a search: `RESULTS/sweeps/<sweep>.parquet`."""
+
+SEARCH_FILES: Mapping[str, pa.Schema] = {"study": STUDY, "trials": TRIALS, "selections": SELECTIONS}
+"""File name (without `.parquet`) in `RESULTS/search/<study>` -> schema."""
+
+REPORTED = "reported"
+SELECTION = "selection"
+SUPERSEDED = "superseded"
+ROLES: Mapping[str, str] = {
+    REPORTED: "stands in tables",
+    SELECTION: "only chose settings",
+    SUPERSEDED: "reported settings that a study chose before it went on",
+}
+"""What the column `role` of the view `cells` says -> what that means."""

@@ -12,6 +12,11 @@ from enum import StrEnum
 SOURCE = "source"
 """The method that adapts nothing, to which the others are compared; also the domain of a bank's first entry."""
 
+HELD_OUT = "held-out"
+ORACLE = "oracle"
+DEFAULT = "default"
+"""Rules by which a search chose settings: on other corruptions, on the reported ones, or not at all."""
+
 CLEAN = "clean"
 """The domain of images without corruption."""
 

@@ -56,6 +56,7 @@ PHOTOGRAPHS = ("benchmark=imagenet-c", "backbone=mae_finetuned_vit_base", "prese
         ["data", "order", "--stream", "correlated"],
         ["data", "order", "--benchmark", "imagenet-c", "--stream", "label_shift", "--domains", "fog"],
         ["plan", "quickstart", "--json"],
+        ["plan", "quickstart", "--set", "search.trials=3"],
         ["plan", "quickstart", *(part for change in PHOTOGRAPHS for part in ("--set", change))],
     ],
     ids=" ".join,

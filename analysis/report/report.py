@@ -19,10 +19,11 @@ from analysis.diagnosis.overview import OVERVIEW_NOTE
 from analysis.figures.table import Table, markdown
 from analysis.report.leaderboard import cost_table, failed_table, leaderboard_table
 from analysis.report.section_page import MOST_DIAGNOSED, section_page
+from analysis.report.selections import selection_table
 from analysis.report.summary import summary
 from analysis.results.checks import CHECKS, Problem, check_results
 from analysis.results.configurations import configurations, sections
-from analysis.results.load import FINISHED, ResultsError, open_results, rows
+from analysis.results.load import FINISHED, IN_TABLES, ResultsError, open_results, rows
 from analysis.results.protocols import flattened, read_protocols
 from analysis.texts import NOT_AVAILABLE, join_words, printable, spaced
 
@@ -54,6 +55,8 @@ def report_markdown(con: duckdb.DuckDBPyConnection) -> str:
             markdown(cost_table(section)),
             *diagnosis_markdown(con, section),
         ]
+    chosen = selection_table(con)
+    parts += ["## Chosen settings", markdown(chosen)] if chosen else []
     parts += ["## Checks", _checks_markdown(check_results(con))]
     failed = failed_table(con)
     if failed.rows:
@@ -99,8 +102,9 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
     """
     found = sections(con)
     problems = check_results(con)
-    counts = dict(rows(con, "select status, count(*) from cells group by status"))
-    protocols = {key: flattened(value) for key, value in read_protocols(con).items()}
+    counts = dict(rows(con, f"select status, count(*) from cells where {IN_TABLES} group by status"))
+    shown = {each.fingerprint for each in configurations(con)}
+    protocols = {key: flattened(value) for key, value in read_protocols(con).items() if key in shown}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis.report", "."),
         autoescape=True,
@@ -113,10 +117,11 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         finished=counts.get(schema.DONE, 0),
         failed_count=counts.get(schema.FAILED, 0),
-        seeds=rows(con, f"select count(distinct seed) from cells where {FINISHED}")[0][0],
+        seeds=rows(con, f"select count(distinct seed) from cells where {FINISHED} and {IN_TABLES}")[0][0],
         configuration_count=sum(bool(each.cells) for each in configurations(con)),
         nothing="" if found else _nothing_finished(con),
         pages=[section_page(con, section, number) for number, section in enumerate(found)],
+        chosen=selection_table(con),
         problems=problems[:MOST_PROBLEMS],
         problem_count=len(problems),
         checks=list(CHECKS),

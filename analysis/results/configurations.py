@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from analysis import schema
-from analysis.results.load import rows
+from analysis.results.load import IN_TABLES, rows
 from analysis.results.needs import Needs, read_needs
 from analysis.results.protocols import (
     domains_of,
@@ -25,7 +25,7 @@ from analysis.results.protocols import (
     up_to_scoring,
 )
 from analysis.texts import value_text
-from analysis.vocabulary import SOURCE
+from analysis.vocabulary import DEFAULT, ORACLE, SOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +141,10 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
     needs: dict[_Key, Needs] = {}
     for fingerprint, method, backbone, settings, needed, *values in rows(
         con,
-        """
+        f"""
         select fingerprint, method, backbone, settings, needs, cell, sweep, seed, status, reason, accuracy, n_samples,
             seconds, images_per_second, peak_memory_mib, trainable_parameters, device, coalesce(skipped_images, 0)
-        from cells order by started_at, cell
+        from cells where {IN_TABLES} order by started_at, cell
         """,
     ):
         cell = Cell(*values)
@@ -155,22 +155,57 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
             grouped.setdefault(key, []).append(cell)
         if needed is not None:
             needs[key] = read_needs(needed)
-    labels = _labels(grouped, list(written))
+    tuned = _tuned(con, grouped)
+    # What was chosen is named by how, so that its settings set the others apart no further.
+    labels = _labels([key for key in grouped if key not in tuned] or grouped, list(written))
+    labels = _labels(grouped, list(written)) | labels
+    taken: dict[tuple[str, str, str, str], list[_Key]] = {}
+    for key, words in tuned.items():
+        taken.setdefault((*key[:3], words), []).append(key)
     made = [
         Configuration(
             fingerprint=fingerprint,
             method=method,
             backbone=backbone,
             settings=settings,
-            label=labels[method, settings],
+            label=_label(key, tuned, labels, taken),
             # Later cells replace earlier ones of the same seed.
             cells=_by_seed({cell.seed: cell for cell in cells if cell.usable}.values()),
             failed=_by_seed(cell for cell in cells if cell.status == schema.FAILED),
             needs=needs.get((fingerprint, method, backbone, settings)),
         )
-        for (fingerprint, method, backbone, settings), cells in grouped.items()
+        for key, cells in grouped.items()
+        for fingerprint, method, backbone, settings in [key]
     ]
     return sorted(made, key=lambda each: (each.method, each.label, each.fingerprint))
+
+
+def _tuned(con: duckdb.DuckDBPyConnection, grouped: Mapping[_Key, Sequence[Cell]]) -> dict[_Key, str]:
+    """The configurations that a search chose -> how, in words."""
+    owners = {cell.cell: key for key, cells in grouped.items() for cell in cells}
+    found: dict[_Key, str] = {}
+    kept = set[_Key]()
+    for rule, trials, cells in rows(con, "select rule, trials, cells from selections where current order by study"):
+        keys = dict.fromkeys(owners[cell] for cell in cells if cell in owners)
+        if rule == DEFAULT:
+            kept.update(keys)
+        else:
+            on = f"({rule}, {trials} trials)" if rule != ORACLE else "on the reported stream (oracle)"
+            found |= dict.fromkeys(keys, f"tuned {on}")
+    return {key: f"default = {words}" if key in kept else words for key, words in found.items()}
+
+
+def _label(
+    key: _Key,
+    tuned: Mapping[_Key, str],
+    labels: Mapping[tuple[str, str], str],
+    taken: Mapping[tuple[str, str, str, str], Sequence[_Key]],
+) -> str:
+    _, method, _, settings = key
+    if key not in tuned:
+        return labels[method, settings]
+    alone = len(taken[(*key[:3], tuned[key])]) == 1
+    return f"{method if alone else labels[method, settings]}, {tuned[key]}"
 
 
 def sections(con: duckdb.DuckDBPyConnection) -> list[Section]:

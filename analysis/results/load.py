@@ -1,7 +1,8 @@
-"""Opens a results folder as four SQL views over its Parquet files.
+"""Opens a results folder as SQL views over its Parquet files.
 
-The views are `cells`, `batches`, `samples` and `diagnostics`; their columns are those of `analysis.schema`. They read
-the files anew for each query, so cells that finish later appear in an open connection.
+The views are `cells`, `batches`, `samples` and `diagnostics`, and of a search `studies`, `trials`, `trial_cells` and
+`selections`; their columns are those of `analysis.schema`. They read the files anew for each query, so cells that
+finish later appear in an open connection.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _SQL_TYPES: dict[pa.DataType, str] = {
     pa.int64(): "BIGINT",
     pa.float32(): "FLOAT",
     pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
 }
 
 # DuckDB hands out timestamps with a zone only if pytz is installed, which is not a dependency of ours. `started_at` is
@@ -47,6 +49,17 @@ _REPAIR = (
 _FOLDER = "results_folder"
 """Variable of the connection."""
 
+IN_TABLES = f"role = '{schema.REPORTED}'"
+"""SQL: whether a row of `cells` stands in tables. Those that only chose settings do not."""
+
+_ROLE = f"""
+case when cell in (select cell from sweep_cells)
+    or cell in (select unnest(cells) from selections where current) then '{schema.REPORTED}'
+when cell in (select unnest(cells) from selections) then '{schema.SUPERSEDED}'
+when cell in (select cell from trial_cells) then '{schema.SELECTION}'
+else '{schema.REPORTED}' end as role
+"""
+
 _BATCHES_FILES = "batches_files"
 """Variable of the connection; the fields' metadata cannot be had from the view."""
 
@@ -59,7 +72,8 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
 
     Returns:
         A connection to an in-memory database with the views `cells` (finished and failed cells; a failure is not shown
-        once the cell has finished), `batches`, `samples` and `diagnostics`. `cells.started_at` is in UTC. The
+        once the cell has finished), `batches`, `samples`, `diagnostics`, and those of a search. The column
+        `cells.role` says whether a cell stands in tables. `cells.started_at` is in UTC. The
         connection may open no file outside the folder and loads no extension, and of its configuration only threads,
         memory limit and time zone can be changed. It would still run `COPY ... TO` a file in the folder: SQL of others
         goes through `analysis.results.query.query_results`.
@@ -83,7 +97,7 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
     allowed = ", ".join(
         _quoted(f"{spelling}/{root}/")
         for spelling in sorted(spellings)
-        for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER)
+        for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER, schema.SEARCH_FOLDER, schema.SWEEPS_FOLDER)
     )
     con.sql("set TimeZone = 'UTC'")
     con.sql(f"set allowed_directories = [{allowed}]")
@@ -210,6 +224,11 @@ def _versions(con: duckdb.DuckDBPyConnection, path: Path) -> list[tuple[str, str
         for name in schema.FILES
         if _any_file(path / root, name)
     ]
+    patterns += [
+        f"{_literal_glob(path)}/{schema.SEARCH_FOLDER}/*/{name}.parquet"
+        for name in schema.SEARCH_FILES
+        if _any_file(path / schema.SEARCH_FOLDER, name)
+    ]
     if not patterns:
         return []
     listed = ", ".join(_quoted(pattern) for pattern in patterns)
@@ -251,6 +270,7 @@ def _parquet_files(path: Path) -> Iterator[Path]:
     for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER):
         for name in schema.FILES:
             yield from sorted(path.glob(f"{root}/{_CELL_FOLDERS}/{name}.parquet"))
+    yield from sorted(path.glob(f"{schema.SEARCH_FOLDER}/*/*.parquet"))
 
 
 def _any_file(root: Path, name: str) -> bool:
@@ -258,6 +278,16 @@ def _any_file(root: Path, name: str) -> bool:
 
 
 def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    for file, fields in schema.SEARCH_FILES.items():
+        found = _typed(fields, _files(path, schema.SEARCH_FOLDER, file), keep_others=False)
+        con.sql(f"create or replace view {'studies' if file == 'study' else file} as {found}")
+    con.sql(
+        "create or replace view trial_cells as select study, trial, each.seed, each.point, each.cell, each.value, each.reused "
+        "from (select study, trial, unnest(by_instance) as each from trials)"
+    )
+    sweeps = f"{_literal_glob(path)}/{schema.SWEEPS_FOLDER}/[!.]*.parquet"
+    listed = f"read_parquet([{_quoted(sweeps)}], union_by_name = true, allow_empty = true)"
+    con.sql(f"create or replace view sweep_cells as {_typed(schema.SWEEP_CELLS, listed, keep_others=False)}")
     for view, file in schema.VIEWS.items():
         fields = schema.FILES[file]
         finished = _typed(fields, _files(path, schema.CELLS_FOLDER, file), keep_others=view == "batches")
@@ -265,6 +295,7 @@ def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
             failed = _typed(fields, _files(path, schema.FAILED_FOLDER, file), keep_others=False)
             finished = f"with finished as ({finished}) from finished union all by name from ({failed}) as failed"
             finished += " where not exists (from finished where finished.cell = failed.cell)"
+            finished = f"select *, {_ROLE} from ({finished})"
         con.sql(f"create or replace view {view} as {finished}")
 
 
@@ -287,6 +318,11 @@ def _typed(fields: pa.Schema, files: str, keep_others: bool) -> str:
 
 
 def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        fields = [f'"{each.name}" {_sql_type(each.type)}' for each in kind]
+        return f"STRUCT({', '.join(fields)})"
     return _UTC_TIMESTAMP if pa.types.is_timestamp(kind) else _SQL_TYPES[kind]
 
 

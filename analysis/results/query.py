@@ -64,7 +64,8 @@ def query_results(folder: str | Path, sql: str) -> tuple[list[str], list[tuple[A
         return retried(lambda: _answer(connection, sql), patience=PATIENCE_SECONDS)
     except (*UNREADABLE, UnicodeEncodeError) as error:
         raise ResultsError(
-            f"the query failed: {error}\nViews: cells, batches, samples, diagnostics; their columns: DESCRIBE cells"
+            f"the query failed: {error}\nViews: cells, batches, samples, diagnostics, and of a search studies, "
+            "trials, trial_cells, selections; their columns: DESCRIBE cells"
         ) from None
 
 

@@ -17,6 +17,7 @@ from grid.commands.options import (
     option,
     reads,
 )
+from grid.commands.search import search
 from grid.events import LaunchError
 from tta_core.errors import InputError, closest_match
 
@@ -131,7 +132,7 @@ class RunOptions(SweepOptions):
 @main.command()
 @reads(RunOptions)
 def run(given: RunOptions) -> None:
-    """Runs the cells of SWEEP that the results folder lacks.
+    """Runs the cells of SWEEP that the results folder lacks; with `search:`, chooses settings first.
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
@@ -197,7 +198,7 @@ def check(results: str, repair: bool, as_json: bool) -> None:
 @click.argument("sql", metavar="SQL")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def query(results: str, sql: str, form: str) -> None:
-    """Runs SQL on the results in DIR: views cells, batches, samples, diagnostics.
+    """Runs SQL on the results in DIR: views cells, batches, samples, diagnostics; studies, trials, selections.
 
     \b
     tta-grid query results/quickstart "SELECT method, avg(accuracy) FROM cells GROUP BY method"
@@ -244,3 +245,4 @@ def bench(options: tuple[str, ...]) -> None:
 
 
 main.add_command(data)
+main.add_command(search)

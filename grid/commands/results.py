@@ -20,7 +20,8 @@ def status_of(results: str) -> dict[str, Any]:
     counts = rows(
         connection,
         "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
-        "avg(accuracy), sum(seconds) from cells group by sweep, method order by sweep, method",
+        "avg(accuracy) filter (role = 'reported'), sum(seconds) from cells "
+        "group by sweep, method order by sweep, method",
     )
     failures = rows(connection, "select cell, reason from cells where status = 'failed' order by cell")
     last = rows(connection, "select max(started_at)::varchar from cells")[0][0]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from grid.commands.options import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from grid.launch.launch import Outcome, launch_plan
-from grid.plan.plan import make_plan
+from grid.launch.queue import CellSource
+from grid.plan.plan import Plan, make_plan
 from grid.plan.sweep import Sweep
 from grid.store.store import ResultStore
 from grid.track.mlflow import MlflowMirror, ui_command
+
+if TYPE_CHECKING:
+    from grid.search.search import Search
 
 
 def run_sweep(sweep: Sweep, store: ResultStore, *, address: str | None, tracking_uri: str | None) -> int:
@@ -30,23 +35,42 @@ def run_sweep(sweep: Sweep, store: ResultStore, *, address: str | None, tracking
         InputError: if the store, the cluster or the tracking URI cannot be used, or what cells read is missing.
     """
     plan = make_plan(sweep, store)
-    mirror = MlflowMirror(plan, store, tracking_uri) if sweep.tracking.enabled else None
+    search = _search(plan, store)
+    mirror = MlflowMirror(plan, store, tracking_uri, source=search) if sweep.tracking.enabled else None
     try:
-        outcome = launch_plan(plan, store, address=address, listeners=[mirror] if mirror else [])
+        outcome = launch_plan(plan, store, source=search, address=address, listeners=[mirror] if mirror else [])
     except KeyboardInterrupt:
         click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
         return EXIT_INTERRUPTED
     _tell_cells(outcome, store)
+    if search is not None:
+        click.echo(f"search   tta-grid search show {_shown(store)}")
     if mirror:
         click.echo(f"mlflow   {ui_command(mirror.uri)}")
         if mirror.problem:
             click.echo(f"warning: MLflow lacks some runs ({mirror.problem}); the next run logs them", err=True)
-    return _tell_failures(outcome, store)
+    status = _tell_failures(outcome, search or plan, store)
+    if search is not None and not search.ended:
+        click.echo("the search has not ended. Go on with the same command.", err=True)
+        return EXIT_INTERRUPTED
+    if search is not None and (failed := [study.plan.name for study in search.studies if study.state == "failed"]):
+        click.echo(f"too many trials failed in a row: {', '.join(failed)}; see tta-grid search show", err=True)
+        return status or EXIT_SOME_FAILED
+    return status
+
+
+def _search(plan: Plan, store: ResultStore) -> Search | None:
+    """The studies of a plan as a source of cells; None if it has none. Only then is optuna imported."""
+    if not plan.studies:
+        return None
+    from grid.search.search import Search
+
+    return Search(plan, store)
 
 
 def _tell_cells(outcome: Outcome, store: ResultStore) -> None:
-    cells = outcome.plan.cells
-    existed = len(cells) - len(outcome.plan.to_run)
+    cells = outcome.cells
+    existed = len(outcome.plan.cells) - len(outcome.plan.to_run)
     done = len(cells) - len(outcome.failed) - len(outcome.not_run)
     if done and not outcome.not_run:
         from analysis.report.leaderboard import leaderboard_markdown
@@ -58,10 +82,10 @@ def _tell_cells(outcome: Outcome, store: ResultStore) -> None:
     click.echo(f"report   tta-grid report {_shown(store)}")
 
 
-def _tell_failures(outcome: Outcome, store: ResultStore) -> int:
+def _tell_failures(outcome: Outcome, source: CellSource, store: ResultStore) -> int:
     """Names the cells that are not done; returns the exit status."""
     for cell, reason in outcome.failed.items():
-        click.echo(f"failed: {outcome.plan.labels[cell]} ({cell}): {reason}", err=True)
+        click.echo(f"failed: {source.labels[cell]} ({cell}): {reason}", err=True)
     if outcome.failed:
         click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
     if outcome.not_run:

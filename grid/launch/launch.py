@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from grid.events import CellListener
+from grid.launch.queue import CellQueue, CellSource
 from grid.plan.plan import Plan
 from grid.store.store import ResultStore
+from tta_core.run.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -17,23 +19,31 @@ class Outcome:
 
     Attributes:
         plan: what was to be done.
+        cells: the cells whose results count, also those that a search chose.
         failed: cell id -> reason, of the cells that failed.
         not_run: cells that neither finished nor failed, because the launch was interrupted.
     """
 
     plan: Plan
+    cells: Mapping[str, RunConfig]
     failed: dict[str, str]
     not_run: list[str]
 
 
 def launch_plan(
-    plan: Plan, store: ResultStore, *, address: str | None = None, listeners: Sequence[CellListener] = ()
+    plan: Plan,
+    store: ResultStore,
+    *,
+    source: CellSource | None = None,
+    address: str | None = None,
+    listeners: Sequence[CellListener] = (),
 ) -> Outcome:
     """Runs the cells of a plan that the store lacks.
 
     Args:
         plan: the plan.
         store: where results go; made if it is missing.
+        source: where cells come from, asked while the store is held; by default the plan.
         address: a Ray head to connect to; by default Ray is started on this machine.
         listeners: hear what happens to cells, while the store is held.
 
@@ -46,31 +56,43 @@ def launch_plan(
     from tta_core.run.available import check_available
 
     # What is wrong is said before anything is made.
+    source = source or plan
     if address is not None:
         check_reachable(address)
     else:
-        check_available(plan.to_run.values())
+        check_available([*plan.to_run.values(), *(config for study in plan.studies for config in study.choosing)])
     set_switches()
     store.create()
     with store.locked():
         with ExitStack() as context:
             for listener in listeners:
                 context.enter_context(listener)
-            if plan.to_run:
-                _run(plan, store, address, listeners)
+            resources = plan.sweep.resources
+            queue = CellQueue(
+                source, store.states(), max_retries=resources.max_retries, max_concurrent=resources.max_concurrent
+            )
+            if not queue.idle:
+                _run(plan, source, queue, store, address, listeners)
         states = store.states()
         return Outcome(
             plan=plan,
-            failed=store.failures([cell for cell in plan.cells if states.get(cell) == "failed"]),
-            not_run=[cell for cell in plan.cells if cell not in states],
+            cells=source.cells,
+            failed=store.failures([cell for cell in source.cells if states.get(cell) == "failed"]),
+            not_run=[cell for cell in source.cells if cell not in states],
         )
 
 
-def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequence[CellListener]) -> None:
+def _run(
+    plan: Plan,
+    source: CellSource,
+    queue: CellQueue,
+    store: ResultStore,
+    address: str | None,
+    listeners: Sequence[CellListener],
+) -> None:
     from grid.launch.cluster import ray_cluster
     from grid.launch.progress import LaunchProgress
     from grid.launch.provenance import git_commit
-    from grid.launch.queue import CellQueue
     from grid.launch.trial import TrialContext
 
     resources = plan.sweep.resources
@@ -82,9 +104,8 @@ def _run(plan: Plan, store: ResultStore, address: str | None, listeners: Sequenc
         checkpoint_every=resources.checkpoint_every,
         corrupt_images=resources.corrupt_images,
     )
-    queue = CellQueue(plan, store.states(), max_retries=resources.max_retries, max_concurrent=resources.max_concurrent)
     with ExitStack() as context:
-        progress = context.enter_context(LaunchProgress(plan))
+        progress = context.enter_context(LaunchProgress(source))
         # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
         own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
         from grid.launch.tune import run_cells

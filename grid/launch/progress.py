@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from grid.events import CellEnd
-from grid.plan.plan import Plan, duration
+from grid.launch.queue import CellSource
+from grid.plan.plan import duration
 
 
 class LaunchProgress:
@@ -21,10 +22,10 @@ class LaunchProgress:
         failed: cells that failed in this launch.
     """
 
-    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
-        self._plan = plan
-        self._total = len(plan.to_run)
-        self._width = max(map(len, plan.labels.values()))
+    def __init__(self, source: CellSource, stream: TextIO | None = None) -> None:
+        self._source = source
+        self._total = source.expected_cells
+        self._width = max(map(len, source.labels.values()), default=0)
         stream = stream or sys.stdout
         # A log file gets each line whole, however long.
         width = None if stream.isatty() else 10_000
@@ -64,19 +65,20 @@ class LaunchProgress:
         if end.status == "unwritten":
             return  # The launch says so when it ends.
         if end.status == "retry":
-            self._console.print(f"to be tried again: {self._plan.labels[cell]}: {end.reason}", markup=False)
+            self._console.print(f"to be tried again: {self._source.labels[cell]}: {end.reason}", markup=False)
             return
         self.finished += end.status == "done"
         self.failed += end.status == "failed"
-        self._cost_done += self._plan.seconds[cell]
+        self._cost_done += self._source.cost(cell)
         self._first = self._first or (time.monotonic(), self._cost_done)
-        label = self._plan.labels[cell]
+        label = self._source.labels[cell]
         if end.accuracy is not None and (self._best is None or end.accuracy > self._best[0]):
             self._best = (end.accuracy, label)
         accuracy = f"{end.accuracy:7.1%}" if end.accuracy is not None else "       "
         seconds = f"{end.seconds:8.1f} s" if end.seconds is not None else " " * 10
         done = self.finished + self.failed
-        place = f"[{done:>{len(str(self._total))}}/{self._total}]"
+        total = max(self._total, done)  # Of a search it is an estimate.
+        place = f"[{done:>{len(str(total))}}/{total}]"
         line = f"{place} {end.status:<6} {label:<{self._width}} {accuracy} {seconds}"
         self._console.print(f"{line}   {self._summary()}" if self._bar.disable else line, markup=False)
         if end.status == "failed":
@@ -88,8 +90,8 @@ class LaunchProgress:
         return f"{self.failed} failed | {best} | {self._time_left()} left"
 
     def _time_left(self) -> str:
-        cost_left = sum(self._plan.seconds[cell] for cell in self._plan.to_run) - self._cost_done
+        cost_left = max(0.0, self._source.expected_cost - self._cost_done)
         if self._first is None or self._cost_done <= self._first[1]:
-            return duration(self._plan.estimate.seconds)
+            return duration(self._source.expected_wall)
         began, cost_before = self._first
         return duration((time.monotonic() - began) * cost_left / (self._cost_done - cost_before))

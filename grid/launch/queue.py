@@ -11,7 +11,33 @@ from tta_core.run.config import RunConfig
 
 
 class CellSource(Protocol):
-    """Says which cells are to run. A plan is one; a search, which chooses cells by the results of earlier ones, too."""
+    """Says which cells are to run. A plan is one; a search, which chooses cells by the results of earlier ones, too.
+
+    Attributes:
+        cells: the cells whose results count in the end, as far as they are known.
+        labels: cell id -> short text that tells a cell from the others, of all that are known.
+        expected_cells: cells that are left, about.
+        expected_cost: estimated seconds of their loops.
+        expected_wall: estimated wall time of a launch in s.
+    """
+
+    @property
+    def cells(self) -> Mapping[str, RunConfig]: ...  # noqa: D102
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    @property
+    def expected_cells(self) -> int: ...  # noqa: D102
+
+    @property
+    def expected_cost(self) -> float: ...  # noqa: D102
+
+    @property
+    def expected_wall(self) -> float: ...  # noqa: D102
+
+    def cost(self, cell: str) -> float:
+        """Estimated seconds of a cell's loop."""
 
     def next(self, states: Mapping[str, CellState]) -> Mapping[str, RunConfig]:
         """Returns cells that may run now, in order: cell id -> configuration.
@@ -72,6 +98,13 @@ class CellQueue:
     def done(self) -> bool:
         """Whether no cell runs, and there are no more."""
         return not (self._running or self._waiting or self._may_have_more)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to run at all; asks the source if no cell waits."""
+        if not self._waiting and self._may_have_more:
+            self._ask()
+        return self.done
 
     def retry(self, cell: str) -> bool:
         """Puts a cell that died behind those that wait; returns False if it was tried often enough."""

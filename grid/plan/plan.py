@@ -13,6 +13,7 @@ from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
 from grid.plan.labels import cell_labels
+from grid.plan.studies import StudyPlan, plan_studies
 from grid.plan.sweep import Resources, Sweep
 from tta_core.backbones.table import backbone_spec
 from tta_core.methods.registry import method_spec
@@ -59,6 +60,8 @@ class Plan:
         estimate: time for the cells that are left.
         duplicates, excluded: see `grid.plan.expand.Expansion`.
         needs: what cells need beyond the stream -> the methods that need it.
+        studies: what chooses further settings, whose cells are not among these.
+        search_seconds: estimated seconds of the loops of their cells.
     """
 
     sweep: Sweep
@@ -70,6 +73,8 @@ class Plan:
     duplicates: int
     excluded: int
     needs: dict[str, list[str]]
+    studies: tuple[StudyPlan, ...] = ()
+    search_seconds: float = 0.0
 
     @cached_property
     def to_run(self) -> dict[str, RunConfig]:
@@ -80,9 +85,28 @@ class Plan:
         """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`."""
         return {cell: config for cell, config in self.cells.items() if cell not in states}
 
+    def cost(self, cell: str) -> float:
+        """Estimated seconds of a cell's loop."""
+        return self.seconds[cell]
+
+    @property
+    def expected_cells(self) -> int:
+        """Cells that are left."""
+        return len(self.to_run)
+
+    @property
+    def expected_cost(self) -> float:
+        """Estimated seconds of their loops."""
+        return sum(self.seconds[cell] for cell in self.to_run)
+
+    @property
+    def expected_wall(self) -> float:
+        """Estimated wall time on this machine in s."""
+        return self.estimate.seconds
+
     def as_text(self) -> str:
         """The plan for people: a line a cell, the backbones, then the totals."""
-        width = max(map(len, self.cells))
+        width = max(map(len, self.cells), default=4)
         lines = [f"{'cell':<{width}}  {'state':<6}  {'time':>7}  what sets it apart"]
         for cell, label in self.labels.items():
             state, time = self.states.get(cell, "new"), duration(self.seconds[cell])
@@ -95,7 +119,18 @@ class Plan:
         needed = "; ".join(f"{need} ({', '.join(who)})" for need, who in self.needs.items())
         beyond = [f"beyond the stream: {needed}"] if needed else []
         backbones = [line for use in backbone_uses(self.cells.values()) for line in use.lines()]
-        return "\n".join([*lines, "", *backbones, "", "; ".join(totals), *beyond, estimate])
+        return "\n".join([*lines, "", *backbones, "", *self._study_lines(), "; ".join(totals), *beyond, estimate])
+
+    def _study_lines(self) -> list[str]:
+        if not self.studies:
+            return []
+        chosen = sum(len(study.points) * len(study.seeds) for study in self.studies)
+        cells = sum(study.expected_cells for study in self.studies)
+        total = (
+            f"search: {len(self.studies)} studies, about {cells} cells that choose and {chosen} that report what is "
+            f"chosen, {duration(self.search_seconds)} of loops"
+        )
+        return [*(line for study in self.studies for line in [*study.lines(), ""]), total]
 
     def as_json(self) -> str:
         """The plan for machines."""
@@ -121,6 +156,7 @@ class Plan:
                 "backbones": [use.values() for use in backbone_uses(self.cells.values())],
                 "estimated_seconds": round(self.estimate.seconds, 1),
                 "estimate_basis": self.estimate.basis,
+                **({"studies": [study.values() for study in self.studies]} if self.studies else {}),
                 "cells": cells,
             },
             indent=2,
@@ -142,24 +178,33 @@ def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
         records: what is known of cells: a results folder.
     """
     expansion = expand(sweep)
+    studies = plan_studies(sweep, expansion.cells.values())
+    cells = expansion.cells
+    if sweep.search is not None and sweep.search.reported == "best":
+        searched = {config.cell_id() for study in studies for config in study.reported({})}
+        cells = {cell: config for cell, config in cells.items() if cell not in searched}
     known = records.states()
-    states = {cell: known[cell] for cell in expansion.cells if cell in known}
+    states = {cell: known[cell] for cell in cells if cell in known}
     measured = _with_units(records.costs()) if "done" in known.values() else {}
-    seconds = {cell: _cell_seconds(config, measured) for cell, config in expansion.cells.items()}
-    left = [seconds[cell] for cell in expansion.cells if states.get(cell) != "done"]
+    seconds = {cell: _cell_seconds(config, measured) for cell, config in cells.items()}
+    left = [seconds[cell] for cell in cells if states.get(cell) != "done"]
     basis = "from finished cells" if measured else "nominal for CPU cores, nothing measured yet"
     slots = _slots(sweep.resources)
-    wall = max(sum(left) / slots, max(left, default=0.0)) + (STARTUP_SECONDS if left else 0.0)
+    searching = sum(_search_seconds(study, measured) for study in studies)
+    wall = max((sum(left) + searching) / slots, max(left, default=0.0))
+    wall += STARTUP_SECONDS if left or searching else 0.0
     return Plan(
         sweep=sweep,
-        cells=expansion.cells,
+        cells=cells,
         states=states,
-        labels=cell_labels(expansion.cells),
+        labels=cell_labels(cells),
         seconds=seconds,
         estimate=Estimate(wall, f"{basis}; {slots} at once on this machine"),
         duplicates=expansion.duplicates,
         excluded=expansion.excluded,
         needs=_needs(expansion.cells.values()),
+        studies=studies,
+        search_seconds=searching,
     )
 
 
@@ -189,6 +234,12 @@ def _cell_seconds(config: RunConfig, measured: Mapping[tuple[str, str], float]) 
         return images * measured[config.method, config.backbone]
     forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
     return images * forward * method_spec(config.method).relative_cost
+
+
+def _search_seconds(study: StudyPlan, measured: Mapping[tuple[str, str], float]) -> float:
+    choosing = sum(_cell_seconds(config, measured) for config in study.choosing) / len(study.choosing)
+    reported = sum(_cell_seconds(config, measured) for config in study.points) * len(study.seeds)
+    return study.expected_cells * choosing + reported
 
 
 def _slots(resources: Resources) -> int:

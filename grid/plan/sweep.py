@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field
 
 from grid.plan.exclude import cannot_match
+from grid.plan.search import Search
 from tta_core.errors import InputError, closest_match, unknown_name
 from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.registry import methods
@@ -110,6 +111,7 @@ class Sweep(Frozen):
         protocols: named additions to this file, of which one is used: where the same questions are asked.
         seeds: seeds of stream order and method; each multiplies all cells.
         resources: where cells run.
+        search: how settings are chosen; None to run the settings as they are.
         tracking: MLflow.
     """
 
@@ -124,6 +126,7 @@ class Sweep(Frozen):
     protocols: dict[str, Protocol] = Field(default_factory=dict)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
+    search: Search | None = None
     tracking: Tracking = Tracking()
 
 
@@ -201,7 +204,7 @@ def checked_sweep(values: Mapping[str, Any], *, where: str) -> Sweep:
         InputError: for unknown keys (with the closest match) and values not allowed.
     """
     values = dict(values)
-    for field, model in (("resources", Resources), ("tracking", Tracking)):
+    for field, model in (("resources", Resources), ("search", Search), ("tracking", Tracking)):
         if isinstance(values.get(field), dict):
             values[field] = validated(model, values[field], where=f"{where}: {field}")
     sweep = validated(Sweep, values, where=where)

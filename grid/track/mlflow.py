@@ -20,9 +20,11 @@ from urllib.parse import urlparse
 from filelock import FileLock
 
 from grid.events import CellEnd
+from grid.launch.queue import CellSource
 from grid.plan.plan import Plan
 from grid.store.store import ResultStore
 from grid.track.cell import TrackedCell, read_tracked_cell
+from grid.track.studies import log_studies
 from tta_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,13 +59,16 @@ class MlflowMirror:
         problem: what went wrong first, if anything did; cells are not affected.
     """
 
-    def __init__(self, plan: Plan, store: ResultStore, uri: str | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: ResultStore, uri: str | None = None, *, source: CellSource | None = None
+    ) -> None:
         """Makes a mirror; nothing is read or written before it is entered.
 
         Args:
             plan: the cells.
             store: where their results are.
             uri: tracking store; by default the sweep's, then an sqlite file in the results folder.
+            source: where the launch has its cells from; by default the plan.
 
         Raises:
             InputError: if MLflow cannot write to this kind of store.
@@ -74,8 +79,10 @@ class MlflowMirror:
         self.uri = uri or f"sqlite:///{store.folder / 'mlflow.db'}"
         self.problem: str | None = None
         self._plan = plan
+        self._source = source or plan
         self._store = store
         self._experiment_name = plan.sweep.tracking.experiment or plan.sweep.sweep
+        self._choosing_name = f"{self._experiment_name}/search" if source is not None else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         # SQLite has one writer at a time, and two drivers that make its tables at once both fail.
         file = _sqlite_file(self.uri)
@@ -96,6 +103,10 @@ class MlflowMirror:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         complete = self._finished + self._failures == len(self._plan.to_run)
+        if self._choosing_name:
+            states = self._store.states()
+            complete = all(cell in states for cell in self._source.cells)
+            self._later(self._log_studies)
         self._later(self._close, "KILLED" if not complete else "FAILED" if self._failures else "FINISHED")
         self._thread.shutdown(wait=True)
 
@@ -127,12 +138,15 @@ class MlflowMirror:
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=self.uri)  # Makes the tables of a new database, which takes seconds.
-        found = self._client.get_experiment_by_name(self._experiment_name)
+        self._experiment = self._experiment_named(self._experiment_name)
+        # What only chose settings has an experiment of its own, so that filters on the other find reported results.
+        self._choosing = self._experiment_named(self._choosing_name) if self._choosing_name else self._experiment
+
+    def _experiment_named(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
         if found is not None:
-            self._experiment = str(found.experiment_id)
-            return
-        location = _artifact_location(self.uri)
-        self._experiment = str(self._client.create_experiment(self._experiment_name, artifact_location=location))
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(name, artifact_location=_artifact_location(self.uri)))
 
     def _catch_up(self) -> None:
         """Logs cells that the store has and MLflow lacks, and ends what a killed driver left open."""
@@ -154,7 +168,10 @@ class MlflowMirror:
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment], f"tags.store = '{self._store.id}'", max_results=1000, page_token=token
+                sorted({self._experiment, self._choosing}),
+                f"tags.store = '{self._store.id}'",
+                max_results=1000,
+                page_token=token,
             )
             runs += page
             token = page.token
@@ -166,15 +183,29 @@ class MlflowMirror:
         tags = tracked.tags | {
             "store": self._store.id,
             "mlflow.parentRunId": self._parent_run(),
-            "mlflow.runName": self._plan.labels[cell],
+            "mlflow.runName": self._source.labels[cell],
         }
-        run = self._client.create_run(self._experiment, start_time=tracked.started_ms, tags=tags)
+        experiment = self._experiment
+        if self._choosing_name:
+            reported = cell in self._source.cells
+            tags |= {"role": "reported" if reported else "selection"}
+            experiment = experiment if reported else self._choosing
+        run = self._client.create_run(experiment, start_time=tracked.started_ms, tags=tags)
         self._client.log_batch(run.info.run_id, metrics=_metrics(tracked), params=_params(tracked))
         for name, content in tracked.artefacts.items():
             self._client.log_dict(run.info.run_id, content, name)
         for file in tracked.files:
             self._client.log_artifact(run.info.run_id, str(file))
         self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
+
+    def _log_studies(self) -> None:
+        """Logs studies, and those of their cells that a launch before this one did not log."""
+        states, logged = self._store.states(), {run.data.tags.get("cell") for run in self._runs_of_store()}
+        for cell in self._source.labels:
+            if states.get(cell) == "done" and cell not in logged:
+                self._log(cell)
+        if self._parent is not None:
+            log_studies(self._client, self._experiment, self._store, self._plan.sweep.sweep, self._parent)
 
     def _parent_run(self) -> str:
         """The run of this launch, made when the first cell needs it: a launch with nothing to log leaves no run."""

@@ -9,7 +9,6 @@ from pydantic import Field
 from tta_core.frozen import Frozen
 from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
-
 Level = Annotated[int, Field(ge=0, le=255)]
 
 

@@ -1,0 +1,58 @@
+"""The command group `tta-grid search`: what searches chose. Thin, with lazy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from grid.commands.options import argument, option, reads
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Which studies are shown, and how."""
+
+    results: str = argument(metavar="DIR")
+    study: str | None = option("--study", metavar="NAME", help="Only this study; the beginning of its name is enough.")
+    as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
+
+
+@click.command("show")
+@reads(ShowOptions)
+def show_studies(given: ShowOptions) -> None:
+    """Shows what the studies in the results folder DIR chose, what it gained, and what speaks against it."""
+    import json
+
+    from grid.commands.studies import find_studies, studies_text, studies_values
+
+    found = find_studies(given.results, given.study)
+    text = json.dumps(studies_values(found), indent=2) if given.as_json else studies_text(found, given.results)
+    click.echo(text)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which study's settings are written, and under which name."""
+
+    results: str = argument(metavar="DIR")
+    study: str | None = option("--study", metavar="NAME", help="The study, if there are several.")
+    name: str = option("--name", metavar="NAME", default="tuned", show_default=True, help="Name of the preset.")
+
+
+@click.command("export")
+@reads(ExportOptions)
+def export_settings(given: ExportOptions) -> None:
+    """Prints the settings that a study in DIR chose, as YAML: for `base:` of a sweep, and as a preset of the method."""
+    from grid.commands.studies import export_text, find_studies
+
+    click.echo(export_text(find_studies(given.results, given.study), given.name), nl=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def search() -> None:
+    """Shows what searches chose, and exports it."""
+
+
+for each in (show_studies, export_settings):
+    search.add_command(each)

@@ -1,0 +1,228 @@
+"""One study as a source of cells. What it tries depends on results and seeds, never on what finishes first.
+
+Trial k is asked for with the outcomes of trials 0 to k - `ahead` known, however many more have ended. Its settings are
+a function of these, see `grid.search.propose`. So nothing need be kept of trials that run: a driver that was killed
+asks for them again, gets the same, and finds their cells in the store.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from grid.events import CellState
+from grid.plan.studies import DEFAULT, Instance, StudyPlan
+from grid.search.journal import Journal, frozen, records
+from grid.search.propose import propose
+from grid.search.race import is_beaten
+from grid.search.scores import MINIMISED, Score, StoredScores
+from grid.search.trials import Trial
+from grid.store.store import ResultStore
+from tta_core.errors import InputError
+from tta_core.run.config import RunConfig
+
+ATTEMPTS = 20
+"""So often the sampler is asked for settings that the method takes."""
+
+SAMPLED = "sampler"
+"""Origin of settings that come from the sampler."""
+
+StudyState = Literal["open", "done", "budget", "plateau", "failed"]
+"""`budget`: as many cells as allowed; `failed`: as many trials failed in a row as end a study."""
+
+
+class Study:
+    """A study of a launch.
+
+    Attributes:
+        plan: what it looks for.
+        trials: all trials, by number.
+        state: how it stands.
+        mirror: the same as Optuna has it, in the journal.
+    """
+
+    def __init__(self, plan: StudyPlan, store: ResultStore, journal: Journal, states: Mapping[str, CellState]) -> None:
+        """Goes on with a study, or begins it.
+
+        Args:
+            plan: what it looks for.
+            store: where the results of cells are.
+            journal: where its trials are.
+            states: the cells that were there before this launch.
+        """
+        self.plan = plan
+        self.trials: list[Trial] = []
+        self.state: StudyState = "open"
+        self._maximise = plan.search.objective not in MINIMISED
+        self._store = store
+        self._scores = StoredScores(store, plan.search.objective)
+        self._before = {cell for cell, state in states.items() if state == "done"}
+        self.mirror = journal.study(plan.name, maximise=self._maximise, definition=plan.definition)
+        for record, notes in records(self.mirror):
+            self.trials.append(Trial.from_record(record, self._instances(record["settings"]), notes))
+        self._told = len(self.trials)
+
+    def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
+        """The cells that its trials need now; none if it waits for cells that run, or has ended."""
+        while True:
+            wanted = {
+                instance.cell: instance.config
+                for trial in self.trials[self._told :]
+                if not trial.ended
+                for instance in self._judge(trial, states)
+            }
+            told = self._tell()
+            if not self._ask() and not told:
+                return wanted
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more trials come."""
+        return self.state != "open" and self._told == len(self.trials)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial of those with a value for each cell; of equals the first."""
+        return self._best_of(self.trials[: self._told])
+
+    @property
+    def default(self) -> Trial | None:
+        """The trial of the sweep's own settings; None if they were not tried."""
+        return next((trial for trial in self.trials if trial.origin == DEFAULT), None)
+
+    def chosen(self) -> list[RunConfig]:
+        """The cells that report what was chosen; none before the study has ended, or if all failed."""
+        best = self.best if self.ended else None
+        return [] if best is None else self.plan.reported(best.settings)
+
+    def _judge(self, trial: Trial, states: Mapping[str, CellState]) -> list[Instance]:
+        """Reads the cells of a trial that have ended, in order; returns those that it needs now."""
+        race = self.plan.search.race
+        best = None if trial.best is None or race == "none" else self.trials[trial.best]
+        for number, instance in enumerate(trial.instances):
+            if number >= len(trial.scores):
+                score = self._score(trial, instance, states)
+                if score is None:
+                    waiting = trial.instances[number:] if best is None else [instance]
+                    return [each for each in waiting if each.cell not in states]
+                if trial.ended:
+                    return []
+                trial.scores.append(score)
+            if best is not None and number + 1 < len(trial.instances) and self._is_beaten(trial, best):
+                reason = f"worse than trial {best.number} after {number + 1} cells"
+                trial.end("diverged" if trial.reason else "raced-out", trial.reason or reason)
+                return []
+        trial.end("diverged" if trial.reason else "complete", trial.reason)
+        return []
+
+    def _is_beaten(self, trial: Trial, best: Trial) -> bool:
+        race = self.plan.search.race
+        assert not isinstance(race, str)
+        return is_beaten(trial.pairs(), best.pairs(), z=race.z, maximise=self._maximise)
+
+    def _score(self, trial: Trial, instance: Instance, states: Mapping[str, CellState]) -> Score | None:
+        """What a cell is worth; None if it has not ended. A failure that has no worth ends the trial."""
+        state = states.get(instance.cell)
+        if state is None:
+            return None
+        if instance.cell in self._before:
+            trial.reused.add(instance.cell)
+        if state == "done":
+            return self._scores.of(instance.cell, instance.config)
+        reason = self._store.failures([instance.cell]).get(instance.cell, "it failed")
+        chance = self._scores.of_chance(instance.config)
+        if " diverged: " in reason and self.plan.search.diverged == "chance":
+            trial.reason = reason
+        else:
+            trial.end("failed", f"{instance.cell}: {reason}")
+        return chance
+
+    def _tell(self) -> bool:
+        """Writes trials that have ended to the journal, in order; returns whether there were any."""
+        before = self._told
+        while self._told < len(self.trials) and self.trials[self._told].ended:
+            self.mirror.add_trial(frozen(self.trials[self._told], self.plan.space))
+            self._told += 1
+        return self._told > before
+
+    def _ask(self) -> bool:
+        """Asks for the next trial if it may; returns whether it did."""
+        number, plan = len(self.trials), self.plan
+        known = max(0, number - plan.search.ahead + 1)
+        if self._told < known:
+            return False
+        self.state = self._state(self.trials[:known])
+        if self.state != "open":
+            return False
+        best = self._best_of(self.trials[:known])
+        trial = self._proposed(number, known)
+        trial.best = None if best is None else best.number
+        self.trials.append(trial)
+        return True
+
+    def _proposed(self, number: int, known: int) -> Trial:
+        plan, problem = self.plan, ""
+        if number < len(plan.first):
+            origin, settings = list(plan.first.items())[number]
+            return self._trial(number, origin, settings)
+        if plan.search.sampler == "grid":
+            values = itertools.product(*(each.grid() or () for each in plan.space))
+            point = next(itertools.islice(values, number - len(plan.first), None))
+            return self._trial(number, SAMPLED, dict(zip((each.name for each in plan.space), point, strict=True)))
+        history = [frozen(trial, plan.space, known=trial.number < known) for trial in self.trials]
+        for attempt in range(ATTEMPTS):
+            settings, notes = propose(
+                plan.search.sampler,
+                plan.space,
+                history,
+                study=plan.name,
+                number=number,
+                attempt=attempt,
+                maximise=self._maximise,
+            )
+            trial = self._trial(number, SAMPLED, settings, notes)
+            if not trial.ended:
+                return trial
+            problem = trial.reason
+        trial.reason = f"{ATTEMPTS} proposals in a row were refused, the last one: {problem}"
+        return trial
+
+    def _trial(
+        self, number: int, origin: str, settings: Mapping[str, Any], notes: Mapping[str, Any] | None = None
+    ) -> Trial:
+        trial = Trial(number, origin, dict(settings), [], sampler_notes=dict(notes or {}))
+        try:
+            trial.instances = self.plan.instances(settings)
+        except InputError as error:
+            trial.end("failed", f"refused: {error}")
+        return trial
+
+    def _instances(self, settings: Mapping[str, Any]) -> list[Instance]:
+        return self._trial(0, "", settings).instances
+
+    def _state(self, known: list[Trial]) -> StudyState:
+        """How the study stands, from the trials whose outcomes may be known: so it ends at the same trial always."""
+        search = self.plan.search
+        if len(self.trials) >= self.plan.trials:
+            return "done"
+        last = known[-search.max_failed :]
+        if len(last) == search.max_failed and all(trial.state == "failed" for trial in last):
+            return "failed"
+        if search.cells is not None and sum(len(trial.scores) for trial in known) >= search.cells:
+            return "budget"
+        if search.plateau is not None and self._is_flat(known, search.plateau):
+            return "plateau"
+        return "open"
+
+    def _is_flat(self, known: list[Trial], trials: int) -> bool:
+        """Whether the last trials brought no more than one standard error of the best before them."""
+        before, best = self._best_of(known[:-trials]), self._best_of(known)
+        if before is None or best is None or before.value is None or best.value is None:
+            return False
+        return abs(best.value - before.value) <= (before.standard_error or 0.0)
+
+    def _best_of(self, trials: list[Trial]) -> Trial | None:
+        whole = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+        sign = 1 if self._maximise else -1
+        return max(whole, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)

@@ -2,8 +2,8 @@
 
 For each image: views of it, a step down the entropy of their mean prediction, the prediction of the image itself with
 the weights after the step, then back to the source.
-Deviates (further §6): with `train_scope: norms` many images are adapted to in one forward, each with weights of its own;
-views are cut from what the network would see, not from the file.
+Deviates (further §6): with `train_scope: norms` many images are adapted to in one forward, each with weights of its
+own; views are cut from what the network would see, not from the file.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from tta_core.methods.rotta.memory import BalancedMemory
 from tta_core.methods.rotta.spec import RoTTASettings
 from tta_core.methods.stateful import Stateful
 
-
 ENTROPY_EPSILON = 1e-6
 """Added to a probability before its logarithm in the entropy by which the memory decides, as released."""
 

@@ -7,7 +7,7 @@ decomposition in float64.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -112,8 +112,10 @@ class IMSE(Method[IMSESettings]):
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         """Adam without weight decay; `rho` makes it sharpness-aware."""
-        groups = [{"params": self.trained}, {"params": self.norms, "lr": self.settings.norm_lr}]
-        return torch.optim.Adam([group for group in groups if group["params"]], lr=self.settings.lr)
+        groups: list[dict[str, Any]] = [{"params": self.trained}]
+        if self.norms:
+            groups.append({"params": self.norms, "lr": self.settings.norm_lr})
+        return torch.optim.Adam(groups, lr=self.settings.lr)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes)` before the update, with the retrieved code if there was a shift."""
@@ -123,7 +125,7 @@ class IMSE(Method[IMSESettings]):
         first = last = self._objective(tokens)
         first.loss.backward()
         if settings.rho > 0:
-            moved = [*self.trained, *self.norms]
+            moved: list[nn.Parameter] = [*self.trained, *self.norms]
             before = ascend(moved, settings.rho)
             self.optimizer.zero_grad()
             last = self._objective(tokens, first.selected)

@@ -60,10 +60,17 @@ def _method_row(spec: MethodSpec) -> Row:
         "needs_by_preset": {name: list(spec.needs_of(settings)) for name, settings in presets.items()},
         "prepares": spec.preparation.artefact if spec.preparation else None,
         "scored_logits": {name: spec.scores_of(settings) for name, settings in presets.items()},
+        "checked": checked(spec),
+        "tables": dict(spec.tables),
         "presets": list(presets),
         "settings": spec.settings().model_dump(mode="json"),
         "search": {name: space.model_dump(mode="json") for name, space in spec.search.items()},
     }
+
+
+def checked(spec: MethodSpec) -> str:
+    """How a method was checked, for people."""
+    return f"traces of {', '.join(spec.traces)}" if spec.traces else "slow reference in its tests"
 
 
 _NETWORKS: Mapping[NetworkKind, str] = {
@@ -83,6 +90,7 @@ def _method_text(row: Row) -> Row:
     return row | {
         "needs": needs,
         "prepares": row["prepares"] or "nothing",
+        "tables": "; ".join(f"{preset}: {table}" for preset, table in row["tables"].items()) or "none",
         "scored_logits": _by_value(row["scored_logits"]),
     }
 

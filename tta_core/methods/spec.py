@@ -110,6 +110,9 @@ class MethodSpec(Frozen):
         presets: named settings that differ from the defaults. `recommended` is always there and empty.
         search: where a search looks for a setting, by its name: `Real` for a float, `Integer` for an int, `Choice` for
             anything. Every default and preset lies within.
+        traces: repositories, with commit, whose runs the method was compared with step by step (`tests/golden`); empty
+            if it was compared with slow versions of its formulas alone.
+        tables: the published tables that presets have the settings of, by preset.
         scalars: what the method adds to each row of `batches`.
         scores: which logits are scored; a function of the settings where they decide it.
         needs: what the method needs beyond the stream, keys of `NEEDS`; shown wherever methods are compared.
@@ -138,6 +141,8 @@ class MethodSpec(Frozen):
     settings: type[BaseModel]
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     search: Mapping[str, SearchSpace] = Field(default_factory=dict)
+    traces: tuple[str, ...] = ()
+    tables: Mapping[str, str] = Field(default_factory=dict)
     scalars: dict[str, ScalarSpec] = Field(default_factory=dict)
     scores: Scored | Callable[[Any], Scored] = "pre-update"
     needs: tuple[str, ...] = ()
@@ -163,6 +168,13 @@ class MethodSpec(Frozen):
                         f"search of {self.name}: {name} reads {value!r} as {read!r}: give Real for a float, Integer "
                         "for an int, and Choice for all else"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _tables_name_presets(self) -> Self:
+        for name in self.tables:
+            if name not in self.preset_names():
+                raise unknown_name(f"preset of {self.name}", name, self.preset_names())
         return self
 
     def takes(self, kinds: Iterable[NetworkKind]) -> bool:

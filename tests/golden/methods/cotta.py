@@ -33,8 +33,10 @@ class CoTTAFollower(RestoringFollower):
     def settings(self) -> dict[str, Any]:
         """All options, and which version it is: the one for CIFAR runs the views of every batch."""
         hyper, manifest = self.case.hyper, self.case.manifest
-        if hyper["optimizer"] not in ("sgd", "adam"):
-            raise InputError(f"optimizer {hyper['optimizer']!r} is not implemented: sgd and adam are")
+        if hyper["optimizer"] not in ("sgd", "nesterov", "adam"):
+            raise InputError(f"optimizer {hyper['optimizer']!r} is not implemented: sgd, nesterov and adam are")
+        if hyper["optimizer"] == "nesterov":
+            hyper |= {"optimizer": "sgd", "nesterov": True}
         kept = ("lr", "optimizer", "momentum", "nesterov", "betas", "ema", "restore_probability", "views")
         return {name: hyper[name] for name in kept if name in hyper} | {
             "anchor_threshold": hyper["anchor_threshold"],

@@ -54,8 +54,8 @@ class IMSEFollower(Follower):
             "retrieval": self._retrieval(),
             "source_images": self._source_images(),
         }
-        self._one_of("norm_lr", 0)
         renamed = {
+            "norm_lr": "norm_lr",
             "lr": "lr",
             "vm_weight": "lambda_diversity",
             "vm_num_blocks": "diversity_blocks",
@@ -84,13 +84,22 @@ class IMSEFollower(Follower):
             yield from self._compare(published, step, self.method.record[ours], tolerance)
         yield from self._bank(step, tolerance)
         first_two = [str(name) for name in self.case.trace["extra/__svd_layers__"][:2]]
-        code = np.concatenate([self.method.spectral_code()[name].numpy() for name in first_two])
+        code = np.concatenate([self._singular_values(name).numpy() for name in first_two])
         yield from self._compare("s_first_two_layers", step, code, self.case.tolerance("logits", self.dtype))
         if step == len(self.case.batches) - 1 and self.dtype == torch.float32:
             for name, sigma in self.method.spectral_code().items():
                 final = self.case.trace.get(f"final/{name}.svft_S")
                 if final is not None:
                     yield Comparison(f"final {name}", sigma, final, self.case.tolerance("logits", self.dtype))
+
+    def _singular_values(self, layer: str) -> Tensor:
+        """Those of a layer as they are; of one that is not decomposed the source's."""
+        code = self.method.spectral_code()
+        if layer in code:
+            return code[layer]
+        weight = self.case.network(self.dtype).get_submodule(layer).weight
+        assert isinstance(weight, Tensor)
+        return torch.linalg.svdvals(weight.detach())
 
     def _bank(self, step: int, tolerance: float) -> Iterator[Comparison]:
         bank, distances = self.method.bank, self.method.last_distances

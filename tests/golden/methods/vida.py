@@ -61,7 +61,10 @@ class ViDAFollower(Follower):
         """Replaces the views and the random restore, and watches the student."""
         method = super().build()
         assert isinstance(method, ViDA)
-        method.augment = self._augment
+        if "out/aug_view_logits" in self.case.trace:
+            method.view_logits = self._published_logits  # type: ignore[method-assign]
+        else:
+            method.augment = self._augment  # type: ignore[method-assign]
         self.positions: Tensor | None = None
         if "out/idx_restored" in self.case.trace:
             method.draw_restored = lambda probability: self.restored
@@ -74,7 +77,7 @@ class ViDAFollower(Follower):
         if self.positions is not None:
             order = self.case.trace["out/idx_restored"][step]
             self.restored = self.positions[torch.from_numpy(order[order >= 0].astype(np.int64))].sort().values
-        self.view = 0
+        self.number, self.view = step, 0
         return super().step(step)
 
     def internals(self, step: int) -> Iterator[Comparison]:
@@ -128,6 +131,10 @@ class ViDAFollower(Follower):
         betas = re.search(r"\(([\d.]+), *([\d.]+)\)", words)
         given = betas.groups() if betas else (0.9, 0.999)
         return settings | {"betas": tuple(float(beta) for beta in hyper.get("betas", given))}
+
+    def _published_logits(self, _images: Tensor) -> Tensor:
+        """What the published teacher said to its random views."""
+        return torch.from_numpy(self.case.trace["out/aug_view_logits"][self.number]).to(self.dtype)
 
     def _augment(self, pixels: Tensor, _generator: torch.Generator) -> Tensor:
         """The published rule that stands in for the random transform."""

@@ -127,6 +127,13 @@ def test_the_correction_multiplies_probabilities_or_logits(logits):
     assert correct_prior(logits.bfloat16(), "probabilities").dtype == torch.bfloat16
 
 
+def test_a_short_batch_is_divided_by_the_size_of_a_full_one(build, images):
+    whole, nominal = build(consistency=False), build(consistency=False, batch_size=32)
+    for method in (whole, nominal):
+        method(images(8).double())
+    assert float(nominal.record["loss"]) == pytest.approx(float(whole.record["loss"]) / 4)
+
+
 def test_a_step_is_the_one_written_out(build, images, tiny_vit, monkeypatch):
     """Two steps of SGD with momentum, with a view that mirrors, against loops over samples."""
     monkeypatch.setattr(module, "normalised_view", lambda images, context, generator, augment: images.flip(-1))
@@ -136,7 +143,7 @@ def test_a_step_is_the_one_written_out(build, images, tiny_vit, monkeypatch):
     source = [p.clone() for p in parameters]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+    optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.9, nesterov=True)
     trend = [0.1] * 10
     for seed in (0, 1):
         batch = images(8, seed).double()

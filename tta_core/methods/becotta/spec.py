@@ -61,6 +61,10 @@ SPEC = MethodSpec(
     paper="BECoTTA: Input-dependent Online Blending of Experts for Continual Test-time Adaptation, ICML 2024",
     changes="adds adapters and gates behind every block and trains these",
     implementation="BECoTTA",
+    traces=("AnikiFan/MoETTA 7f36ccf",),
+    tables={
+        "moetta": "MoETTA's main table",
+    },
     settings=BECoTTASettings,
     presets={
         # The port to classification in the MoETTA repository: the method's own repository does segmentation. These are

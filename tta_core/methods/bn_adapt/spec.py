@@ -41,6 +41,12 @@ SPEC = MethodSpec(
     changes="the statistics of every BatchNorm layer; trains nothing",
     implementation="BNAdapt",
     version=2,
+    traces=("bethgelab/robustness 0ef82b1", "mariodoebler/test-time-adaptation 8b2ed63"),
+    tables={
+        "nado": "Nado et al. 2020",
+        "schneider": "Schneider et al., NeurIPS 2020",
+        "ema": "mariodoebler's BN-EMA",
+    },
     settings=BNAdaptSettings,
     presets={
         # The batch alone, for batches of 100 to 500 images.

@@ -58,6 +58,15 @@ SPEC = MethodSpec(
     paper="Wang et al., Continual Test-Time Domain Adaptation, CVPR 2022",
     changes="trains every weight and bias towards a moving average of the network; batch statistics in BatchNorm",
     implementation="CoTTA",
+    traces=("qinenergy/cotta c212a20",),
+    tables={
+        "official": "CoTTA's own on ImageNet-C",
+        "foa": "FOA's table of single domains",
+        "imse": "IMSE's table of continual adaptation",
+        "imse-recurring": "IMSE's table of recurring domains",
+        "moetta": "MoETTA's main table",
+        "official-cifar": "CoTTA's own on CIFAR",
+    },
     settings=CoTTASettings,
     presets={
         # ImageNet-C. The learning rate is for a ResNet-50; the normalisation is part of the network there.

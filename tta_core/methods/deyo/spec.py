@@ -64,6 +64,11 @@ SPEC = MethodSpec(
     "ICLR 2024",
     changes="trains weight and bias of the normalisation layers before the last quarter; batch statistics in BatchNorm",
     implementation="DeYO",
+    traces=("Jhyun17/DeYO 3d7d289", "AnikiFan/MoETTA 7f36ccf"),
+    tables={
+        "official": "DeYO's own",
+        "moetta": "MoETTA's main table",
+    },
     settings=DeYOSettings,
     presets={
         # The DeYO repository's wild settings, ViT-B.

@@ -44,6 +44,10 @@ SPEC = MethodSpec(
     "last quarter",
     implementation="DPAL",
     version=2,
+    traces=("yushuntang/DPAL 0f7b8ff",),
+    tables={
+        "official": "DPAL, ViT-B on ImageNet-C",
+    },
     settings=DPALSettings,
     presets={
         "official": {"norms": "legacy_names", "on_empty": "momentum_step", "reset_clears": "parameters"},

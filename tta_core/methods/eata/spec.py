@@ -26,6 +26,10 @@ SPEC = MethodSpec(
     paper="Niu et al., Efficient Test-Time Model Adaptation without Forgetting, ICML 2022",
     changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
     implementation="EATA",
+    traces=("mr-eggplant/SAR 20f6e24",),
+    tables={
+        "moetta": "MoETTA's main table",
+    },
     settings=EATASettings,
     presets=ETA_PRESETS
     | {

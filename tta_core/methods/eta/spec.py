@@ -72,6 +72,10 @@ SPEC = MethodSpec(
     paper="Niu et al., Efficient Test-Time Model Adaptation without Forgetting, ICML 2022 (EATA without its penalty)",
     changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
     implementation="ETA",
+    traces=("mr-eggplant/SAR 20f6e24",),
+    tables={
+        "moetta": "MoETTA's main table",
+    },
     settings=ETASettings,
     presets=ETA_PRESETS | {"digits-c": DIGITS},
     search=ETA_SEARCH,

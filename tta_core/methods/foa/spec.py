@@ -52,6 +52,10 @@ SPEC = MethodSpec(
     paper="Niu et al., Test-Time Model Adaptation with Only Forward Passes, ICML 2024",
     changes="puts prompt tokens behind the class token and moves the features that the classifier reads; no weights",
     implementation="FOA",
+    traces=("mr-eggplant/FOA 004b02d",),
+    tables={
+        "official": "FOA's own",
+    },
     settings=FOASettings,
     presets={
         "official": {"cmaes_seed": 2020},

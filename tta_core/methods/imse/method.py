@@ -7,7 +7,7 @@ decomposition in float64.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tta_core.errors import InputError
 from tta_core.methods.base import Artefact, Context, Method
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, put_back
+from tta_core.methods.common.surgery import norm_layers
 from tta_core.methods.common.transformer import as_transformer, embed, predict
 from tta_core.methods.imse.bank import Retrieval, SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, describe_patches
@@ -86,6 +87,12 @@ class IMSE(Method[IMSESettings]):
             layer.norm_epsilon = settings.norm_epsilon
         self.layers = {name: layer for _, name, layer in found}
         self.trained = [layer.sigma for layer in self.layers.values() if layer.sigma.requires_grad]
+        self.norms = [
+            parameter.requires_grad_(True)
+            for name, norm in norm_layers(self.network)
+            if settings.norm_lr > 0 and not any(name.startswith(f"blocks.{block}.") for block in frozen)
+            for parameter in norm.parameters()
+        ]
         self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
 
     def begin(self) -> None:
@@ -105,7 +112,10 @@ class IMSE(Method[IMSESettings]):
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
         """Adam without weight decay; `rho` makes it sharpness-aware."""
-        return torch.optim.Adam(parameters, lr=self.settings.lr)
+        groups: list[dict[str, Any]] = [{"params": self.trained}]
+        if self.norms:
+            groups.append({"params": self.norms, "lr": self.settings.norm_lr})
+        return torch.optim.Adam(groups, lr=self.settings.lr)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes)` before the update, with the retrieved code if there was a shift."""
@@ -115,11 +125,12 @@ class IMSE(Method[IMSESettings]):
         first = last = self._objective(tokens)
         first.loss.backward()
         if settings.rho > 0:
-            before = ascend(self.trained, settings.rho)
+            moved: list[nn.Parameter] = [*self.trained, *self.norms]
+            before = ascend(moved, settings.rho)
             self.optimizer.zero_grad()
             last = self._objective(tokens, first.selected)
             last.loss.backward()
-            put_back(self.trained, before)
+            put_back(moved, before)
         # Whether to skip a step is only known on the host.
         if settings.on_empty == "diversity_only" or bool(last.selected.any()):
             self.optimizer.step()

@@ -20,6 +20,8 @@ class IMSESettings(Frozen):
 
     Attributes:
         lr: learning rate of Adam, for batches of 64; it is not scaled with the batch size.
+        norm_lr: learning rate of weight and bias of the LayerNorms outside of the frozen blocks; 0 leaves them as they
+            are. The bank holds codes alone.
         rho: length of the ascent of SAM, in units of singular values; 0 leaves out the second pass, which would repeat
             the first.
         entropy_margin: largest entropy of a reliable sample, in units of ln(classes).
@@ -54,6 +56,8 @@ class IMSESettings(Frozen):
     """
 
     lr: float = Field(default=7e-3, ge=0)
+    # Left out of what a cell is named by where it changes nothing.
+    norm_lr: float = Field(default=0.0, ge=0, exclude_if=lambda value: value == 0)
     rho: float = Field(default=0.05, ge=0)
     entropy_margin: float = Field(default=0.4, gt=0)
     on_empty: Literal["diversity_only", "skip_step"] = "diversity_only"
@@ -102,6 +106,11 @@ SPEC = MethodSpec(
     changes="trains the singular values of attention and MLP layers but those of the last blocks; all else is frozen",
     implementation="IMSE",
     version=2,
+    traces=("baek85/IMSE b8632d6",),
+    tables={
+        "official": "IMSE's own",
+        "recurring": "IMSE's table of recurring domains",
+    },
     settings=IMSESettings,
     presets={
         "official": {

@@ -43,6 +43,12 @@ SPEC = MethodSpec(
     changes="nothing: it corrects the predicted probabilities of a batch",
     implementation="LAME",
     version=2,
+    traces=("fiveai/LAME d2e5f63", "mr-eggplant/FOA 004b02d"),
+    tables={
+        "official": "LAME's and mariodoebler's tables",
+        "foa": "FOA's table (54.1)",
+        "benchmark-tta": "Benchmark-TTA, ViT on ImageNet-C",
+    },
     settings=LAMESettings,
     presets={
         # The release's default and its best configuration. On batches with all classes it collapses.

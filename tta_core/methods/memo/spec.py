@@ -59,6 +59,12 @@ SPEC = MethodSpec(
     changes="trains all parameters on one image, predicts it, and goes back to the source before the next",
     implementation="MEMO",
     version=2,
+    traces=("zhangmarvin/memo 228b290",),
+    tables={
+        "official": "MEMO, ResNet-50 on ImageNet",
+        "official-vit": "MEMO, robust ViT and ResNeXt-101 on ImageNet",
+        "official-cifar10": "MEMO, ResNet-26 on CIFAR-10",
+    },
     settings=MEMOSettings,
     presets={
         # ImageNet, ResNet-50.

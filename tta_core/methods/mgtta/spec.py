@@ -95,6 +95,10 @@ SPEC = MethodSpec(
     paper="MGTTA: Learning to Generate Gradients for Test-Time Adaptation via Test-Time Training Layers, AAAI 2025",
     changes="trains weight and bias of every normalisation layer with an optimizer learned before the stream",
     implementation="MGTTA",
+    traces=("AnikiFan/MoETTA 7f36ccf",),
+    tables={
+        "moetta": "MoETTA's main table",
+    },
     settings=MGTTASettings,
     presets={
         "official": {"lr": 1e-3, "correction": "t+1"},

@@ -127,6 +127,10 @@ SPEC = MethodSpec(
     paper="MoASE: Mixture-of-Activation-Sparsity-Experts for Continual Test-Time Adaptation, AAAI 2026",
     changes="adds experts, a router and a gate beside the MLP of every block; trains every weight and bias",
     implementation="MoASE",
+    traces=("RoyZry98/MoASE-Pytorch 650464a",),
+    tables={
+        "official": "MoASE's own",
+    },
     settings=MoASESettings,
     presets={
         # The width of the repository's head; its published CIFAR10-C numbers come from 48.

@@ -41,6 +41,10 @@ SPEC = MethodSpec(
     paper="MoASE++, arXiv 2605.17743, 2026",
     changes="adds experts, a router and a gate beside the MLP of every block; trains every weight and bias",
     implementation="MoASEpp",
+    traces=("RoyZry98/MoASE-Pytorch 650464a",),
+    tables={
+        "official": "MoASE++'s own",
+    },
     settings=MoASEppSettings,
     presets={
         "official": RELEASED_EXPERTS | {"bottleneck": 192, "policy_gradient": "official"},

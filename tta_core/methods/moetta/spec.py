@@ -143,6 +143,10 @@ SPEC = MethodSpec(
     paper="MoETTA: Test-Time Adaptation Under Mixed Distribution Shifts with MoE-LayerNorm, AAAI 2026",
     changes="adds experts and a router to every LayerNorm but the first ones; everything pre-trained stays frozen",
     implementation="MoETTA",
+    traces=("AnikiFan/MoETTA 7f36ccf",),
+    tables={
+        "official": "MoETTA's own",
+    },
     settings=MoETTASettings,
     presets={
         "official": {"threshold_mode": "official"},

@@ -51,6 +51,13 @@ SPEC = MethodSpec(
     changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
     implementation="ROID",
     version=2,
+    traces=("mariodoebler/test-time-adaptation 8b2ed63",),
+    tables={
+        "official": "ImageNet-C and CCC of ROID",
+        "imagenet": "the same",
+        "cifar": "CIFAR10-C and CIFAR100-C of ROID",
+        "reservoir": "ReservoirTTA, ViT-B on ImageNet-C",
+    },
     settings=ROIDSettings,
     presets={
         # ImageNet-C and CCC: the same for ResNet-50, Swin and ViT.

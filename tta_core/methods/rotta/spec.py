@@ -46,6 +46,10 @@ SPEC = MethodSpec(
     "normalisation layers, which have no such statistics",
     implementation="RoTTA",
     version=2,
+    traces=("BIT-DA/RoTTA 67e34c9", "mariodoebler/test-time-adaptation 8b2ed63"),
+    tables={
+        "official": "RoTTA's tables",
+    },
     settings=RoTTASettings,
     presets={
         "official": {},

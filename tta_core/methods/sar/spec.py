@@ -35,6 +35,12 @@ SPEC = MethodSpec(
     paper="Niu et al., Towards Stable Test-Time Adaptation in Dynamic Wild World, ICLR 2023",
     changes="trains weight and bias of the normalisation layers before the last quarter of the network",
     implementation="SAR",
+    traces=("mr-eggplant/SAR 20f6e24", "AnikiFan/MoETTA 7f36ccf"),
+    tables={
+        "official": "SAR's own on ViT-B",
+        "foa": "FOA's table of single domains",
+        "moetta": "MoETTA's main table",
+    },
     settings=SARSettings,
     presets={
         # The default learning rate is the one of MoETTA's tables; these are SAR's own, for ViT-B and batches of 64.

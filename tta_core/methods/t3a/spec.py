@@ -47,6 +47,10 @@ SPEC = MethodSpec(
     changes="puts prototypes in place of the linear classifier; the network is not changed",
     implementation="T3A",
     version=2,
+    traces=("matsuolab/T3A ff8cde5",),
+    tables={
+        "foa": "FOA's table (56.9) and Benchmark-TTA, ViT on ImageNet-C",
+    },
     settings=T3ASettings,
     presets={
         # The authors choose filter_k for each benchmark, see `search`; there is no one published value.

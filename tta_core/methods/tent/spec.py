@@ -20,6 +20,10 @@ SPEC = MethodSpec(
     paper="Wang et al., Tent: Fully Test-Time Adaptation by Entropy Minimization, ICLR 2021",
     changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
     implementation="Tent",
+    traces=("mr-eggplant/SAR 20f6e24",),
+    tables={
+        "official": "the rows of Tent in MoETTA's and FOA's tables",
+    },
     settings=TentSettings,
     presets={
         # The learning rate of the SAR and FOA repositories for ViT-B; the default is the one of MoETTA's tables.

@@ -80,6 +80,12 @@ SPEC = MethodSpec(
     paper="ViDA: Homeostatic Visual Domain Adapter for Continual Test Time Adaptation, ICLR 2024",
     changes="adds two low-rank adapters to every linear layer of attention; trains them and every other parameter",
     implementation="ViDA",
+    traces=("Yangsenqiao/vida c26b0db", "baek85/IMSE b8632d6"),
+    tables={
+        "official": "ViDA's own on ImageNet-C",
+        "imse": "IMSE's table of continual adaptation",
+        "imse-recurring": "IMSE's table of recurring domains",
+    },
     settings=ViDASettings,
     presets={
         # ImageNet-C, batches of 50.

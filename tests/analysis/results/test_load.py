@@ -17,7 +17,10 @@ def test_empty_folder_gives_empty_typed_views(results) -> None:
     con = open_results(results.folder)
     for view, file in schema.VIEWS.items():
         assert rows(con, f"select count(*) from {view}") == [(0,)]
-        assert con.sql(f"select * from {view}").columns == schema.FILES[file].names
+        computed = ["role"] if view == "cells" else []
+        assert con.sql(f"select * from {view}").columns == [*schema.FILES[file].names, *computed]
+    for view in ("studies", "trials", "trial_cells", "selections"):
+        assert rows(con, f"select count(*) from {view}") == [(0,)]
     types = dict(rows(con, "select column_name, column_type from (describe cells)"))
     assert types["seed"] == "BIGINT"
     assert types["accuracy"] == "DOUBLE"

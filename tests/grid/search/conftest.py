@@ -11,6 +11,7 @@ from grid.plan.plan import make_plan
 from grid.plan.sweep import read_sweep
 from grid.search.search import Search
 from grid.store.store import ResultStore
+from tta_core.methods.registry import method_spec
 from tta_core.run.cell import RunResult
 
 SEARCHED = """
@@ -45,6 +46,7 @@ def made_up(config, shift=0.0):
         "segment": np.zeros(len(names), np.int32),
     }
     batches = {"step": np.zeros(1), "samples_seen": np.array([len(names)]), "selected": np.zeros(1)}
+    batches |= {name: np.zeros(1) for name in method_spec(config.method).scalars}
     return RunResult(
         config=config,
         cell=config.cell_id(),

@@ -92,7 +92,7 @@ def test_what_a_killed_search_left_stands_in_no_table(driver):
     killed = driver(overrides=FEW)
     killed.run(stop_after=5)
     con = open_results(killed.store.folder)
-    assert con.sql("select count(*) from cells where role = 'reported'").fetchone() == (0,)
+    assert con.sql("select count(*) from cells where role = 'reported'").fetchall() == [(0,)]
     assert con.sql("select distinct state from studies").fetchall() == [("open",)]
     assert "No cell has finished" in leaderboard_markdown(con)
 
@@ -129,7 +129,7 @@ def test_a_study_that_went_on_and_chose_anew_reports_its_new_choice_only(driver)
     con = open_results(more.store.folder)
     labels = [each.label for each in configurations(con) if each.method == "tent"]
     assert sorted(labels) == ["tent", "tent, tuned (held-out, 12 trials)"]
-    assert con.sql("select count(*) from cells where role = 'superseded'").fetchone() == (2,)
+    assert con.sql("select count(*) from cells where role = 'superseded'").fetchall() == [(2,)]
     other = driver(folder="on", overrides=["search.trials=3", "search.ahead=1", "search.sampler=random"])
     other.run()
     assert [each.study for each in read_studies(open_results(more.store.folder))] == [other.plan.studies[0].name]

@@ -10,8 +10,10 @@ import duckdb
 
 Answer = TypeVar("Answer")
 
-PATIENCE_SECONDS = 10.0
-"""For so long files that vanish are looked for anew; a run replaces one in milliseconds."""
+PATIENCE_SECONDS = 30.0
+"""For so long files that vanish are looked for anew; a run replaces one in a millisecond."""
+
+PAUSE_SECONDS = 0.005
 
 UNREADABLE = (duckdb.Error, UnicodeDecodeError)
 """What DuckDB raises for damaged files; its exceptions for damaged headers have no class of their own."""
@@ -31,15 +33,14 @@ def retried(read: Callable[[], Answer], *, patience: float = PATIENCE_SECONDS) -
         read: lists the files anew each time.
         patience: for so many s.
     """
-    deadline, pause = time.monotonic() + patience, 0.002
+    deadline = time.monotonic() + patience
     while True:
         try:
             return read()
         except duckdb.IOException:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(pause)
-        pause = min(2 * pause, 0.1)
+        time.sleep(PAUSE_SECONDS)
 
 
 def first_line(error: BaseException) -> str:

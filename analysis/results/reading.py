@@ -26,19 +26,19 @@ class ResultsError(ValueError):
     """
 
 
-def retried(read: Callable[[], Answer], *, patience: float = PATIENCE_SECONDS) -> Answer:
+def retried(read: Callable[[], Answer], *, named_by_user: bool = False) -> Answer:
     """Reads, and reads again where a file vanished between being listed and being opened.
 
     Args:
         read: lists the files anew each time.
-        patience: for so many s.
+        named_by_user: whether the user may have named a file that is not there: it is not waited for.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return read()
-        except duckdb.IOException:
-            if time.monotonic() > deadline:
+        except duckdb.IOException as error:
+            if time.monotonic() > deadline or (named_by_user and "No files found" in str(error)):
                 raise
         time.sleep(PAUSE_SECONDS)
 

@@ -66,18 +66,20 @@ def inspect(folder: str | Path, *, thorough: bool) -> Inspection:
     damages: list[Damage] = []
     for kind, expected in FOLDERS.items():
         for entry in _entries(Path(folder).expanduser() / kind):
-            if not entry.is_dir():
-                damages.append(Damage(entry, "a file that is no cell's"))
-                continue
-            number = _inode(entry)
+            number, is_cell = _inode(entry), entry.is_dir()
             manifest = _manifest(entry)
-            problem = _first_problem(entry, manifest, expected, thorough=thorough)
+            if is_cell:
+                problem = _first_problem(entry, manifest, expected, thorough=thorough)
+            else:
+                problem = "a file that is no cell's"
             foreign = [] if problem else list(_foreign_files(entry, manifest))
-            if _inode(entry) != number:
-                continue  # A run replaced it meanwhile.
+            if not number or _inode(entry) != number:
+                continue  # A run replaced it meanwhile, or took it away.
+            damages += [Damage(entry, problem)] if problem else foreign
+            if not is_cell:
+                continue
             cells += 1
             without += manifest is None
-            damages += [Damage(entry, problem)] if problem else foreign
     return Inspection(cells, without, tuple(damages))
 
 

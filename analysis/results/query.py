@@ -34,9 +34,6 @@ TABLE_FUNCTIONS = frozenset(
 ALLOWED = "Allowed are SELECT (also WITH, FROM, VALUES and UNION), DESCRIBE, SUMMARIZE, SHOW, and EXPLAIN of these"
 TO_KEEP = "to keep an answer, add --format csv and send it to a file with > answer.csv"
 
-PATIENCE_SECONDS = 2.0
-"""Here a file that is not there may be one that the user named."""
-
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b\s*", re.IGNORECASE | re.DOTALL)
 _EXPLAIN_OPTION = re.compile(r"(?:analyze\b|\((?:\s|,|analyze\b|format\s+\w+)*\))\s*", re.IGNORECASE)
 
@@ -61,7 +58,7 @@ def query_results(folder: str | Path, sql: str) -> tuple[list[str], list[tuple[A
             raise ResultsError(f"the query {sql!r} has no statement. {ALLOWED}: such as SELECT method FROM cells")
         for statement in statements:
             _check_reads_only(connection, statement)
-        return retried(lambda: _answer(connection, sql), patience=PATIENCE_SECONDS)
+        return retried(lambda: _answer(connection, sql), named_by_user=True)
     except (*UNREADABLE, UnicodeEncodeError) as error:
         raise ResultsError(
             f"the query failed: {error}\nViews: cells, batches, samples, diagnostics, and of a search studies, "

@@ -10,8 +10,10 @@ import duckdb
 
 Answer = TypeVar("Answer")
 
-PATIENCE_SECONDS = 10.0
-"""For so long files that vanish are looked for anew; a run replaces one in milliseconds."""
+PATIENCE_SECONDS = 30.0
+"""For so long files that vanish are looked for anew; a run replaces one in a millisecond."""
+
+PAUSE_SECONDS = 0.005
 
 UNREADABLE = (duckdb.Error, UnicodeDecodeError)
 """What DuckDB raises for damaged files; its exceptions for damaged headers have no class of their own."""
@@ -24,22 +26,21 @@ class ResultsError(ValueError):
     """
 
 
-def retried(read: Callable[[], Answer], *, patience: float = PATIENCE_SECONDS) -> Answer:
+def retried(read: Callable[[], Answer], *, named_by_user: bool = False) -> Answer:
     """Reads, and reads again where a file vanished between being listed and being opened.
 
     Args:
         read: lists the files anew each time.
-        patience: for so many s.
+        named_by_user: whether the user may have named a file that is not there: it is not waited for.
     """
-    deadline, pause = time.monotonic() + patience, 0.002
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return read()
-        except duckdb.IOException:
-            if time.monotonic() > deadline:
+        except duckdb.IOException as error:
+            if time.monotonic() > deadline or (named_by_user and "No files found" in str(error)):
                 raise
-        time.sleep(pause)
-        pause = min(2 * pause, 0.1)
+        time.sleep(PAUSE_SECONDS)
 
 
 def first_line(error: BaseException) -> str:

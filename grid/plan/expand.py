@@ -48,7 +48,7 @@ def expand(sweep: Sweep) -> Expansion:
     cells: dict[str, RunConfig] = {}
     duplicates = excluded = 0
     exclusions = Exclusions(sweep.exclude)
-    points = _all_points(sweep)
+    points = list(_points(sweep))
     made: list[RunConfig | None] = [None] * len(points)
     for seed in sweep.seeds:
         for number, point in enumerate(points):
@@ -74,42 +74,41 @@ def expand(sweep: Sweep) -> Expansion:
     return Expansion(cells, duplicates, excluded)
 
 
-def _all_points(sweep: Sweep) -> list[Point]:
-    """The points of a sweep.
-
-    Raises:
-        InputError: if there are too many, before they are made.
-    """
-    common, _ = _groups(sweep)
-    combinations = math.prod(len(_steps(group)) for group in common) * len(sweep.variants or [{}]) * len(sweep.seeds)
-    points = [] if combinations > MOST_COMBINATIONS else list(islice(_points(sweep), MOST_COMBINATIONS + 1))
-    combinations = max(combinations, len(points) * len(sweep.seeds))
-    if combinations > MOST_COMBINATIONS:
-        raise InputError(
-            f"sweep {sweep.sweep!r} has {combinations:,} combinations or more; at most {MOST_COMBINATIONS:,} are "
-            "allowed: shorten its axes or its seeds, or split it"
-        )
-    return points
-
-
-def _groups(sweep: Sweep) -> tuple[list[Axes], list[Axes]]:
-    """Axes that all cells have, and those that belong to one method each."""
+def _points(sweep: Sweep) -> Iterator[Point]:
     groups: list[Axes] = [{key: axis} for key, axis in sweep.grid.items()] + list(sweep.zip)
     common = [group for group in groups if not all(map(_is_scoped, group))]
-    return common, [group for group in groups if all(map(_is_scoped, group))]
-
-
-def _points(sweep: Sweep) -> Iterator[Point]:
-    common, scoped = _groups(sweep)
-    for variant, *steps in product(sweep.variants or [{}], *map(_steps, common)):
+    scoped = [group for group in groups if all(map(_is_scoped, group))]
+    variants = sweep.variants or [{}]
+    # Too many are refused before they are made.
+    left = MOST_COMBINATIONS // len(sweep.seeds)
+    if len(variants) * _product_length(common) > left:
+        raise _too_many(sweep)
+    outer: list[tuple[Point, list[Axes]]] = []
+    for variant, *steps in product(variants, *map(_steps, common)):
         point = _merged([sweep.base, *steps, variant])
         if "method" not in point:
             raise InputError(
                 f"sweep {sweep.sweep!r} names no method: add `method: [source, tent]` to its grid, or one to its base"
             )
         own = [group for group in scoped if scoped_keys(group, str(point["method"]))]
+        left -= _product_length(own)
+        if left < 0:
+            raise _too_many(sweep)
+        outer.append((point, own))
+    for point, own in outer:
         for own_steps in product(*map(_steps, own)):
             yield _merged([point, *own_steps])
+
+
+def _product_length(groups: Iterable[Axes]) -> int:
+    return math.prod(len(axis) for group in groups for axis in islice(group.values(), 1))
+
+
+def _too_many(sweep: Sweep) -> InputError:
+    return InputError(
+        f"sweep {sweep.sweep!r} has more than {MOST_COMBINATIONS:,} combinations: shorten its axes or its seeds, or "
+        "split it"
+    )
 
 
 def _is_scoped(key: str) -> bool:

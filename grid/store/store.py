@@ -159,8 +159,14 @@ class ResultStore:
         texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
         written = {name: "\n".join([*lines, ""]) for name, lines in texts.items() if lines}
         with self._writing():
+<<<<<<< HEAD
             self._publish(CELLS_FOLDER, result.cell, tables, written)
             self._discard(self.folder / FAILED_FOLDER / result.cell)
+=======
+            self._publish(CELLS_FOLDER, result.cell, tables, texts)
+            with self._staged() as aside:
+                _move(self.folder / FAILED_FOLDER / result.cell, aside / "failed")
+>>>>>>> storefaults
 
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
@@ -184,8 +190,7 @@ class ResultStore:
                 "leave the cell out of the sweep"
             ) from error
         with self._writing():
-            self._discard(self.folder / FAILED_FOLDER / cell)
-            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback})
+            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback}, replace=True)
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
         """Reasons of those of the given cells that failed."""
@@ -212,12 +217,21 @@ class ResultStore:
         except (FileNotFoundError, NotADirectoryError):
             return []  # No store yet; `create` says if there can be none.
 
-    def _publish(self, kind: str, cell: str, tables: Mapping[str, pa.Table], texts: Mapping[str, str]) -> None:
+    def _publish(
+        self,
+        kind: str,
+        cell: str,
+        tables: Mapping[str, pa.Table],
+        texts: Mapping[str, str],
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Writes a cell aside, and shows it by one rename. One that is there stays, unless it is to be replaced."""
         import pyarrow.parquet as pq
 
         from analysis.results.damage import manifest_of
 
-        with self._staged() as staging:
+        with self._staged() as staging, self._staged() as aside:
             for name, table in tables.items():
                 pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
             for name, text in texts.items():
@@ -226,6 +240,9 @@ class ResultStore:
             (staging / MANIFEST).write_text(json.dumps(manifest_of(cell, staging)))
             for file in staging.iterdir():
                 _flush(file)
+            if replace:
+                # Readers miss it for no longer than two renames take.
+                _move(self.folder / kind / cell, aside / "replaced")
             try:
                 staging.rename(self.folder / kind / cell)
             except OSError:
@@ -243,18 +260,17 @@ class ResultStore:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _discard(self, folder: Path) -> None:
-        """Removes a folder so that no reader sees it half removed."""
-        doomed = self.folder / ".staging" / uuid.uuid4().hex
-        with suppress(FileNotFoundError):
-            folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""
         for folder in (self.folder / ".staging", self.tune_folder):
             for leftover in folder.glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Moves a folder, if it is there: no reader sees it half removed."""
+    with suppress(FileNotFoundError):
+        folder.rename(target)
 
 
 def _flush(path: Path) -> None:

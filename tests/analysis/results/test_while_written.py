@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from analysis.report.leaderboard import leaderboard_markdown
@@ -28,8 +29,8 @@ def fast_writer(results) -> Iterator[None]:
     stop = threading.Event()
 
     def away(folder: Path) -> None:
-        if folder.exists():
-            shutil.rmtree(folder.rename(aside / uuid.uuid4().hex))
+        with suppress(FileNotFoundError):
+            folder.rename(aside / uuid.uuid4().hex)
 
     def write() -> None:
         for count in itertools.count():
@@ -41,6 +42,7 @@ def fast_writer(results) -> Iterator[None]:
                 (results.folder / kind).mkdir(exist_ok=True)
                 away(results.folder / kind / name)
                 copy.rename(results.folder / kind / name)
+                time.sleep(0.002)
             if count % 3 == 2:
                 away(results.folder / "failed")
 

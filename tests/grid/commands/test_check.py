@@ -39,6 +39,7 @@ def test_whole_results_are_whole(results):
 def test_what_is_damaged_is_said_everywhere_moved_away_and_made_again(results, tmp_path):
     first, second, third = sorted((results / "cells").iterdir())
     (first / "samples.parquet").unlink()
+    assert "samples.parquet is missing; tta-grid check DIR --repair" in call("report", results).output
     content = bytearray((second / "samples.parquet").read_bytes())
     content[60] ^= 4
     (second / "samples.parquet").write_bytes(content)
@@ -48,7 +49,6 @@ def test_what_is_damaged_is_said_everywhere_moved_away_and_made_again(results, t
     assert f"damaged: cells/{first.name}: samples.parquet is missing" in status.output
     assert f"damaged: cells/copy: a copy of the cell {third.name}" in status.output
     assert f"tta-grid check {results} --repair moves" in status.output
-    assert "samples.parquet is missing; tta-grid check DIR --repair" in call("report", results).output
 
     found = call("check", results, "--json")
     assert found.exit_code == 1
@@ -86,4 +86,4 @@ def test_a_nul_byte_is_one_message(command, given):
 
 def test_help_is_not_cut():
     for arguments in ((), ("data",)):
-        assert "..." not in call(*arguments, "--help").output
+        assert "..." not in call(*arguments, "--help").output.partition("Commands:")[2]

@@ -280,6 +280,16 @@ def test_an_override_leaves_what_it_is_given_as_it_is():
         assert values == before
 
 
+@pytest.mark.parametrize(
+    "keys", [("batch_size", "first_samples"), ("tent.lr", "batch_size"), ("tent.lr", "tent.momentum")]
+)
+def test_millions_of_cells_are_refused_before_they_are_made(sweep_file, keys):
+    axis = [number / 4096 for number in range(3000)] if "tent.lr" in keys else list(range(1, 3001))
+    text = f"sweep: a\nbase: {{method: tent}}\ngrid: {{{keys[0]}: {axis}, {keys[1]}: {axis}}}\n"
+    with pytest.raises(InputError, match="more than 1,000,000 combinations: shorten"):
+        expand(read_sweep(str(sweep_file(text))))
+
+
 def test_numbers_in_exponent_form_are_numbers(sweep_file):
     assert cells(sweep_file("sweep: n\nbase: {method: tent, tent.lr: 1e-3}\n"))[0].settings["lr"] == 0.001
 

@@ -173,8 +173,9 @@ def test_pages_have_checksums(store, result):
     write(store, result)
     file = store.cell_folder(result.cell) / "samples.parquet"
     content = bytearray(file.read_bytes())
-    # In the middle of the first column's data.
-    content[pq.read_metadata(file).row_group(0).column(1).data_page_offset + 40] ^= 1
+    column = pq.read_metadata(file).row_group(0).column(1)
+    # The last byte of its data.
+    content[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"CRC|[Cc]orrupt"):
         pq.read_table(file, page_checksum_verification=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from grid.commands.main import main
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
-from tta_core.data.verify.folders import VALIDATION_NAME
+from tta_core.data.sources.folder_survey import VALIDATION_NAME
 from tta_core.data.verify.verify import verify
 from tta_core.errors import InputError
 

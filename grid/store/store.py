@@ -159,14 +159,9 @@ class ResultStore:
         texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
         written = {name: "\n".join([*lines, ""]) for name, lines in texts.items() if lines}
         with self._writing():
-<<<<<<< HEAD
             self._publish(CELLS_FOLDER, result.cell, tables, written)
-            self._discard(self.folder / FAILED_FOLDER / result.cell)
-=======
-            self._publish(CELLS_FOLDER, result.cell, tables, texts)
             with self._staged() as aside:
                 _move(self.folder / FAILED_FOLDER / result.cell, aside / "failed")
->>>>>>> storefaults
 
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""

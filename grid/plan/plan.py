@@ -19,9 +19,12 @@ from tta_core.backbones.table import backbone_spec
 from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import NEEDS
 from tta_core.run.config import RunConfig
+from tta_core.streams.choice import StreamChoice
 
 STARTUP_SECONDS = 20.0
 """Starting Ray and importing torch in the first workers: until the first cell of the quickstart, on two cores."""
+STREAM_FIELDS = tuple(StreamChoice.model_fields)
+"""Fields of a cell that say which samples come when."""
 
 
 class CellRecords(Protocol):
@@ -186,8 +189,13 @@ def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
     known = records.states()
     states = {cell: known[cell] for cell in cells if cell in known}
     measured = _with_units(records.costs()) if "done" in known.values() else {}
+<<<<<<< HEAD
     seconds = {cell: _cell_seconds(config, measured) for cell, config in cells.items()}
     left = [seconds[cell] for cell in cells if states.get(cell) != "done"]
+=======
+    seconds = _cell_seconds(expansion.cells, measured)
+    left = [seconds[cell] for cell in expansion.cells if states.get(cell) != "done"]
+>>>>>>> grid
     basis = "from finished cells" if measured else "nominal for CPU cores, nothing measured yet"
     slots = _slots(sweep.resources)
     searching = sum(_search_seconds(study, measured) for study in studies)
@@ -228,12 +236,21 @@ def _with_units(costs: Mapping[tuple[str, str], float]) -> dict[tuple[str, str],
     return {**costs, **{("", backbone): sum(each) / len(each) for backbone, each in units.items()}}
 
 
-def _cell_seconds(config: RunConfig, measured: Mapping[tuple[str, str], float]) -> float:
-    images = config.num_samples
-    if (config.method, config.backbone) in measured:
-        return images * measured[config.method, config.backbone]
-    forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
-    return images * forward * method_spec(config.method).relative_cost
+def _cell_seconds(cells: Mapping[str, RunConfig], measured: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """Estimated seconds of each cell's loop."""
+    # Many cells have one stream, and counting its samples takes longer than all else here.
+    images: dict[tuple[object, ...], int] = {}
+    seconds = {}
+    for cell, config in cells.items():
+        stream = tuple(getattr(config, name) for name in STREAM_FIELDS)
+        if stream not in images:
+            images[stream] = config.num_samples
+        per_image = measured.get((config.method, config.backbone))
+        if per_image is None:
+            forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
+            per_image = forward * method_spec(config.method).relative_cost
+        seconds[cell] = images[stream] * per_image
+    return seconds
 
 
 def _search_seconds(study: StudyPlan, measured: Mapping[tuple[str, str], float]) -> float:

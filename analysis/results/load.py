@@ -282,7 +282,8 @@ def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         found = _typed(fields, _files(path, schema.SEARCH_FOLDER, file), keep_others=False)
         con.sql(f"create or replace view {'studies' if file == 'study' else file} as {found}")
     con.sql(
-        "create or replace view trial_cells as select study, trial, each.seed, each.point, each.cell, each.value, each.reused "
+        "create or replace view trial_cells as "
+        "select study, trial, each.seed, each.point, each.cell, each.value, each.reused "
         "from (select study, trial, unnest(by_instance) as each from trials)"
     )
     sweeps = f"{_literal_glob(path)}/{schema.SWEEPS_FOLDER}/[!.]*.parquet"

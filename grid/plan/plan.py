@@ -189,13 +189,8 @@ def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
     known = records.states()
     states = {cell: known[cell] for cell in cells if cell in known}
     measured = _with_units(records.costs()) if "done" in known.values() else {}
-<<<<<<< HEAD
-    seconds = {cell: _cell_seconds(config, measured) for cell, config in cells.items()}
+    seconds = _cell_seconds(cells, measured)
     left = [seconds[cell] for cell in cells if states.get(cell) != "done"]
-=======
-    seconds = _cell_seconds(expansion.cells, measured)
-    left = [seconds[cell] for cell in expansion.cells if states.get(cell) != "done"]
->>>>>>> grid
     basis = "from finished cells" if measured else "nominal for CPU cores, nothing measured yet"
     slots = _slots(sweep.resources)
     searching = sum(_search_seconds(study, measured) for study in studies)

@@ -249,8 +249,11 @@ def _cell_seconds(cells: Mapping[str, RunConfig], measured: Mapping[tuple[str, s
 
 
 def _search_seconds(study: StudyPlan, measured: Mapping[tuple[str, str], float]) -> float:
-    choosing = sum(_cell_seconds(config, measured) for config in study.choosing) / len(study.choosing)
-    reported = sum(_cell_seconds(config, measured) for config in study.points) * len(study.seeds)
+    choosing, reported = (
+        sum(_cell_seconds({str(number): config for number, config in enumerate(cells)}, measured).values())
+        for cells in (study.choosing, study.points)
+    )
+    choosing, reported = choosing / len(study.choosing), reported * len(study.seeds)
     return study.expected_cells * choosing + reported
 
 

@@ -30,8 +30,8 @@ _ONE_SEED = f"{NOT_AVAILABLE} in place of an interval: one seed, so there is non
 _NO_PAIR = f"{NOT_AVAILABLE} in place of a difference: no finished source cell with the same seed."
 _NEEDS_UNKNOWN = f"{NOT_AVAILABLE} under Needs: written by a version that did not record it."
 _TAKEN_OVER = (
-    "source adapts nothing, so its logits are the same whenever they are scored. Its cells here are those of the "
-    "protocol that differs in nothing else."
+    "source adapts nothing, so its logits are the same whenever they are scored. Where others than pre-update are "
+    "scored, its cells are those of the protocol that differs in nothing else."
 )
 _REFERENCE = "reference"
 

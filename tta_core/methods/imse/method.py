@@ -87,12 +87,14 @@ class IMSE(Method[IMSESettings]):
             layer.norm_epsilon = settings.norm_epsilon
         self.layers = {name: layer for _, name, layer in found}
         self.trained = [layer.sigma for layer in self.layers.values() if layer.sigma.requires_grad]
-        self.norms = [
-            parameter.requires_grad_(True)
+        self.norms: list[nn.Parameter] = [
+            parameter
             for name, norm in norm_layers(self.network)
             if settings.norm_lr > 0 and not any(name.startswith(f"blocks.{block}.") for block in frozen)
             for parameter in norm.parameters()
         ]
+        for parameter in self.norms:
+            parameter.requires_grad_(True)
         self.margin = entropy_margin(settings.entropy_margin, self.num_classes)
 
     def begin(self) -> None:

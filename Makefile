@@ -1,5 +1,6 @@
 # make run   venv, install, quickstart sweep on the embedded benchmark, report
-# make test  venv, install with dev extras, lint, types, tests
+# make check venv, install with dev extras, lint, types, the quick tests: while you work
+# make test  the same with all tests: what a release needs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ RESULTS := results/quickstart
 # Without --no-compile, pip spends half a minute on byte code of modules that nothing here imports.
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: run test lint clean
+.PHONY: run check test lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/tta-grid run quickstart --results $(RESULTS)
@@ -15,8 +16,13 @@ run: $(VENV)/.installed
 	@echo "open     $(RESULTS)/report.html"
 
 # Files in their own order: the launches of tests/grid, which wait more than they compute, come early.
+TESTS := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(BIN)/$(TESTS) -m 'not slow and not launch'
+
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/$(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from tta_core.data.sources.folder_survey import VALIDATION_NAME
 from tta_core.data.verify.verify import verify
 from tta_core.errors import InputError
 
-from .conftest import PER_CLASS, SEVERITIES, WNIDS, write_photograph
+from tests.tta_core.conftest import PER_CLASS, SEVERITIES, WNIDS, write_photograph
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from grid.commands.main import main
+from tests.tta_core.conftest import PER_CLASS, SEVERITIES, WNIDS, write_photograph
 from tta_core.data.benchmarks import BENCHMARKS, CLEAN
 from tta_core.data.sources.folder_survey import VALIDATION_NAME
 from tta_core.data.verify.verify import verify
 from tta_core.errors import InputError
-
-from tests.tta_core.conftest import PER_CLASS, SEVERITIES, WNIDS, write_photograph
 
 
 @pytest.fixture

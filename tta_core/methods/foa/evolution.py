@@ -64,7 +64,7 @@ class EvolutionStrategy:
         worst = values[finite].max() if finite.any() else 0.0
         self._strategy.tell(list(vectors), np.where(finite, values, worst).tolist())
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that later calls depend on, between a `tell` and an `ask`; copies, on the CPU."""
         strategy, sampler, paths = self._strategy, self._strategy.sm, self._strategy.adapt_sigma
         kind, keys, position, has_gauss, gauss = self._random.get_state(legacy=True)
@@ -72,24 +72,23 @@ class EvolutionStrategy:
         arrays = {name: getattr(strategy, name) for name in STRATEGY_ARRAYS}
         arrays |= {name: getattr(sampler, name) for name in SAMPLER_ARRAYS}
         arrays |= {"ps": paths.ps}
-        numbers = [strategy.sigma, paths.delta, gauss]
         counts = [strategy.countiter, strategy.countevals, *(getattr(sampler, name) for name in SAMPLER_COUNTS)]
         return {
             **{name: torch.from_numpy(np.array(array, dtype=np.float64)) for name, array in arrays.items()},
-            "numbers": torch.tensor(numbers, dtype=torch.float64),
-            "counts": torch.tensor(counts, dtype=torch.int64),
+            "numbers": [float(strategy.sigma), float(paths.delta), float(gauss)],
+            "counts": [int(count) for count in counts],
             "random_keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "random_position": torch.tensor([position, has_gauss], dtype=torch.int64),
-            "version": torch.tensor(_library_version(), dtype=torch.int64),
+            "random_position": [int(position), int(has_gauss)],
+            "version": list(_library_version()),
         }
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave.
 
         Raises:
             InputError: if it came from another version of `cma`, or of a strategy of another dimension.
         """
-        version = tuple(state["version"].tolist())
+        version = tuple(state["version"])
         if version != _library_version():
             raise InputError(
                 f"the state is of cma {'.'.join(map(str, version))}, and {'.'.join(map(str, _library_version()))} is "
@@ -107,16 +106,16 @@ class EvolutionStrategy:
         for name in SAMPLER_ARRAYS:
             setattr(sampler, name, _array(state[name]))
         paths.ps = _array(state["ps"])
-        strategy.sigma, delta, gauss = state["numbers"].tolist()
+        strategy.sigma, delta, gauss = state["numbers"]
         paths.delta = delta
-        strategy.countiter, strategy.countevals, *counts = state["counts"].tolist()
+        strategy.countiter, strategy.countevals, *counts = state["counts"]
         paths._ps_updated_iteration = strategy.countiter if strategy.countiter else -1
         for name, count in zip(SAMPLER_COUNTS, counts, strict=True):
             setattr(sampler, name, count)
         strategy.mean_old = strategy.mean.copy()  # Wanted to be there, and overwritten before it is read.
         strategy._updateBDfromSM(sampler)
         self._strategy = strategy
-        position, has_gauss = state["random_position"].tolist()
+        position, has_gauss = state["random_position"]
         keys = state["random_keys"].numpy().astype(np.uint32)
         self._random.set_state(("MT19937", keys, position, has_gauss, gauss))
 

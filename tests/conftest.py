@@ -13,6 +13,26 @@ torch.set_num_threads(1)
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray reads it in this case
 
 
+MARKED = {
+    "launch": ("grid/launch/test_launch.py",),
+    "slow": (
+        *("tta_core/backbones/embedded/", "tta_core/data/files/test_decoded.py", "tta_core/methods/test_contract.py"),
+        *("tta_core/methods/test_golden_traces.py", "tta_core/run/test_checkpoint.py", "tta_core/run/test_cell.py"),
+        *("tta_core/diagnostics/test_observer.py", "tta_core/bench/test_bench.py", "test_invariants.py"),
+    ),
+}
+"""Marker -> files, or folders, of tests that `make check` leaves out as a whole."""
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of whole files."""
+    for item in items:
+        place = item.path.relative_to(item.config.rootpath / "tests").as_posix()
+        for marker, places in MARKED.items():
+            if place.startswith(places):
+                item.add_marker(getattr(pytest.mark, marker))
+
+
 def pytest_collection_finish():
     """Each run collects garbage before it starts: it need not look through all that was imported, every time."""
     gc.collect()

@@ -183,8 +183,9 @@ def _content(file: Path) -> object:
                 raise unreadable(file, told)
         if safe or (file.suffix == ".safetensors" and not by_torch):
             return safetensors.torch.load_file(file)
-        with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        # Opened, since of a path torch looks at the suffix.
+        with torch.serialization.safe_globals(HARMLESS), file.open("rb") as opened:
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except PermissionError as error:

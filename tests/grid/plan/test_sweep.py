@@ -286,7 +286,7 @@ def test_an_override_leaves_what_it_is_given_as_it_is():
 def test_millions_of_cells_are_refused_before_they_are_made(sweep_file, keys):
     axis = [number / 4096 for number in range(3000)] if "tent.lr" in keys else list(range(1, 3001))
     text = f"sweep: a\nbase: {{method: tent}}\ngrid: {{{keys[0]}: {axis}, {keys[1]}: {axis}}}\n"
-    with pytest.raises(InputError, match="more than 1,000,000 combinations: shorten"):
+    with pytest.raises(InputError, match=r"1,000,000 (combinations|are allowed): shorten"):
         expand(read_sweep(str(sweep_file(text))))
 
 

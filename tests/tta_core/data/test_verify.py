@@ -152,7 +152,7 @@ def test_clean_and_held_out_images_may_be_left_out_but_not_in_part(whole, tmp_pa
 
 
 def test_numbered_validation_images_are_named_even_if_all_lack_them(whole, fog, monkeypatch):
-    monkeypatch.setattr("tta_core.data.verify.folders.VALIDATION_IMAGES", 12)
+    monkeypatch.setattr("tta_core.data.sources.folder_survey.VALIDATION_IMAGES", 12)
     for severity in SEVERITIES:
         for domain in whole.domains:
             folder = fog.parents[1] / domain / str(severity)
@@ -332,7 +332,7 @@ def test_what_the_system_refuses_is_one_message(whole, monkeypatch):
     monkeypatch.setattr("tta_core.data.verify.verify.verify", refusing)
     done = command(whole.name)
     assert done.exit_code == 2
-    assert done.output.startswith("Error: /data/secret: Permission denied. Mend its permissions")
+    assert done.output.startswith("Error: /data/secret: Permission denied: mend its permissions")
 
 
 def test_what_is_made_here_needs_no_files(monkeypatch):

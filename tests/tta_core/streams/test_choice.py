@@ -384,9 +384,9 @@ def test_mistakes_are_named_with_what_is_allowed(values, message):
     ("text", "message"),
     [
         ("", "lists no images"),
-        ("1 n01/a.JPEG", "lists 1 numbers and 1 names"),
+        ("1\nn01/a.JPEG", "lists 1 numbers and 1 names"),
         ("1 2 01", "lists 1 twice"),
-        ("-1 2", "lists 1 numbers and 1 names"),
+        ("-1\n2", "lists 1 numbers and 1 names"),
     ],
 )
 def test_what_is_wrong_with_a_subset_is_said(tmp_path, text, message):

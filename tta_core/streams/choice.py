@@ -92,7 +92,9 @@ class StreamChoice(Frozen):
             return values
         given = dict(values)
         benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
-        domains = given.get("domains") or "reported"
+        domains = given.get("domains")
+        if domains is None or domains in ((), []):
+            domains = "reported"
         given["domains"] = _resolved_domains(domains, benchmark, at_severities=bool(given.get("order_file")))
         given |= resolved_files(given, benchmark, domains_given=domains != "reported")
         given["stream"] = str(given.get("stream", "mixed"))

@@ -167,6 +167,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 """127.0.0.1, the same in IPv6, and ::1."""
 
 
+@pytest.mark.timeout(600)
 def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_path, undisturbed, temporary):
     results = tmp_path / "out"
     process = start(results)

@@ -106,8 +106,8 @@ def _product_length(groups: Iterable[Axes]) -> int:
 
 def _too_many(sweep: Sweep) -> InputError:
     return InputError(
-        f"sweep {sweep.sweep!r} has more than {MOST_COMBINATIONS:,} combinations: shorten its axes or its seeds, or "
-        "split it"
+        f"sweep {sweep.sweep!r} has more than {MOST_COMBINATIONS:,} combinations: shorten its axes or its seeds, fix "
+        "some with --set key=value, or split it"
     )
 
 

@@ -22,9 +22,6 @@ CELL_FIELDS = tuple(name for name in RunConfig.model_fields if name not in ("set
 
 Section = TypeVar("Section", dict[str, Any], list[Any])
 
-MOST_COMBINATIONS = 1_000_000
-"""More than that a sweep is taken for a mistake."""
-
 Axes = dict[str, list[Any]]
 AxisGroups = Annotated[list[Axes], BeforeValidator(lambda given: [given] if isinstance(given, Mapping) else given)]
 """Groups of axes that step together; one group may stand without its list."""
@@ -209,7 +206,6 @@ def checked_sweep(values: Mapping[str, Any], *, where: str) -> Sweep:
             values[field] = validated(model, values[field], where=f"{where}: {field}")
     sweep = validated(Sweep, values, where=where)
     _check_keys(sweep, where=where)
-    _check_size(sweep, where=where)
     return sweep
 
 
@@ -330,25 +326,6 @@ def _check_keys(sweep: Sweep, *, where: str) -> None:
         lengths = {key: len(axis) for key, axis in group.items()}
         if len(set(lengths.values())) > 1:
             raise InputError(f"{where}: zip: axes that step together need equal lengths, got {lengths}")
-
-
-def _check_size(sweep: Sweep, *, where: str) -> None:
-    groups: list[Axes] = [{key: axis} for key, axis in sweep.grid.items()] + list(sweep.zip)
-    common, own = len(sweep.seeds) * max(1, len(sweep.variants)), dict[str, int]()
-    for group in groups:
-        steps = max(map(len, group.values()), default=1)
-        owners = {key.partition(".")[0] for key in group if "." in key}
-        if len(owners) == 1 and all("." in key for key in group):
-            (method,) = owners
-            own[method] = own.get(method, 1) * steps
-        else:
-            common *= steps
-    count = common * max(own.values(), default=1)
-    if count > MOST_COMBINATIONS:
-        raise InputError(
-            f"{where}: its axes make up to {count:,} combinations, of which at most {MOST_COMBINATIONS:,} are allowed: "
-            "shorten them, or fix some with --set key=value"
-        )
 
 
 def check_cell_key(key: str, *, where: str, extra: Sequence[str] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -46,7 +47,7 @@ def _log(
 ) -> None:
     from mlflow.entities import Metric, Param
 
-    told = [trial for trial in trials if trial["ended_at"] is not None]
+    told = _told(trials)
     found = client.search_runs([experiment], f"tags.study = '{row['study']}' and tags.store = '{store.id}'")
     definition = json.loads(row["definition"])
     if found:
@@ -76,3 +77,9 @@ def _log(
     client.set_tag(run.info.run_id, LOGGED, str(len(told)))
     client.log_dict(run.info.run_id, {"trials": json.loads(json.dumps(told, default=str))}, "trials.json")
     client.set_terminated(run.info.run_id, RUN_STATUS.get(row["state"], "FINISHED"))
+
+
+def _told(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trials up to the first that has not ended. Those after it wait, so that a count says which are logged."""
+    ended = {trial["trial"]: trial for trial in trials if trial["ended_at"] is not None}
+    return [ended[number] for number in takewhile(ended.__contains__, count())]

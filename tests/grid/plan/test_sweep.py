@@ -233,10 +233,8 @@ def test_numbers_are_those_of_yaml_1_2(sweep_file):
 
 def test_a_grid_without_end_is_refused_at_once(sweep_file):
     axes = [f"{key}={list(range(1, 200))}" for key in ("batch_size", "samples_per_domain", "data_seed")]
-    with pytest.raises(
-        InputError, match=r"up to 189,134,376 combinations, of which at most 1,000,000 are allowed: shorten"
-    ):
-        read_sweep(sweep_file(), axes)
+    with pytest.raises(InputError, match="more than 1,000,000 combinations: shorten"):
+        cells(sweep_file(), *axes)
 
 
 def test_equal_combinations_are_one_cell(sweep_file):
@@ -286,7 +284,7 @@ def test_an_override_leaves_what_it_is_given_as_it_is():
 def test_millions_of_cells_are_refused_before_they_are_made(sweep_file, keys):
     axis = [number / 4096 for number in range(3000)] if "tent.lr" in keys else list(range(1, 3001))
     text = f"sweep: a\nbase: {{method: tent}}\ngrid: {{{keys[0]}: {axis}, {keys[1]}: {axis}}}\n"
-    with pytest.raises(InputError, match=r"1,000,000 (combinations|are allowed): shorten"):
+    with pytest.raises(InputError, match="more than 1,000,000 combinations: shorten"):
         expand(read_sweep(str(sweep_file(text))))
 
 

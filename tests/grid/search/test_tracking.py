@@ -1,13 +1,11 @@
 """MLflow: a run a study, cells that only chose in an experiment of their own, each once."""
 
-import pytest
 from mlflow.tracking import MlflowClient
 
 from grid.events import CellEnd
 from grid.track.mlflow import MlflowMirror
 
 
-@pytest.mark.xfail(reason="the value of the first trial is not logged when a launch is interrupted", strict=True)
 def test_studies_have_runs_and_choosing_cells_an_experiment(driver):
     few = ["search.trials=3", "search.seeds=[1000]"]
     for stop in (2, None):
@@ -27,4 +25,4 @@ def test_studies_have_runs_and_choosing_cells_an_experiment(driver):
     (run,) = [run for run in found["tuned"] if run.data.tags.get("kind") == "study"]
     assert run.data.tags["study"] == study.plan.name
     steps = client.get_metric_history(run.info.run_id, "value")
-    assert [(one.step, one.value) for one in steps] == [(trial.number, trial.value) for trial in study.trials]
+    assert sorted((one.step, one.value) for one in steps) == [(trial.number, trial.value) for trial in study.trials]

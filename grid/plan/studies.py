@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from grid.plan.search import Search
+from grid.plan.search_fit import check_seeds, check_select, check_trials, given_spaces, study_keys
 from grid.plan.space import Dimension, read_dimensions
-from grid.plan.sweep import CELL_FIELDS, Sweep, check_cell_key
+from grid.plan.sweep import Sweep
 from tta_core.errors import InputError
 from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import HELD_OUT_IMAGES
@@ -203,11 +204,11 @@ def plan_studies(sweep: Sweep, cells: Iterable[RunConfig]) -> tuple[StudyPlan, .
     where = f"sweep {sweep.sweep!r}: search"
     configs = list(cells)
     methods = list(dict.fromkeys(config.method for config in configs))
-    given = _given_spaces(search, methods, sweep, where=where)
-    _check_select(search, where=where)
-    _check_trials(search, given, where=where)
-    _check_seeds(search, sweep, where=where)
-    per = _per(search, sweep, where=where)
+    given = given_spaces(search, methods, sweep, where=where)
+    check_select(search, where=where)
+    check_trials(search, given, where=where)
+    check_seeds(search, sweep, where=where)
+    per = study_keys(search, sweep, where=where)
     studies = []
     for values, points in _groups(configs, per).items():
         method = points[0].method
@@ -358,101 +359,6 @@ def _axis_value(config: RunConfig, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _axes(sweep: Sweep) -> list[str]:
-    """The keys of a sweep that may vary, the method first."""
-    sections: Iterator[Mapping[str, Any]] = iter([sweep.grid, *sweep.zip, *sweep.variants])
-    return list(dict.fromkeys(["method", *(key for section in sections for key in section)]))
-
-
-def _per(search: Search, sweep: Sweep, *, where: str) -> list[str]:
-    axes = _axes(sweep)
-    if search.per is None:
-        return axes
-    for key in search.per:
-        if key not in axes:
-            raise InputError(
-                f"{where}: per: {key!r} is no axis of this sweep: its axes are {', '.join(axes)}; leave it out, or "
-                "make it one"
-            )
-    if "method" not in search.per:
-        raise InputError(f"{where}: per = {search.per}: methods share no settings; put method into it")
-    return list(dict.fromkeys(search.per))
-
-
-def _given_spaces(search: Search, methods: Sequence[str], sweep: Sweep, *, where: str) -> dict[str, dict[str, Any]]:
-    """Method -> setting -> what the sweep says of its range, for the methods that are searched."""
-    axes = _axes(sweep)
-    if search.space is None:
-        # What the sweep varies itself is not searched.
-        free = {name: [key for key in method_spec(name).search if f"{name}.{key}" not in axes] for name in methods}
-        found = {name: dict.fromkeys(settings, "spec") for name, settings in free.items() if settings}
-    else:
-        found = {}
-        for key, value in search.space.items():
-            method, _, setting = str(key).partition(".")
-            if str(key) in (*CELL_FIELDS, "seed"):
-                raise InputError(
-                    f"{where}: space: {key} changes the protocol, and numbers under two protocols cannot be compared: "
-                    "make it an axis of the grid, with a study each"
-                )
-            if setting == "preset":
-                raise InputError(
-                    f"{where}: space: {key} is not built yet: `first: presets` tries each preset; or make preset an "
-                    "axis of the grid"
-                )
-            check_cell_key(str(key), where=f"{where}: space")
-            if method not in methods:
-                raise InputError(
-                    f"{where}: space: {key}, but {method} is not in this sweep: its methods are {', '.join(methods)}; "
-                    "add it to the grid, or leave the range out"
-                )
-            found.setdefault(method, {})[setting] = value
-    for name, space in found.items():
-        for setting in space:
-            if f"{name}.{setting}" in axes:
-                raise InputError(
-                    f"{where}: {name}.{setting} is searched, and it is an axis of the sweep: leave it out of one of "
-                    "the two (search.space names what is searched)"
-                )
-    if not found:
-        raise InputError(
-            f"{where}: there is nothing to search: {', '.join(methods)} have no ranges of their own; add a method that "
-            "has, or give ranges in space"
-        )
-    return found
-
-
-def _check_select(search: Search, *, where: str) -> None:
-    for key, value in search.select.items():
-        if key in ("method", "preset", "settings", "seed") or "." in key:
-            raise InputError(
-                f"{where}: select: {key!r} is not of the protocol: give fields of a cell such as domains, severity or "
-                "samples_per_domain; seeds have a list of their own"
-            )
-        check_cell_key(key, where=f"{where}: select")
-        if value == "match" and key != "samples_per_domain":
-            raise InputError(f"{where}: select: {key} = 'match': only samples_per_domain can match; give a value")
-
-
-def _check_trials(search: Search, spaces: Mapping[str, Any], *, where: str) -> None:
-    if not isinstance(search.trials, dict):
-        return
-    if missing := [name for name in spaces if name not in search.trials]:
-        raise InputError(
-            f"{where}: trials says nothing of {', '.join(missing)}: give a number for each, or one for all"
-        )
-    if unknown := [name for name in search.trials if name not in spaces]:
-        raise InputError(
-            f"{where}: trials names {', '.join(unknown)}, of which nothing is searched: searched are "
-            f"{', '.join(spaces)}; leave it out"
-        )
-
-
-def _check_seeds(search: Search, sweep: Sweep, *, where: str) -> None:
-    if not search.oracle and (shared := sorted(set(search.seeds) & set(sweep.seeds))):
-        raise InputError(f"{where}: seeds {shared} are also reported: give others, or oracle: true")
 
 
 def _with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:

@@ -71,6 +71,12 @@ def replay(case: Case, dtype: torch.dtype) -> Outcome:
     return outcome
 
 
+def precisions(case: Case) -> list[str]:
+    """The precisions that a case has a run in."""
+    scored = FOLLOWERS[case.manifest["method"]].scored
+    return [precision for precision, dtype in PRECISIONS.items() if case.expected(scored, dtype) is not None]
+
+
 def find_cases(paths: Iterable[str]) -> Iterator[Path]:
     """The manifests that the paths name: each a folder, a `.json` or a `.npz`.
 
@@ -121,12 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             counts["skipped"] += 1
             print(f"SKIP  {case.name}  method {case.manifest['method']!r} is not implemented here")
             continue
-        for precision, dtype in PRECISIONS.items():
-            scored = FOLLOWERS[case.manifest["method"]].scored
-            if case.expected(scored, dtype) is None or options.precision not in (None, precision):
+        for precision in precisions(case):
+            if options.precision not in (None, precision):
                 continue
             try:
-                outcome = replay(case, dtype)
+                outcome = replay(case, PRECISIONS[precision])
             except Exception as error:  # Whatever stops one case must not stop those that come after it.
                 counts["failed"] += 1
                 kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "

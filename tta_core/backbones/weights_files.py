@@ -176,8 +176,10 @@ def _content(file: Path) -> object:
         with file.open("rb") as opened:
             beginning = opened.read(BEGINNING)
         # Names of files may say something else than what they are: torch writes zip archives, or pickles before.
-        by_torch = beginning.startswith((b"PK", b"\x80"))
-        safe = not by_torch and beginning[8:9] == b"{"
+        # The first bytes of safetensors are the size of a header, which may begin as these do.
+        header = int.from_bytes(beginning[:8], "little")
+        safe = beginning[8:9] == b"{" and header < file.stat().st_size
+        by_torch = not safe and beginning.startswith((b"PK", b"\x80"))
         for pattern, told in () if safe else OTHER_FILES:
             if re.match(pattern, beginning):
                 raise unreadable(file, told)

@@ -151,6 +151,18 @@ def half(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.parametrize("size", [0x0080, 0x0280, 0x4B50])
+def test_a_header_whose_size_begins_like_another_format_is_read(size, tmp_path):
+    """The size stands first in a safetensors file, and 80 begins a pickle, 50 4B a zip archive."""
+    file = tmp_path / "a.safetensors"
+    tensors = {"a": torch.arange(3.0)}
+    safetensors.torch.save_file(tensors, file)
+    content = file.read_bytes()
+    old = int.from_bytes(content[:8], "little")
+    file.write_bytes(size.to_bytes(8, "little") + content[8 : 8 + old].ljust(size) + content[8 + old :])
+    assert torch.equal(read_weights(file, None)["a"], tensors["a"])
+
+
 def as_safetensors(change):
     def make(path):
         safetensors.torch.save_file({"a": torch.zeros(99)}, path)

@@ -12,14 +12,14 @@ from tests.golden.case import Case
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 CASES = {case.name: case for case in map(Case.read, sorted(GOLDEN.glob("*.json")))}
 FOLLOWED = [name for name, case in CASES.items() if case.manifest["method"] in replay.FOLLOWERS]
+RUNS = [(name, precision) for name in FOLLOWED for precision in replay.precisions(CASES[name])]
 PARAMETER_TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", FOLLOWED)
-def test_logits_and_internals_follow_the_published_run(name, dtype):
-    outcome = replay.replay(CASES[name], dtype)
-    assert outcome.passed, replay.describe(CASES[name], str(dtype), outcome)
+@pytest.mark.parametrize(("name", "precision"), RUNS)
+def test_logits_and_internals_follow_the_published_run(name, precision):
+    outcome = replay.replay(CASES[name], replay.PRECISIONS[precision])
+    assert outcome.passed, replay.describe(CASES[name], precision, outcome)
 
 
 @pytest.mark.parametrize("name", [name for name in FOLLOWED if CASES[name].manifest["method"] in ("tent", "moetta")])

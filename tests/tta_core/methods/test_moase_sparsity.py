@@ -8,8 +8,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from tta_core.errors import InputError
-from tta_core.methods.moase.method import expert_options
 from tta_core.methods.moase.sparsity import AdaptedBlock, SparseExperts, add_experts
+from tta_core.methods.moase.student import expert_options
 from tta_core.methods.registry import method_spec
 
 DIM = 16

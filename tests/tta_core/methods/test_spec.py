@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError, field_validator
 
+from tta_core.errors import InputError
 from tta_core.frozen import Frozen, validated
 from tta_core.methods.spec import Choice, Integer, MethodSpec, Real
 
@@ -63,17 +64,17 @@ def test_a_space_that_fits_its_setting_is_taken(setting, space):
     [
         ("lrr", Real(low=0.1, high=1), "search of tiny: unknown key 'lrr', did you mean 'lr'"),
         ("lr", Integer(low=1, high=2), r"search of tiny: lr reads 1 as 1\.0: give Real for a float, Integer"),
-        ("steps", Real(low=1, high=2), r"steps reads 1\.0 as 1: give"),
+        ("steps", Real(low=1, high=2), r"steps = 1\.0 is not allowed: input should be a valid integer"),
         ("steps", Real(low=1.5, high=2), r"steps = 1\.5 is not allowed"),
-        ("limit", Real(low=1, high=2), r"limit reads 1\.0 as 1: give"),
-        ("on", Integer(low=0, high=1), "on reads 0 as False: give"),
-        ("on", Choice(values=(1, 0)), "on reads 1 as True: give"),
+        ("limit", Real(low=1, high=2), r"limit = 1\.0 is not allowed: input should be a valid integer"),
+        ("on", Integer(low=0, high=1), "on = 0 is not allowed: input should be a valid boolean"),
+        ("on", Choice(values=(1, 0)), "on = 1 is not allowed: input should be a valid boolean"),
         ("rule", Integer(low=0, high=1), "rule = 0 is not allowed"),
         ("rule", Choice(values=("near", "fat")), "rule = 'fat' is not allowed"),
         ("name", Real(low=0, high=1), r"name = 0\.0 is not allowed"),
         ("layers", Choice(values=(["a"],)), r"layers reads \['a'\] as \('a',\)"),
         ("lr", Real(low=0, high=1), r"lr = 0\.0 is not allowed: input should be greater than 0"),
-        ("weight", Choice(values=("1e-3",)), r"weight reads '1e-3' as 0\.001"),
+        ("weight", Choice(values=("1e-3",)), "weight = '1e-3' is not allowed: input should be a valid number"),
         ("steps", Integer(low=0, high=3), "steps = 0 is not allowed"),
         ("levels", Integer(low=1, high=4), "levels = 3 is not allowed"),
         ("pairs", Integer(low=2, high=8), "pairs = 3 is not allowed: give an even number"),
@@ -102,5 +103,6 @@ def test_ends_that_make_no_range_are_refused(kind, given, message):
         validated(kind, given, where="space")
 
 
-def test_yaml_reads_small_numbers_as_text():
-    assert validated(Real, {"low": "1e-5", "high": 0.1, "log": True}, where="lr") == Real(low=1e-5, high=0.1, log=True)
+def test_a_text_is_no_end_of_a_range():
+    with pytest.raises(InputError, match="lr: low = '1e-5' is not allowed: input should be a valid number"):
+        validated(Real, {"low": "1e-5", "high": 0.1, "log": True}, where="lr")

@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tta_core.methods.base import Diagnostics
 from tta_core.methods.common.augmentation import augment
-from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.losses import soft_cross_entropy, widened
-from tta_core.methods.common.teacher import TeacherStudent
-from tta_core.methods.moase.method import conceal, expert_optimizer, thawed_experts
+from tta_core.methods.moase.student import SparseStudent
 from tta_core.methods.moasepp.policy import ACTIONS, Decision, Policy
 from tta_core.methods.moasepp.spec import MoASEppSettings
 from tta_core.methods.stateful import Stateful
@@ -25,24 +22,18 @@ from tta_core.methods.stateful import Stateful
 LOG_EPSILON = 1e-8
 
 
-class MoASEpp(TeacherStudent[MoASEppSettings]):
+class MoASEpp(SparseStudent[MoASEppSettings]):
     """One student and one policy step per batch; scores the teacher's logits of the clean images.
 
     A reset takes the policy, its optimizer and its baseline back to their start too; the release keeps them.
 
     Attributes:
-        adapters: the student's experts by qualified name.
         policy: chooses how strongly views are augmented.
     """
-
-    def prepare(self) -> None:
-        """Adds the experts and thaws what `train_scope` names."""
-        self.adapters = thawed_experts(self.network, self.settings, self.generator)
 
     def begin(self) -> None:
         """Makes the teacher and the policy."""
         super().begin()
-        conceal(self.teacher.network)
         settings, like = self.settings, next(self.network.parameters())
         dtype = torch.promote_types(like.dtype, torch.float32)
         self.policy = Policy(settings.policy_lr, settings.baseline_momentum, self.generator, like.device, dtype)
@@ -52,10 +43,6 @@ class MoASEpp(TeacherStudent[MoASEppSettings]):
     def parts(self) -> dict[str, Stateful]:
         """The policy with its baseline, and its optimizer."""
         return {"policy": self.policy, "policy_optimizer": self.policy.optimizer}
-
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam, or SGD with Nesterov momentum; no weight decay."""
-        return expert_optimizer(self.settings, parameters)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` before the update (moase §3)."""
@@ -96,10 +83,6 @@ class MoASEpp(TeacherStudent[MoASEppSettings]):
     def draw_noise(self) -> Tensor:
         """The policy's noise, standard normal `(3,)`, on the CPU."""
         return torch.randn(ACTIONS, generator=self.generator)
-
-    def diagnostics(self) -> Diagnostics:
-        """`expert_usage`: mean routing weight of each expert, by layer, since the last reset."""
-        return expert_usage(self.adapters)
 
     def _distil_view(self, images: Tensor, seen: Tensor) -> tuple[Decision, Tensor, Tensor]:
         """Adds one view's gradient to the student's; returns the decision, its loss and its reward."""

@@ -4,7 +4,7 @@ The words in the files, such as quantities of diagnostics, are in `analysis.voca
 
 A results folder holds one folder per finished cell and one per failed cell::
 
-    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet
+    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet, of segmentation classes.parquet
     RESULTS/failed/<cell>/cell.parquet
     RESULTS/store.json
 
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VERSION_KEY = b"tta_grid_schema_version"
 
 CELLS_FOLDER = "cells"
@@ -70,14 +70,29 @@ CELL = pa.schema(
             "accuracy",
             pa.float64(),
             "[0, 1]",
-            "top-1 accuracy over all samples of the stream that were not skipped",
+            "top-1 accuracy over all samples of the stream that were not skipped; of segmentation of pixels",
             nullable=True,
         ),
         _field(
             "accuracy5",
             pa.float64(),
             "[0, 1]",
-            "top-5 accuracy over all samples of the stream that were not skipped",
+            "top-5 accuracy over all samples of the stream that were not skipped; empty of segmentation",
+            nullable=True,
+        ),
+        _field("metric", _TEXT, "", "what the score is: accuracy or miou", nullable=True),
+        _field(
+            "score",
+            pa.float64(),
+            "[0, 1]",
+            "what tables show: the accuracy; or mean IoU, the mean over the segments of the stream",
+            nullable=True,
+        ),
+        _field(
+            "class_accuracy",
+            pa.float64(),
+            "[0, 1]",
+            "of segmentation: mean over classes of the share of pixels that are right, mean over segments",
             nullable=True,
         ),
         _field("n_samples", pa.int64(), "images", "samples in the stream, also skipped ones"),
@@ -127,7 +142,8 @@ CELL = pa.schema(
     metadata=_VERSION_METADATA,
 )
 """One row a cell. Nullable columns are empty for failed cells, and where an older version wrote the file: versions up
-to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 have no `skipped_images`.
+to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 have no `skipped_images`, and up to 3
+there is no `metric`, `score` and `class_accuracy`: the view `cells` then has the accuracy as score.
 """
 
 BATCHES = pa.schema(
@@ -148,10 +164,16 @@ SAMPLES = pa.schema(
         _field("position", pa.int64(), "images", "place in the stream, from 0"),
         _field("domain", _TEXT, "", "domain of the image"),
         _field("index", pa.int32(), "", "number of the image in its domain"),
-        _field("label", pa.int32(), "", "true class"),
-        _field("prediction", pa.int32(), "", "predicted class, from the scored logits"),
-        _field("confidence", pa.float32(), "[0, 1]", "largest softmax probability"),
-        _field("entropy", pa.float32(), "nat", "entropy of the softmax"),
+        _field("label", pa.int32(), "", "true class; empty of segmentation", nullable=True),
+        _field(
+            "prediction",
+            pa.int32(),
+            "",
+            "predicted class, from the scored logits; empty of segmentation",
+            nullable=True,
+        ),
+        _field("confidence", pa.float32(), "[0, 1]", "largest softmax probability; of segmentation the mean of pixels"),
+        _field("entropy", pa.float32(), "nat", "entropy of the softmax; of segmentation the mean of pixels"),
         _field("segment", pa.int32(), "", "stretch of the stream between two borders, from 0"),
     ],
     metadata=_VERSION_METADATA,
@@ -173,19 +195,41 @@ DIAGNOSTICS = pa.schema(
 )
 """What was measured beside the outcome of each sample and the scalars of each step."""
 
+CLASSES = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id"),
+        _field("position", pa.int64(), "images", "place in the stream, from 0"),
+        _field("class", pa.int32(), "", "the class"),
+        _field("intersection", pa.int64(), "pixels", "pixels that are labelled and predicted so"),
+        _field("predicted", pa.int64(), "pixels", "pixels that are predicted so, where there is a label"),
+        _field("labelled", pa.int64(), "pixels", "pixels that are labelled so"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""Of segmentation: one row for each image and class that is labelled or predicted in it."""
+
 FILES: Mapping[str, pa.Schema] = {
     "cell": CELL,
     "batches": BATCHES,
     "samples": SAMPLES,
     "diagnostics": DIAGNOSTICS,
+    "classes": CLASSES,
 }
 """File name (without `.parquet`) in a finished cell's folder -> schema."""
+
+SOME_TASKS = ("classes",)
+"""Files that only cells of some tasks have."""
+
+ACCURACY, MIOU = "accuracy", "miou"
+METRICS: Mapping[str, str] = {ACCURACY: "accuracy", MIOU: "mIoU"}
+"""What the column `metric` of `cells` says -> in words."""
 
 VIEWS: Mapping[str, str] = {
     "cells": "cell",
     "batches": "batches",
     "samples": "samples",
     "diagnostics": "diagnostics",
+    "classes": "classes",
 }
 """View name in SQL -> file name."""
 

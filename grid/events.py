@@ -17,7 +17,7 @@ class CellEnd:
         status: `done`, `failed`, or `retry`: its worker died and it is going to be tried again; or `unwritten`: the
             results folder takes no more, which ends the launch.
         reason: why it did not finish.
-        accuracy: top-1 over the stream in [0, 1], of a cell that finished just now.
+        accuracy: score of the stream in [0, 1] (accuracy, or mean IoU), of a cell that finished just now.
         seconds: wall time of its online loop in s.
     """
 

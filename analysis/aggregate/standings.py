@@ -17,6 +17,7 @@ import duckdb
 from analysis.aggregate.estimates import Estimate, effective_number, estimate
 from analysis.results.configurations import Configuration, Section
 from analysis.results.load import rows
+from analysis.results.scores import scores
 from analysis.vocabulary import SOURCE, Quantity
 
 
@@ -134,14 +135,7 @@ def domain_accuracies(con: duckdb.DuckDBPyConnection, section: Section) -> Domai
     owner = section.owners
     seeds = {cell.cell: cell.seed for each in section.configurations for cell in each.cells}
     found: dict[tuple[int, str], dict[int, float]] = {}
-    for cell, domain, accuracy in rows(
-        con,
-        """
-        select cell, domain, avg((label = prediction)::int) from samples
-        where cell in (select unnest($cells)) group by cell, domain order by cell, domain
-        """,
-        {"cells": list(owner)},
-    ):
+    for cell, domain, accuracy, _ in scores(con, list(owner), ["domain"]):
         found.setdefault((owner[cell], domain), {})[seeds[cell]] = accuracy
     present = {domain for _, domain in found}
     domains = [each for each in section.domains if each in present]

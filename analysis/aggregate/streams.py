@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
+import numpy as np
 
 from analysis.results.configurations import Section
 from analysis.results.load import rows
+from analysis.schema import MIOU
 
 POINTS_PER_WINDOW = 10
 """How many points of a running curve fall into one window."""
@@ -67,6 +69,8 @@ def running_accuracies(
     step = max(1, window // POINTS_PER_WINDOW)
     bins = max(1, window // step)
     owner = section.owners
+    if section.metric == MIOU:
+        return _running_maps(con, section, step, bins)
     points: list[dict[int, list[float]]] = [{} for _ in section.configurations]
     # Bins are counted back from the end of the stream, so that the last window ends with the last sample.
     for cell, seen, accuracy in rows(
@@ -89,6 +93,39 @@ def running_accuracies(
         {"cells": list(owner), "step": step, "bins": bins},
     ):
         points[owner[cell]].setdefault(int(seen), []).append(accuracy)
+    return RunningAccuracies(window=step * bins, curves=tuple(_curve(each) for each in points))
+
+
+def _running_maps(con: duckdb.DuckDBPyConnection, section: Section, step: int, bins: int) -> RunningAccuracies:
+    """The same of segmentation: mean IoU of the images of each window together."""
+    counted: dict[str, dict[int, dict[int, tuple[int, int]]]] = {}
+    for cell, seen, number, hits, wholes in rows(
+        con,
+        """
+        with placed as (
+            select cell, position, max(position) over (partition by cell) as last from samples
+            where cell in (select unnest($cells))
+        )
+        select placed.cell, last + 1 - $step * ((last - placed.position) // $step) as seen, class, sum(intersection),
+            sum(predicted) + sum(labelled) - sum(intersection)
+        from placed join classes on classes.cell = placed.cell and classes.position = placed.position
+        group by all order by all
+        """,
+        {"cells": list(section.owners), "step": step},
+    ):
+        counted.setdefault(cell, {}).setdefault(int(seen), {})[number] = (int(hits), int(wholes))
+    points: list[dict[int, list[float]]] = [{} for _ in section.configurations]
+    for cell, by_bin in counted.items():
+        ends = sorted(by_bin)
+        table = np.zeros((len(ends), 1 + max(map(max, by_bin.values())), 2), np.int64)
+        for place, end in enumerate(ends):
+            for number, pair in by_bin[end].items():
+                table[place, number] = pair
+        # The first bin may hold fewer samples than the others.
+        for last in range(bins if ends[0] < step else bins - 1, len(ends)):
+            hits, wholes = table[last - bins + 1 : last + 1].sum(axis=0).T
+            mean = float((hits[wholes > 0] / wholes[wholes > 0]).mean())
+            points[section.owners[cell]].setdefault(ends[last], []).append(mean)
     return RunningAccuracies(window=step * bins, curves=tuple(_curve(each) for each in points))
 
 

@@ -14,6 +14,7 @@ from analysis.aggregate.standings import Standing, cost_relative_to_source, lead
 from analysis.figures.table import Table, interval_text, markdown, markdown_cell
 from analysis.results.configurations import Cell, Configuration, Section, configurations, sections
 from analysis.results.needs import Needs, need_words, needs_note
+from analysis.schema import METRICS
 from analysis.texts import MINUS, NOT_AVAILABLE, TIMES, percent, points, printable
 from analysis.vocabulary import PRE_UPDATE, SCORED, SOURCE
 
@@ -26,6 +27,11 @@ INTERVAL_NOTE = (
     "Min to max: worst and best seed."
 )
 DIFFERENCE_NOTE = "Difference: accuracy minus that of source on the same stream, seed by seed, in percentage points."
+MIOU_NOTE = (
+    "mIoU: mean over the classes with any pixel of intersection over union, of all images of a segment together; mean "
+    "over the segments of the stream. Methods that score several views are to be compared with source with the same "
+    "views, which learns nothing."
+)
 _ONE_SEED = f"{NOT_AVAILABLE} in place of an interval: one seed, so there is none."
 _NO_PAIR = f"{NOT_AVAILABLE} in place of a difference: no finished source cell with the same seed."
 _NEEDS_UNKNOWN = f"{NOT_AVAILABLE} under Needs: written by a version that did not record it."
@@ -44,7 +50,8 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
         section: where they belong. It says which logits are scored, and what methods of other sections need.
     """
     needs = _needs_column([each.configuration for each in standings], section)
-    headers = ("Accuracy %", "95 % interval", "Min to max", "Difference", "Its 95 % interval", "Seeds")
+    word = _word(section)
+    headers = (f"{word} %", "95 % interval", "Min to max", "Difference", "Its 95 % interval", "Seeds")
     rows = tuple(
         (
             str(each.rank),
@@ -58,10 +65,10 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
         )
         for each, needed in zip(standings, needs.cells, strict=True)
     )
-    notes = [INTERVAL_NOTE]
+    notes = [INTERVAL_NOTE, *([MIOU_NOTE] if section is not None and section.metric == schema.MIOU else [])]
     compared = [each for each in standings if each.configuration.method != SOURCE]
     if any(each.difference for each in compared):
-        notes.append(DIFFERENCE_NOTE)
+        notes.append(DIFFERENCE_NOTE if word == "Accuracy" else DIFFERENCE_NOTE.replace("accuracy", word))
     if any(each.accuracy.count < 2 for each in standings) or any(
         each.difference is not None and each.difference.count < 2 for each in compared
     ):
@@ -159,11 +166,11 @@ def leaderboard_latex(con: duckdb.DuckDBPyConnection) -> str:
         lines = [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex_text(section.heading)}. Accuracy in per cent and paired difference to source in "
-            r"percentage points, mean over seeds $\pm$ half the 95\,\% Student-t interval.}",
+            rf"\caption{{{_latex_text(section.heading)}. {_word(section)} in per cent and paired difference to "
+            r"source in percentage points, mean over seeds $\pm$ half the 95\,\% Student-t interval.}",
             rf"\begin{{tabular}}{{l{'l' * len(needs.headers)}rrr}}",
             r"\toprule",
-            " & ".join(["Configuration", *needs.headers, "Accuracy", "Difference", r"Seeds \\"]),
+            " & ".join(["Configuration", *needs.headers, _word(section), "Difference", r"Seeds \\"]),
             r"\midrule",
         ]
         for each, needed in zip(standings, needs.cells, strict=True):
@@ -176,6 +183,12 @@ def leaderboard_latex(con: duckdb.DuckDBPyConnection) -> str:
         below = [r"\par\smallskip\footnotesize " + " ".join(notes)] if notes else []
         tables.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}"]))
     return "\n\n".join(tables) if tables else "% No cell has finished."
+
+
+def _word(section: Section | None) -> str:
+    """What scores are, at the head of a column."""
+    word = METRICS[section.metric if section is not None else schema.ACCURACY]
+    return word if word != schema.ACCURACY else word.capitalize()
 
 
 def _lines(text: str) -> str:

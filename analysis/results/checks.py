@@ -12,6 +12,7 @@ from analysis.results.configurations import Configuration, configurations
 from analysis.results.damage import inspect
 from analysis.results.load import FINISHED, folder_of, rows
 from analysis.results.protocols import read_protocols, up_to_scoring
+from analysis.results.scores import scores
 
 RECOUNT_TOLERANCE = 1e-6
 """A stored accuracy may have been rounded to float32, but a single sample more or less must be noticed."""
@@ -58,8 +59,8 @@ def finite_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
     bad = rows(
         con,
         f"""
-        select cell, accuracy from cells
-        where {FINISHED} and (accuracy is null or not isfinite(accuracy) or accuracy not between 0 and 1)
+        select cell, score from cells
+        where {FINISHED} and (score is null or not isfinite(score) or score not between 0 and 1)
         order by cell
         """,
     )
@@ -127,21 +128,14 @@ def _skipped_images(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 def recounted_accuracies(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The accuracy of each finished cell is that of its stored predictions."""
-    found = rows(
-        con,
-        f"""
-        with recounted as (
-            select cell, avg((label = prediction)::int) as accuracy from samples group by cell
-        )
-        select distinct cells.cell, cells.accuracy, recounted.accuracy
-        from cells join recounted on recounted.cell = cells.cell
-        where {FINISHED} and abs(cells.accuracy - recounted.accuracy) > $tolerance order by cells.cell
-        """,
-        {"tolerance": RECOUNT_TOLERANCE},
-    )
+    recounted = {cell: score for cell, score, _ in scores(con)}
+    stored = rows(con, f"select distinct cell, metric, score from cells where {FINISHED} order by cell")
     return [
-        f"cell {cell}: accuracy {stored:.6f} is stored, but its samples give {counted:.6f}"
-        for cell, stored, counted in found
+        f"cell {cell}: {schema.METRICS[metric]} {score:.6f} is stored, but its samples give {recounted[cell]:.6f}"
+        for cell, metric, score in stored
+        if score is not None
+        and recounted.get(cell) is not None
+        and not abs(score - recounted[cell]) <= RECOUNT_TOLERANCE
     ]
 
 

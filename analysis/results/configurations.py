@@ -38,6 +38,7 @@ class Cell:
     status: str
     reason: str
     accuracy: float | None
+    """The score: accuracy, or what `metric` says."""
     n_samples: int
     seconds: float | None
     images_per_second: float | None
@@ -45,6 +46,7 @@ class Cell:
     trainable_parameters: int | None
     device: str
     skipped_images: int = 0
+    metric: str = schema.ACCURACY
 
     @property
     def usable(self) -> bool:
@@ -117,6 +119,11 @@ class Section:
         return tuple(each for each in self.configurations if each.method == SOURCE)
 
     @property
+    def metric(self) -> str:
+        """What the scores are, a key of `schema.METRICS`: a protocol has one benchmark, and so one task."""
+        return next((cell.metric for each in self.configurations for cell in each.cells), schema.ACCURACY)
+
+    @property
     def lender(self) -> str:
         """The fingerprint that the source cells were run under, if it is not this one; else empty."""
         return next((each.fingerprint for each in self.sources if each.fingerprint != self.fingerprint), "")
@@ -142,8 +149,9 @@ def configurations(con: duckdb.DuckDBPyConnection) -> list[Configuration]:
     for fingerprint, method, backbone, settings, needed, *values in rows(
         con,
         f"""
-        select fingerprint, method, backbone, settings, needs, cell, sweep, seed, status, reason, accuracy, n_samples,
-            seconds, images_per_second, peak_memory_mib, trainable_parameters, device, coalesce(skipped_images, 0)
+        select fingerprint, method, backbone, settings, needs, cell, sweep, seed, status, reason, score, n_samples,
+            seconds, images_per_second, peak_memory_mib, trainable_parameters, device,
+            coalesce(skipped_images, 0), metric
         from cells where {IN_TABLES} order by started_at, cell
         """,
     ):

@@ -21,7 +21,7 @@ from analysis import schema
 from analysis.results.reading import first_line
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
-    schema.CELLS_FOLDER: tuple(f"{name}.parquet" for name in schema.FILES),
+    schema.CELLS_FOLDER: tuple(f"{name}.parquet" for name in schema.FILES if name not in schema.SOME_TASKS),
     schema.FAILED_FOLDER: ("cell.parquet",),
 }
 """Folder of a results folder -> the files that each cell in it has."""

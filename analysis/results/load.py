@@ -1,8 +1,8 @@
 """Opens a results folder as SQL views over its Parquet files.
 
-The views are `cells`, `batches`, `samples` and `diagnostics`, and of a search `studies`, `trials`, `trial_cells` and
-`selections`; their columns are those of `analysis.schema`. They read the files anew for each query, so cells that
-finish later appear in an open connection.
+The views are `cells`, `batches`, `samples`, `diagnostics` and `classes`, and of a search `studies`, `trials`,
+`trial_cells` and `selections`; their columns are those of `analysis.schema`. They read the files anew for each query,
+so cells that finish later appear in an open connection.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def open_results(folder: str | Path) -> duckdb.DuckDBPyConnection:
 
     Returns:
         A connection to an in-memory database with the views `cells` (finished and failed cells; a failure is not shown
-        once the cell has finished), `batches`, `samples`, `diagnostics`, and those of a search. The column
+        once the cell has finished), `batches`, `samples`, `diagnostics`, `classes`, and those of a search. The column
         `cells.role` says whether a cell stands in tables. `cells.started_at` is in UTC. The
         connection may open no file outside the folder and loads no extension, and of its configuration only threads,
         memory limit and time zone can be changed. It would still run `COPY ... TO` a file in the folder: SQL of others
@@ -296,7 +296,9 @@ def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
             failed = _typed(fields, _files(path, schema.FAILED_FOLDER, file), keep_others=False)
             finished = f"with finished as ({finished}) from finished union all by name from ({failed}) as failed"
             finished += " where not exists (from finished where finished.cell = failed.cell)"
-            finished = f"select *, {_ROLE} from ({finished})"
+            # Files of before have no score.
+            scored = f"coalesce(metric, '{schema.ACCURACY}') as metric, coalesce(score, accuracy) as score"
+            finished = f"select * replace ({scored}), {_ROLE} from ({finished})"
         con.sql(f"create or replace view {view} as {finished}")
 
 

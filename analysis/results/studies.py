@@ -145,7 +145,7 @@ def read_studies(con: duckdb.DuckDBPyConnection, *, superseded: bool = False) ->
     accuracies = {
         cell: (fingerprint, seed, accuracy)
         for cell, fingerprint, seed, accuracy in rows(
-            con, f"select cell, fingerprint, seed, accuracy from cells where {FINISHED}"
+            con, f"select cell, fingerprint, seed, score from cells where {FINISHED}"
         )
     }
     choices: dict[str, list[Choice]] = {}

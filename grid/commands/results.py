@@ -20,7 +20,7 @@ def status_of(results: str) -> dict[str, Any]:
     counts = rows(
         connection,
         "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
-        "avg(accuracy) filter (role = 'reported'), sum(seconds) from cells "
+        "avg(score) filter (role = 'reported'), sum(seconds) from cells "
         "group by sweep, method order by sweep, method",
     )
     failures = rows(connection, "select cell, reason from cells where status = 'failed' order by cell")
@@ -54,7 +54,7 @@ def status_text(status: Mapping[str, Any]) -> str:
             [row["sweep"], row["method"], row["done"], row["failed"], _percent(row["mean_accuracy"]), _seconds(row)]
             for row in status["methods"]
         ]
-        lines.append(_table(["sweep", "method", "done", "failed", "mean accuracy", "loop time"], table))
+        lines.append(_table(["sweep", "method", "done", "failed", "mean score", "loop time"], table))
     else:
         lines = [f"{head}. Run a sweep into it: tta-grid run SWEEP --results {status['results']}"]
     lines += [f"failed: {failure['cell']}: {failure['reason']}" for failure in status["failures"]]

@@ -74,7 +74,7 @@ def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
         discard(checkpoint)
         return _failed(store, config, f"the result has no place in the store ({error})", context)
     discard(checkpoint)
-    return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)
+    return CellEnd("done", accuracy=result.score, seconds=result.seconds)
 
 
 def _failed(store: ResultStore, config: RunConfig, reason: str, context: TrialContext) -> CellEnd:

@@ -217,7 +217,7 @@ def _needs(cells: Iterable[RunConfig]) -> dict[str, list[str]]:
     for config in cells:
         needed = found.setdefault(config.method, set())
         # Most cells need not be asked: their method needs nothing, or all of it was found.
-        if needed != set(method_spec(config.method).needs):
+        if needed != set(config.method_spec.needs):
             needed.update(config.needs())
     who = {need: [method for method, needed in found.items() if need in needed] for need in NEEDS}
     return {need: methods for need, methods in who.items() if methods}
@@ -227,7 +227,7 @@ def _with_units(costs: Mapping[tuple[str, str], float]) -> dict[tuple[str, str],
     """Seconds per image by (method, backbone), and by ("", backbone) those per image and source forward."""
     units: dict[str, list[float]] = {}
     for (method, backbone), seconds in costs.items():
-        units.setdefault(backbone, []).append(seconds / method_spec(method).relative_cost)
+        units.setdefault(backbone, []).append(seconds / method_spec(method, backbone_spec(backbone).task).relative_cost)
     return {**costs, **{("", backbone): sum(each) / len(each) for backbone, each in units.items()}}
 
 
@@ -243,7 +243,7 @@ def _cell_seconds(cells: Mapping[str, RunConfig], measured: Mapping[tuple[str, s
         per_image = measured.get((config.method, config.backbone))
         if per_image is None:
             forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
-            per_image = forward * method_spec(config.method).relative_cost
+            per_image = forward * config.method_spec.relative_cost
         seconds[cell] = images[stream] * per_image
     return seconds
 

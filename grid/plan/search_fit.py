@@ -7,8 +7,10 @@ from typing import Any
 
 from grid.plan.search import Search
 from grid.plan.sweep import CELL_FIELDS, Sweep, check_cell_key
+from tta_core.data.benchmarks import benchmark_spec
 from tta_core.errors import InputError
 from tta_core.methods.registry import method_spec
+from tta_core.streams.choice import DEFAULT_BENCHMARK
 
 
 def axes(sweep: Sweep) -> list[str]:
@@ -46,7 +48,10 @@ def given_spaces(search: Search, methods: Sequence[str], sweep: Sweep, *, where:
     varied = axes(sweep)
     if search.space is None:
         # What the sweep varies itself is not searched.
-        free = {name: [key for key in method_spec(name).search if f"{name}.{key}" not in varied] for name in methods}
+        task = benchmark_spec(str(sweep.base.get("benchmark", DEFAULT_BENCHMARK))).task
+        free = {
+            name: [key for key in method_spec(name, task).search if f"{name}.{key}" not in varied] for name in methods
+        }
         found = {name: dict.fromkeys(settings, "spec") for name, settings in free.items() if settings}
     else:
         found = {}

@@ -15,7 +15,6 @@ from grid.plan.search_fit import check_seeds, check_select, check_trials, given_
 from grid.plan.space import Dimension, read_dimensions
 from grid.plan.sweep import Sweep
 from tta_core.errors import InputError
-from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import HELD_OUT_IMAGES
 from tta_core.run.config import RunConfig, canonical_hash
 
@@ -227,7 +226,7 @@ def _study(
 ) -> StudyPlan:
     points = list({config.model_copy(update={"seed": 0}).cell_id(): config for config in configs}.values())
     points = [config.model_copy(update={"seed": 0}) for config in points]
-    spec, fixed, notes = method_spec(points[0].method), points[0].settings, list[str]()
+    spec, fixed, notes = points[0].method_spec, points[0].settings, list[str]()
     space = read_dimensions(given, spec, fixed, where=f"{where}: space")
     if search.sampler == "grid":
         for each in space:
@@ -295,7 +294,7 @@ def _first(
     """Settings that are tried first, each once, and the ranges with what these add to them."""
     if search.first == "none":
         return {}, space
-    spec, dimensions = method_spec(method), dict[str, Dimension]()
+    spec, dimensions = point.method_spec, dict[str, Dimension]()
     dimensions |= {each.name: each for each in space}
     candidates = dict[str, Mapping[str, Any]]()
     if search.first == "presets":

@@ -337,7 +337,7 @@ def check_cell_key(key: str, *, where: str, extra: Sequence[str] = ()) -> None:
         raise InputError(f"{where}: 'seed' is set by the list 'seeds' at the top of the file")
     method, dot, setting = key.partition(".")
     if not dot:
-        settings = [f"{name}.{field}" for name, spec in methods().items() for field in spec.settings.model_fields]
+        settings = [f"{name}.{field}" for name in methods() for field in _settings(name)]
         match = closest_match(key, [*allowed, *methods()])
         hints = [match] if match else [setting for setting in settings if setting.endswith(f".{key}")]
         suggestion = f" Did you mean {' or '.join(map(repr, hints))}?" if hints else ""
@@ -347,9 +347,15 @@ def check_cell_key(key: str, *, where: str, extra: Sequence[str] = ()) -> None:
         )
     if method not in methods():
         raise unknown_name(f"method in the key {key!r}", method, methods(), f"({where})")
-    fields = methods()[method].settings.model_fields
+    fields = _settings(method)
     if setting not in fields:
         raise unknown_name(f"setting of {method}", setting, fields, f"({where})")
+
+
+def _settings(method: str) -> dict[str, None]:
+    """Names of the settings of a method in any task; a cell refuses those of another than its own."""
+    specs = (methods().get(method), methods("segmentation").get(method))
+    return {field: None for spec in specs if spec is not None for field in spec.settings.model_fields}
 
 
 def scoped_keys(values: Mapping[str, Any], method: str) -> dict[str, Any]:

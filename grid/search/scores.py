@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grid.plan.search import Objective
+from grid.store.samples import stored_samples
 from grid.store.store import ResultStore
 from tta_core.run.config import RunConfig
+from tta_core.tasks.base import Task
+from tta_core.tasks.table import TASKS
 
 BINS = 15
 """Bins of equal width of the calibration error."""
@@ -36,13 +39,31 @@ class Score:
 class Stream(NamedTuple):
     """The stored outcome of a stream: columns `(samples,)`, in stream order."""
 
-    domain: NDArray[np.str_]
-    correct: NDArray[np.bool_]
-    confidence: NDArray[np.float32]
+    task: Task
+    samples: Mapping[str, NDArray[Any]]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which samples are right; of classification only."""
+        return np.asarray(self.samples["label"] == self.samples["prediction"])
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """Largest probabilities."""
+        return self.samples["confidence"]
+
+    def score(self) -> float:
+        """Score of all samples."""
+        return self.task.scores(self.samples).score
+
+    def late(self) -> float:
+        """Score of the last third."""
+        start = len(self.samples["position"]) * 2 // 3
+        return self.task.scores({name: values[start:] for name, values in self.samples.items()}).score
 
     def by_domain(self) -> dict[str, float]:
-        """Accuracy in each domain."""
-        return {str(name): float(self.correct[self.domain == name].mean()) for name in np.unique(self.domain)}
+        """Score in each domain."""
+        return {name: scores.score for name, scores in self.task.scores_by_domain(self.samples).items()}
 
 
 def _calibration_error(stream: Stream) -> float:
@@ -56,13 +77,13 @@ def _calibration_error(stream: Stream) -> float:
 
 
 MEASURES: Mapping[Objective, Callable[[Stream], float]] = {
-    "accuracy": lambda stream: float(stream.correct.mean()),
+    "accuracy": lambda stream: stream.score(),
     "mean_domain_accuracy": lambda stream: float(np.mean(list(stream.by_domain().values()))),
     "worst_domain_accuracy": lambda stream: min(stream.by_domain().values()),
-    "late_accuracy": lambda stream: float(stream.correct[len(stream.correct) * 2 // 3 :].mean()),
+    "late_accuracy": lambda stream: stream.late(),
     "calibration_error": _calibration_error,
 }
-"""What a study can look for."""
+"""What a study can look for; of segmentation an accuracy is the mean IoU."""
 
 MINIMISED: tuple[Objective, ...] = ("calibration_error",)
 PAIRED_BY_DOMAIN: tuple[Objective, ...] = ("accuracy", "mean_domain_accuracy", "worst_domain_accuracy")
@@ -94,13 +115,8 @@ class StoredScores:
     def _read(self, cell: str, config: RunConfig) -> Score:
         folder = self._store.cell_folder(cell)
         row = pq.read_table(folder / "cell.parquet", columns=["seed", "seconds"]).to_pylist()[0]
-        table = pq.read_table(folder / "samples.parquet", columns=["domain", "label", "prediction", "confidence"])
-        stream = Stream(
-            domain=table["domain"].to_numpy(),
-            correct=table["label"].to_numpy() == table["prediction"].to_numpy(),
-            confidence=table["confidence"].to_numpy(),
-        )
-        if row["seed"] != config.seed or not set(stream.domain) <= set(config.visited):
+        stream = Stream(TASKS[config.task], stored_samples(folder))
+        if row["seed"] != config.seed or not set(stream.samples["domain"]) <= set(config.visited):
             raise ForeignCellError(f"{cell} has other domains or another seed than the study's cell")
         value = MEASURES[self._objective](stream)
         parts = stream.by_domain() if self._objective in PAIRED_BY_DOMAIN else {"": value}

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from analysis import schema
 from tta_core.backbones.table import backbone_spec
 from tta_core.diagnostics.observer import Measurement
 from tta_core.errors import InputError
-from tta_core.methods.registry import method_spec
 from tta_core.run.cell import RunResult
 from tta_core.run.config import RunConfig, canonical_hash
 
@@ -24,7 +24,7 @@ RECORDED_PACKAGES = ("ray", "tta-grid")
 
 
 def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str, pa.Table]:
-    """The four tables of a finished cell, by file name."""
+    """The tables of a finished cell, by file name."""
     cell = result.cell
     row = _config_columns(result.config, result.config.protocol(), sweep=sweep, git_commit=git_commit) | {
         "stream_order": result.stream_order,
@@ -32,6 +32,9 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "reason": "",
         "accuracy": result.accuracy,
         "accuracy5": result.accuracy5,
+        "metric": result.metric,
+        "score": result.score,
+        "class_accuracy": result.scores.class_accuracy,
         "n_samples": result.n_samples,
         "skipped_images": len(result.skipped),
         "seconds": result.seconds,
@@ -43,14 +46,27 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),
         "started_at": result.started_at,
     }
-    scalars = {name: (s.unit, s.description) for name, s in method_spec(result.config.method).scalars.items()}
+    scalars = {name: (s.unit, s.description) for name, s in result.config.method_spec.scalars.items()}
     no_loss = {"loss": np.full(len(result.batches["step"]), np.nan)}
     return {
         "cell": pa.Table.from_pylist([row], schema=schema.CELL),
         "batches": _table(cell, no_loss | result.batches, schema.batches_schema(scalars)),
-        "samples": _table(cell, result.samples, schema.SAMPLES),
+        "samples": _table(cell, _plain(result.samples), schema.SAMPLES),
         "diagnostics": _diagnostics(result),
-    }
+    } | ({"classes": _table(cell, _by_class(result.samples), schema.CLASSES)} if "labelled" in result.samples else {})
+
+
+def _plain(samples: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """The columns that have one value a sample and a place in the schema; empty ones where the task has none."""
+    empty = [None] * len(samples["position"])
+    return {name: samples.get(name, empty) for name in schema.SAMPLES.names if name != "cell"}
+
+
+def _by_class(samples: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The counts of segmentation, one row for each image and class that is in it."""
+    row, number = np.nonzero(samples["labelled"] + samples["predicted"])
+    counts = {name: samples[name][row, number] for name in ("intersection", "predicted", "labelled")}
+    return {"position": samples["position"][row], "class": number} | counts
 
 
 def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str, started_at: datetime) -> pa.Table:

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from analysis.schema import MIOU
+from grid.store.samples import stored_samples
 from grid.store.store import ResultStore
+from tta_core.tasks.table import TASKS
 
 MAX_POINTS = 200
 """Points of a curve: MLflow's stores slow down with every one, the Parquet files hold them all."""
@@ -21,6 +24,8 @@ TAGS = (
     *("needs", "artefact", "scored_logits"),
 )
 FINAL_METRICS = ("accuracy", "accuracy5", "seconds", "images_per_second", "peak_memory_mib", "trainable_parameters")
+PIXEL_METRICS = ("score", "class_accuracy")
+"""Metrics of cells of segmentation; of others the score is the accuracy."""
 SKIPPED = "skipped_images"
 """A metric of those cells that left images out."""
 
@@ -61,13 +66,17 @@ def read_tracked_cell(store: ResultStore, cell: str) -> TrackedCell:
     config: dict[str, Any] = json.loads(row["config"])
     settings = {f"{row['method']}.{name}": value for name, value in config.pop("settings").items()}
     metrics = [(name, float(row[name]), row["n_samples"]) for name in FINAL_METRICS if row[name] is not None]
+    pixels = row.get("metric") == MIOU
+    if pixels:
+        metrics += [(name, float(row[name]), row["n_samples"]) for name in PIXEL_METRICS if row[name] is not None]
     if row.get(SKIPPED):
         metrics.append((SKIPPED, float(row[SKIPPED]), row["n_samples"]))
     artefacts: dict[str, dict[str, Any]] = {"config.json": json.loads(row["config"])}
     if row["status"] == "done":
-        domains, curves = _read_curves(folder)
-        metrics += [(f"accuracy/{name}", value, row["n_samples"]) for name, value in domains.items()] + curves
-        artefacts["domain_accuracy.json"] = domains
+        word = row.get("metric") or "accuracy"
+        domains, curves = _read_curves(folder, pixels=pixels)
+        metrics += [(f"{word}/{name}", value, row["n_samples"]) for name, value in domains.items()] + curves
+        artefacts[f"domain_{word}.json"] = domains
     started = round(row["started_at"].timestamp() * 1000)
     return TrackedCell(
         status=row["status"],
@@ -83,19 +92,22 @@ def read_tracked_cell(store: ResultStore, cell: str) -> TrackedCell:
     )
 
 
-def _read_curves(folder: Path) -> tuple[dict[str, float], list[tuple[str, float, int]]]:
-    """Accuracy by domain, and each step's scalars with the accuracy so far, thinned to `MAX_POINTS`."""
-    columns_read = ["domain", "label", "prediction"]
-    samples = pq.read_table(folder / "samples.parquet", columns=columns_read, page_checksum_verification=True)
-    correct = samples["label"].to_numpy() == samples["prediction"].to_numpy()
-    domain = samples["domain"].to_numpy()
-    domains = {str(name): float(correct[domain == name].mean()) for name in np.unique(domain)}
+def _read_curves(folder: Path, *, pixels: bool) -> tuple[dict[str, float], list[tuple[str, float, int]]]:
+    """Score by domain, and each step's scalars with the accuracy so far, thinned to `MAX_POINTS`."""
+    samples = stored_samples(folder)
+    task = TASKS["segmentation" if pixels else "classification"]
+    domains = {name: scores.score for name, scores in task.scores_by_domain(samples).items()}
     batches = pq.read_table(folder / "batches.parquet")
     seen = batches["samples_seen"].to_numpy()
     kept = np.unique(np.linspace(0, len(seen) - 1, min(MAX_POINTS, len(seen))).round().astype(int))
     columns = {name: batches[name].to_numpy() for name in batches.column_names if name not in ("cell", "step")}
     # Before the first image that was not skipped there is none.
-    columns["accuracy_so_far"] = np.where(seen > 0, np.cumsum(correct)[seen - 1] / np.maximum(seen, 1), np.nan)
+    if pixels:
+        right, all_pixels = (np.cumsum(samples[name].sum(axis=1)) for name in ("intersection", "labelled"))
+    else:
+        right = np.cumsum(samples["label"] == samples["prediction"])
+        all_pixels = np.arange(1, len(right) + 1)
+    columns["accuracy_so_far"] = np.where(seen > 0, right[seen - 1] / np.maximum(all_pixels[seen - 1], 1), np.nan)
     del columns["samples_seen"]
     curves = [
         (name, float(values[step]), int(seen[step]))

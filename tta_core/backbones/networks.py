@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.embedded.network import WEIGHTS_FOLDER, build_digits_network
+from tta_core.backbones.embedded.scenes import SCENES, build_scenes_network
 from tta_core.backbones.own_weights import OwnWeights, check_sha256, unreadable
+from tta_core.backbones.segformer import SHAPES, SegFormer, build_segformer, under_our_names
 from tta_core.backbones.spec import BackboneSpec
 from tta_core.backbones.weights import EMBEDDED, check_weights, weights_file, weights_missing
 from tta_core.backbones.weights_files import first_line, read_weights
@@ -41,16 +43,22 @@ def load_backbone(spec: BackboneSpec, own: OwnWeights | None = None) -> nn.Modul
         if kind != EMBEDDED:
             return _from_hub(spec, name)
         shipped = WEIGHTS_FOLDER / spec.weights
-        return _filled(spec, build_digits_network(name), _shipped_weights(shipped, spec.sha256), shipped)
+        return _filled(spec, _embedded(name), _shipped_weights(shipped, spec.sha256), shipped)
     if own is None:
         weights = read_weights(file, spec.sha256, stated_by=TABLE)
     else:
         weights = read_weights(file, own.sha256, own.key_map)
     if kind == EMBEDDED:
-        network = build_digits_network(name)
+        network = _embedded(name)
+    elif name in SHAPES:
+        network = build_segformer(name, spec.num_classes)
     else:
         network = timm.create_model(name, pretrained=False, num_classes=spec.num_classes, **spec.options)
     return _filled(spec, network, weights, file)
+
+
+def _embedded(name: str) -> nn.Module:
+    return build_scenes_network() if name == SCENES else build_digits_network(name)
 
 
 def _filled(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
@@ -89,10 +97,12 @@ def _other_kinds(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]
 
 
 def _translated(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Lets timm turn the names of the network's authors into its own, as it does for weights of the hub.
+    """Lets timm turn the names of the network's authors into its own, as it does for weights of the hub; or SegFormer.
 
     Values stay as they are: what timm would enlarge or shrink, such as position embeddings, is left to be refused.
     """
+    if isinstance(network, SegFormer):
+        return under_our_names(weights)
     own = _shapes(network.state_dict())
     translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if translate is None or any(own.get(name, shape) != shape for name, shape in _shapes(weights).items()):

@@ -9,16 +9,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tta_core.data.spec import Interpolation, OwnCrop
+from tta_core.data.spec import Interpolation, OwnCrop, Task
 from tta_core.frozen import Frozen
 
-NetworkKind = Literal["any", "transformer", "batch-norm"]
+NetworkKind = Literal["any", "transformer", "batch-norm", "segformer"]
 
 NETWORK_KINDS: Mapping[NetworkKind, str] = MappingProxyType(
     {
         "any": "any network with the layers that it adapts",
         "transformer": "vision transformers (timm's VisionTransformer)",
         "batch-norm": "networks with BatchNorm",
+        "segformer": "SegFormer",
     }
 )
 """Which networks a method can take -> in words."""
@@ -53,21 +54,22 @@ class BackboneSpec(Frozen):
 
     Attributes:
         name: full name; for timm models `architecture.tag`, never a bare architecture.
+        task: what it predicts.
         pretraining: how the weights were made.
         source: where the network comes from. `embedded:<network>`: shipped with this package.
             `timm:<architecture.tag>`: weights from a file of the user, else from the hub. `file:<architecture>`: a timm
-            architecture with weights from a file of the user only.
+            architecture, or a size of SegFormer, with weights from a file of the user only.
         weights: name of the weights file; of a file of the user without its suffix, see `tta_core.backbones.weights`.
         sha256: checksum of the weights file; None where the tag is all that pins the weights.
         options: keyword arguments of `timm.create_model` that the weights need.
         text: what makes the logits of a zero-shot classifier; None of a network that has a classifier.
         num_classes: number of logits.
-        image_size: height and width of the input in pixels.
+        image_size: height and width of the input in pixels; of a network that takes any, those it was trained on.
         mean, std: per-channel normalisation of inputs in [0, 1].
         crop_pct, interpolation: how the authors of the weights bring a photograph to `image_size`: its short side is
             resized to image_size / crop_pct, and the middle cut out. None where images are not cut.
-        clean_accuracy: top-1 on clean test images, in [0, 1], at `image_size` and under that very transform
-            (`crop: backbone`); None where no source that we trust states it.
+        clean_accuracy: top-1 on clean test images, or mean IoU of segmentation, in [0, 1], at `image_size` and under
+            that very transform (`crop: backbone`); None where no source that we trust states it.
         accuracy_source: who states it.
         protocol_accuracy: the same under the transform of the papers' protocols (`crop: resize-center`: to 256 pixels
             bilinearly, 224 cut out), where a source states it.
@@ -78,6 +80,7 @@ class BackboneSpec(Frozen):
 
     name: str
     title: str
+    task: Task = "classification"
     pretraining: Pretraining
     source: str
     weights: str

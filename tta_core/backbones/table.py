@@ -31,6 +31,9 @@ VIT_B_MS, VIT_L_MS, VIT_B_384_MS, CONVNEXT_B_MS, SWIN_B_MS, RESNET_50_MS = 240.0
 AMD EPYC, scaled by the time of ViT-B there.
 """
 
+SEGFORMER_MS = {"b0": 900.0, "b1": 2000.0, "b2": 4300.0, "b3": 6700.0, "b4": 9100.0, "b5": 12000.0}
+"""The same of half an image of ACDC (960 x 540), scaled by arithmetic from B0."""
+
 TIMM_RESULTS = "timm, results/results-imagenet.csv"
 """https://github.com/huggingface/pytorch-image-models at commit 0173a139: ImageNet's validation images under the tag's
 own test transform. Where that table has another size than 224 pixels, a row names another source.
@@ -66,6 +69,29 @@ def _digits_vit(name: str, title: str, pretraining: Pretraining, sha256: str, cl
         classes="digits",
         kinds=("transformer",),
         forward_ms=0.15,
+    )
+
+
+def _segformer(size: str, forward_ms: float) -> BackboneSpec:
+    """A row for a SegFormer on the classes of Cityscapes, with weights of the user's own."""
+    return BackboneSpec(
+        name=f"segformer-{size}",
+        title=f"SegFormer-{size.upper()} on Cityscapes; weights from your own file "
+        f"(https://github.com/NVlabs/SegFormer or nvidia/segformer-{size}-finetuned-cityscapes-1024-1024 on the hub; "
+        "research and evaluation only)",
+        task="segmentation",
+        pretraining="supervised",
+        source=f"file:segformer-{size}",
+        weights=f"segformer-{size}",
+        num_classes=19,
+        image_size=1024,
+        mean=IMAGENET[0],
+        std=IMAGENET[1],
+        clean_accuracy=0.8239 if size == "b5" else None,
+        accuracy_source="https://github.com/NVlabs/SegFormer/issues/128, windows, one scale" if size == "b5" else "",
+        classes="cityscapes",
+        kinds=("segformer",),
+        forward_ms=forward_ms,
     )
 
 
@@ -333,6 +359,25 @@ BACKBONES: dict[str, BackboneSpec] = {
             clean_accuracy=0.83664,
             accuracy_source=MAE_README,
         ),
+        BackboneSpec(
+            name="segformer-scenes",
+            title="small SegFormer (274 k parameters) trained on clean scenes of digits in five sizes",
+            task="segmentation",
+            pretraining="supervised",
+            source="embedded:segformer-scenes",
+            weights="segformer_scenes.safetensors",
+            sha256="SHA",
+            num_classes=11,
+            image_size=64,
+            mean=HALF[0],
+            std=HALF[1],
+            clean_accuracy=0.83,
+            accuracy_source="tta_core.backbones.embedded.train_scenes, 400 test scenes",
+            classes="digits and ground",
+            kinds=("segformer",),
+            forward_ms=6.5,
+        ),
+        *(_segformer(size, ms) for size, ms in SEGFORMER_MS.items()),
         _cifar(10),
         _cifar(100),
     )

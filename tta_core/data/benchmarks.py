@@ -26,6 +26,17 @@ IMAGENET_A_CLASSES = _numbers("imagenet_a_classes.txt")
 """The 200 ImageNet classes of ImageNet-R and of ImageNet-A, by number (mixed §A). They differ."""
 
 IMAGENET_LICENCE = "the photographs are ImageNet's, for non-commercial research, https://image-net.org"
+CITYSCAPES_CLASSES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+"""The scored classes, by train id."""
+
+WEATHER = ("fog", "night", "rain", "snow")
+"""The conditions of ACDC, in the order of the published streams; `digit-scenes` has them too."""
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 CLEAN_FILES = "for clean images imagenet/val/<wnid>/*.JPEG"
 TRAINING_FILES = "for methods that need training images imagenet/train/<wnid>/*.JPEG, all or some"
 
@@ -268,7 +279,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             images_per_domain=899,
             num_classes=10,
             classes="digits",
-            class_names=("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+            class_names=DIGITS,
             severities=(1, 2, 3, 4, 5),
             source="scikit-learn load_digits (UCI optical recognition of handwritten digits), made here",
             size="none: it comes with scikit-learn",
@@ -331,6 +342,76 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
         ),
         *_cifar_c("cifar10-c", 10, record=2535967),
         *_cifar_c("cifar100-c", 100, record=3555552),
+        BenchmarkSpec(
+            name="digit-scenes",
+            title="segmentation: scenes of real handwritten digits, 64x64, in fog, night, rain and snow made here",
+            task="segmentation",
+            version=1,
+            domains=WEATHER,
+            held_out_domains=tuple(f"{name}-train" for name in WEATHER),
+            images_per_domain=200,
+            counts={CLEAN: 400},
+            num_classes=11,
+            classes="digits and ground",
+            class_names=(*DIGITS, "ground"),
+            severities=(1, 2, 3, 4, 5),
+            shuffled=False,
+            storage="digit-scenes",
+            source="scikit-learn load_digits (UCI optical recognition of handwritten digits), made here",
+            size="none: it comes with scikit-learn",
+            licence="CC BY 4.0 (UCI); scikit-learn BSD-3-Clause",
+        ),
+        BenchmarkSpec(
+            name="cityscapes",
+            title="segmentation: validation images of Cityscapes, streets of German cities in good weather",
+            task="segmentation",
+            version=1,
+            domains=("cityscapes",),
+            held_out_domains=(),
+            images_per_domain=500,
+            counts={"train": 2975},
+            num_classes=19,
+            classes="cityscapes",
+            class_names=CITYSCAPES_CLASSES,
+            severities=(),
+            shuffled=False,
+            crops=("none", "half"),
+            storage="segmentation-folders",
+            folder="cityscapes",
+            training_folder="cityscapes/leftImg8bit/train",
+            files="cityscapes/leftImg8bit/{train,val}/<city>/*_leftImg8bit.png and cityscapes/gtFine/{train,val}/"
+            "<city>/*_gtFine_labelTrainIds.png or *_gtFine_labelIds.png",
+            source="https://www.cityscapes-dataset.com (registration): leftImg8bit_trainvaltest.zip, "
+            "gtFine_trainvaltest.zip",
+            size="about 11 GB",
+            licence="Cityscapes' own terms: non-commercial research, registration, no redistribution",
+            expected="mIoU of SegFormer-B5 on the validation images, crop none: 82.4",
+        ),
+        BenchmarkSpec(
+            name="acdc",
+            title="segmentation: training images of ACDC, streets in fog, at night, in rain and in snow",
+            task="segmentation",
+            version=1,
+            domains=WEATHER,
+            held_out_domains=tuple(f"{name}-val" for name in WEATHER),
+            images_per_domain=400,
+            counts={CLEAN: 500, **{f"{name}-val": 106 if name == "night" else 100 for name in WEATHER}},
+            num_classes=19,
+            classes="cityscapes",
+            class_names=CITYSCAPES_CLASSES,
+            severities=(),
+            shuffled=False,
+            crops=("half", "none"),
+            parts={CLEAN: "cityscapes"},
+            storage="segmentation-folders",
+            folder="acdc",
+            files="acdc/rgb_anon/<condition>/{train,val}/<sequence>/*_rgb_anon.png and acdc/gt/<condition>/{train,val}/"
+            "<sequence>/*_gt_labelTrainIds.png; for clean and training images cityscapes as its own row says",
+            source="https://acdc.vision.ee.ethz.ch (registration): rgb_anon_trainvaltest.zip, gt_trainval.zip",
+            size="see the site",
+            licence="see the site: registration, non-commercial",
+            expected="mIoU of SegFormer-B5 (source, one view): fog 69.1, night 40.3, rain 59.7, snow 57.8",
+        ),
     )
 }
 

@@ -24,4 +24,5 @@ def crop_text(crop: Crop, size: int) -> str:
         "center": f"centre crop {size}, not resized",
         "resize-center": f"resize {round(size * 256 / 224)} bilinear, centre crop {size}",
         "upsample": f"enlarged to {size} bilinearly",
+        "half": "half the height and width, bilinear",
     }[crop]

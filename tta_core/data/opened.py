@@ -12,9 +12,10 @@ from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import split_severity
 from tta_core.data.files.decoded import DecodedImages, decoded_if_there
 from tta_core.data.files.encoded import EncodedImages
+from tta_core.data.files.label_maps import LabelMaps
 from tta_core.data.generated import check_made_here
 from tta_core.data.label_space import ChosenImages, kept_classes, of_kept_classes
-from tta_core.data.sources.base import Domain, Labels, StoredImages
+from tta_core.data.sources.base import Domain, Labels, StoredImages, Targets
 from tta_core.data.sources.table import storage_of
 from tta_core.data.spec import BenchmarkSpec, Crop, LabelSpace
 from tta_core.errors import InputError, first_names
@@ -38,12 +39,12 @@ class DomainImages:
     Attributes:
         images: uint8 `(images, height, width, 3)`: an array, usually a memory map, or files that are decoded when asked
             for. Index it with an array or a slice.
-        labels: int64 `(images,)`.
+        labels: int64 `(images,)`; or for each pixel, uint8 `(images, height, width)`, as an array or as files.
         proven: whether names say the classes; else numbers alone do, see `unproven_labels`.
     """
 
     images: Images
-    labels: Labels
+    labels: Targets
     proven: bool = True
 
 
@@ -108,6 +109,10 @@ class ImageRequest:
         images, labels = storage.open(domain, whole=whole)
         proven = storage.proven and getattr(images, "proven", True)
         decoded = _decoded(domain.row, domain.name, domain.severity, images, build=build)
+        if isinstance(labels, LabelMaps):
+            maps = _decoded(domain.row, f"{domain.name}-labels", domain.severity, labels, build=build)
+            assert not isinstance(maps, EncodedImages) or isinstance(maps, LabelMaps)
+            labels = maps
         return replace(self._labelled(decoded, labels), proven=proven)
 
     def open_files(self, name: str, *, whole: bool = True) -> EncodedImages:
@@ -184,7 +189,9 @@ class ImageRequest:
                 np.array(row.class_numbers or range(row.num_classes), dtype=np.int64), row.images_per_class
             )
         _check_kind(domain)
-        return storage_of(row).labels(domain)
+        if row.task == "segmentation":
+            raise InputError(f"the images of {row.name} have no one class each: no stream of it is ordered by labels")
+        return np.asarray(storage_of(row).labels(domain))
 
     def labels_of(self, name: str, images: Sequence[str]) -> Labels:
         """Labels `(images,)` of images of a domain that are given by name; nothing is read.
@@ -219,12 +226,12 @@ class ImageRequest:
         _check_kind(domain)
         return storage_of(domain.row).names(domain, whole=whole)
 
-    def _labelled(self, images: WholeImages, labels: Labels) -> DomainImages:
+    def _labelled(self, images: WholeImages, labels: Targets) -> DomainImages:
         """The images of the classes that the label space has, with their labels in it."""
         classes = kept_classes(self.spec, self.label_space)
         if not classes:
             return DomainImages(images, labels)
-        numbers, own = of_kept_classes(labels, classes)
+        numbers, own = of_kept_classes(np.asarray(labels), classes)
         return DomainImages(images if len(numbers) == len(labels) else ChosenImages(images, numbers), own)
 
 

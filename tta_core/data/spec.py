@@ -8,13 +8,17 @@ from pydantic import Field
 
 from tta_core.frozen import Frozen
 
-CropName = Literal["none", "center", "resize-center", "upsample", "backbone"]
+Task = Literal["classification", "segmentation"]
+"""What is predicted: one class for an image, or one for each pixel."""
+
+CropName = Literal["none", "center", "resize-center", "upsample", "backbone", "half"]
 """How an image is brought to the size that the network wants:
 
 - `none`: it has that size.
 - `center`: its middle is cut out; for files that have that size already.
 - `resize-center`: its short side is first made 8/7 as long as that size (256 for 224), bilinearly.
 - `upsample`: it is enlarged bilinearly as a tensor in [0, 1], corners not aligned.
+- `half`: the whole image at half its height and width, bilinearly; labels of pixels keep theirs.
 - `backbone`: as the authors of the weights do it, see `BackboneSpec.own_crop`.
 """
 
@@ -55,6 +59,7 @@ class BenchmarkSpec(Frozen):
     """Domains, counts and classes of a benchmark.
 
     Attributes:
+        task: what is predicted.
         version: raised whenever the images change; part of the cell id.
         domains: the domains that a table reports, in their published order.
         held_out_domains: domains for choosing settings, never reported.
@@ -73,8 +78,9 @@ class BenchmarkSpec(Frozen):
         parts: domains that are those of other rows -> the row: its files, crop and severities are read. The training
             images are those of the row that has `clean`.
         storage: how the images are kept, a file in `tta_core/data/sources`. `embedded`: made here. `class-folders`: one
-            folder a class. `severity-arrays`: one array a corruption. `composition`: all domains are those of other
-            rows, so there is no such file.
+            folder a class. `severity-arrays`: one array a corruption. `digit-scenes`: made here, with a class for
+            each pixel. `segmentation-folders`: images, and label maps of the same names. `composition`: all domains
+            are those of other rows, so there is no such file.
         folder: the benchmark's folder in the data root, see `tta_core.data.root`.
         clean_folder: likewise, of the uncorrupted test images, if they lie elsewhere.
         training_folder: likewise, of the images that the backbones were trained on, for methods that need these.
@@ -90,6 +96,7 @@ class BenchmarkSpec(Frozen):
 
     name: str
     title: str
+    task: Task = "classification"
     version: int
     domains: tuple[str, ...]
     held_out_domains: tuple[str, ...]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tta_core.data.spec import Task
 from tta_core.errors import InputError, unknown_name
 
 
@@ -20,6 +21,7 @@ class ObserverSpec:
         quantities: every quantity that it can measure.
         reads_clean: whether it reads clean images, which must then be there.
         in_auto: whether `auto` includes it: only what costs next to nothing.
+        tasks: the tasks that it can measure in.
     """
 
     name: str
@@ -28,6 +30,7 @@ class ObserverSpec:
     quantities: tuple[str, ...]
     reads_clean: bool = False
     in_auto: bool = False
+    tasks: tuple[Task, ...] = ("classification",)
 
 
 OBSERVERS: Mapping[str, ObserverSpec] = {
@@ -78,6 +81,7 @@ OBSERVERS: Mapping[str, ObserverSpec] = {
             "Forgetting",
             ("forgetting_accuracy", "forgetting_clean_drop", "backward_transfer"),
             reads_clean=True,
+            tasks=("classification", "segmentation"),
         ),
         ObserverSpec(
             "routing",
@@ -107,11 +111,12 @@ SETS: Mapping[str, tuple[str, ...]] = {
 """Names that stand for several observers."""
 
 
-def resolve_observers(given: Any) -> tuple[str, ...]:
+def resolve_observers(given: Any, task: Task = "classification") -> tuple[str, ...]:
     """The observers that `diagnostics` asks for, sorted.
 
     Args:
         given: the name of an observer or of a set in `SETS`, or a list of such names.
+        task: what is predicted; sets are of the observers that can measure it.
 
     Raises:
         InputError: for anything else.
@@ -123,5 +128,10 @@ def resolve_observers(given: Any) -> tuple[str, ...]:
     for name in map(str, names):
         if name not in OBSERVERS and name not in SETS:
             raise unknown_name("name in diagnostics", name, (*OBSERVERS, *SETS))
-        chosen.update(SETS.get(name, (name,)))
+        if name in OBSERVERS and task not in OBSERVERS[name].tasks:
+            fitting = [row.name for row in OBSERVERS.values() if task in row.tasks]
+            raise InputError(
+                f"diagnostics: {name} does not measure {task}: leave it out; these do: {', '.join(fitting)}"
+            )
+        chosen.update(one for one in SETS.get(name, (name,)) if task in OBSERVERS[one].tasks)
     return tuple(sorted(chosen))

@@ -51,6 +51,8 @@ class Context:
         labelled_source: likewise, batches of training images of the source with their labels.
         held_out: likewise, batches under the held-out corruptions, all corruptions in each, with their labels.
         artefact: what the method would make of these before the stream, if it is there already.
+        output_size: height and width of the maps of classes that are scored, of segmentation; None for the images'.
+        base_scale: side of the images that the network gets at ratio 1, as a part of that of the given ones.
     """
 
     num_classes: int
@@ -62,6 +64,8 @@ class Context:
     labelled_source: Iterable[LabelledBatch] | None = None
     held_out: Iterable[LabelledBatch] | None = None
     artefact: Artefact | None = None
+    output_size: tuple[int, int] | None = None
+    base_scale: float = 1.0
 
     def require(self, name: str, needs: Iterable[str]) -> None:
         """Raises `InputError` if something that a method needs was not handed over."""
@@ -129,7 +133,7 @@ class Method(Remembering, ABC, Generic[Settings]):
             images: normalised images `(batch, channels, height, width)`, any batch size from 1.
 
         Returns:
-            The logits that are scored, `(batch, classes)`, detached.
+            The logits that are scored, `(batch, classes)` or `(batch, classes, height, width)`, detached.
         """
         if images.ndim != 4 or images.shape[0] == 0:
             raise InputError(
@@ -193,6 +197,9 @@ class Method(Remembering, ABC, Generic[Settings]):
     @abstractmethod
     def step(self, images: Tensor) -> Tensor:
         """Predicts and adapts; returns the scored logits `(batch, classes)` and fills `self.record`."""
+
+    def at_border(self) -> None:
+        """Called where a domain of the stream has ended. No method should know; some released code does."""
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks that predict, by name. All have the parameters of the student's, and equal ones at first."""

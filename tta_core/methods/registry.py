@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tta_core.data.spec import Task
 from tta_core.errors import InputError, named_row
 from tta_core.methods.spec import MethodSpec
 
@@ -22,8 +24,10 @@ SHARED = "common"
 
 
 @cache
-def methods() -> Mapping[str, MethodSpec]:
-    """All methods by name, sorted: the `SPEC` in the `spec.py` of every folder beside this file but `common`.
+def methods(task: Task = "classification") -> Mapping[str, MethodSpec]:
+    """All methods of a task by name, sorted: the `SPEC` in the `spec.py` of every folder beside this file but `common`.
+
+    Of segmentation those with a `pixel_spec.py` beside it, which has `PIXELS`.
 
     Raises:
         InputError: if a folder has no `spec.py`, or its method is named otherwise.
@@ -36,6 +40,10 @@ def methods() -> Mapping[str, MethodSpec]:
                 f"the method in tta_core/methods/{folder} calls itself {spec.name!r}: name one like the other, with an "
                 "underscore in the folder where the name has a hyphen"
             )
+        if task == "segmentation":
+            if not (Path(__file__).parent / folder / "pixel_spec.py").is_file():
+                continue
+            spec = importlib.import_module(f"tta_core.methods.{folder}.pixel_spec").PIXELS
         found[spec.name] = spec
     return MappingProxyType(dict(sorted(found.items())))
 
@@ -63,15 +71,28 @@ def method_folders(root: Path) -> list[str]:
     return names
 
 
-def method_spec(name: str) -> MethodSpec:
-    """Returns the description of a method, or raises `InputError` with the closest match."""
-    return named_row("method", methods(), name)
+def method_spec(name: str, task: Task = "classification") -> MethodSpec:
+    """Returns the description of a method for a task.
+
+    Raises:
+        InputError: if there is no such method, with the closest match; or it does not do that task.
+    """
+    spec = named_row("method", methods(), name)
+    if task == "classification":
+        return spec
+    if name not in methods(task):
+        raise InputError(
+            f"{name} does not do {task}: {spec.not_for_pixels or 'it has no version for pixels'}. Methods that do: "
+            f"{', '.join(methods(task))}"
+        )
+    return methods(task)[name]
 
 
-def method_class(name: str) -> type[Method[Any]]:
-    """Imports (with torch) and returns the class that implements a method."""
-    spec = method_spec(name)
-    module = importlib.import_module(f"tta_core.methods.{name.replace('-', '_')}.method")
+def method_class(name: str, task: Task = "classification") -> type[Method[Any]]:
+    """Imports (with torch) and returns the class that implements a method for a task."""
+    spec = method_spec(name, task)
+    module_name = "method" if task == "classification" else "pixels"
+    module = importlib.import_module(f"tta_core.methods.{name.replace('-', '_')}.{module_name}")
     implementation: type[Method[Any]] = getattr(module, spec.implementation)
     return implementation
 
@@ -91,6 +112,9 @@ def build_method(
     held_out: Iterable[LabelledBatch] | None = None,
     artefact: Artefact | None = None,
     initial: Mapping[str, Tensor] | None = None,
+    task: Task = "classification",
+    output_size: tuple[int, int] | None = None,
+    base_scale: float = 1.0,
     **settings: Any,
 ) -> Method[Any]:
     """Puts a method around a network. The network is edited in place and belongs to the method afterwards.
@@ -111,6 +135,9 @@ def build_method(
         artefact: what the method would make of these before the stream (`Method.make_artefact`), made elsewhere.
         initial: values of parameters by their qualified name in the edited network, in place of the method's own
             initial values: routers, experts or adapters that were made elsewhere.
+        task: what the network predicts; of segmentation a `tta_core.backbones.segformer.SegFormer`.
+        output_size: height and width of the maps of classes that are scored; None for those of the images.
+        base_scale: side of the images that the network gets at ratio 1, as a part of that of the given ones.
         **settings: settings that differ from the preset.
 
     Raises:
@@ -121,13 +148,14 @@ def build_method(
 
     from tta_core.methods.base import Context
 
-    spec = method_spec(name)
+    spec = method_spec(name, task)
     if not isinstance(network, nn.Module):
         raise InputError(f"network = {network!r} is no network: give a torch.nn.Module with its weights loaded")
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise InputError(f"num_classes = {num_classes!r} is not allowed: give the number of the network's logits")
     resolved = spec.resolve(preset, settings)
     context = Context(num_classes, seed, batch_size, mean, std, source_images, labelled_source, held_out, artefact)
+    context = replace(context, output_size=output_size, base_scale=base_scale)
     if artefact is None:
         context.require(name, spec.needs_of(resolved))
-    return method_class(name)(network, resolved, context, initial)
+    return method_class(name, task)(network, resolved, context, initial)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from tta_core.backbones.spec import NetworkKind
+from tta_core.data.spec import Task
 from tta_core.errors import unknown_name
 from tta_core.frozen import Frozen, validated
 
@@ -104,7 +105,10 @@ class MethodSpec(Frozen):
         title: one line for people.
         paper: authors, title, venue.
         changes: what the method changes in the network.
-        implementation: name of the `Method` class in the folder's `method.py`.
+        task: what it predicts. A method that does both has two of these: `SPEC` in `spec.py`, and `PIXELS` in
+            `pixel_spec.py` for segmentation.
+        not_for_pixels: why it does not do segmentation; empty if it does.
+        implementation: name of the `Method` class in the folder's `method.py`, for segmentation in its `pixels.py`.
         version: raised whenever the numbers that the method produces change; part of the cell id.
         settings: the data model of the method's settings; its defaults are the `recommended` preset.
         presets: named settings that differ from the defaults. `recommended` is always there and empty.
@@ -136,6 +140,8 @@ class MethodSpec(Frozen):
     title: str
     paper: str
     changes: str
+    task: Task = "classification"
+    not_for_pixels: str = ""
     implementation: str
     version: int = 1
     settings: type[BaseModel]

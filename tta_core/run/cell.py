@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,24 +19,25 @@ from torch import nn
 from tta_core.backbones.classifier import keep_classes
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import backbone_spec
-from tta_core.data.opened import unproven_labels
+from tta_core.data.opened import DomainImages, unproven_labels
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Scene
 from tta_core.errors import InputError
 from tta_core.methods.base import Context, Diagnostics, Method
 from tta_core.methods.common.surgery import count_parameters
-from tta_core.methods.registry import method_class, method_spec
+from tta_core.methods.registry import method_class
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run.checkpoint import Checkpoints
 from tta_core.run.config import RunConfig
 from tta_core.run.cost import CostMeter
-from tta_core.run.images import load_domains, normalisation
+from tta_core.run.images import check_enough, fewer_images, load_domains, map_size, normalisation
 from tta_core.run.loop import Columns, CorruptImages, run_stream
 from tta_core.run.preparation import artefact_key, kept_artefact
 from tta_core.run.supplies import HeldOutImages, LabelledSource, SourceImages
 from tta_core.streams.batches import Normalise
 from tta_core.streams.order import StreamOrder
-from tta_core.tasks.classification import accuracy, accuracy_per_domain, all_finite
+from tta_core.tasks.base import Metric, Scores, all_finite
+from tta_core.tasks.table import TASKS
 
 RECORDED_PACKAGES = ("numpy", "timm", "torch")
 
@@ -52,8 +53,9 @@ class RunResult:
     Attributes:
         config: the resolved configuration.
         cell: its id.
-        accuracy, accuracy5: top-1 and top-5 over the stream, in [0, 1].
-        domain_accuracy: top-1 by domain, in [0, 1].
+        metric: what the score is.
+        scores: what the whole stream is worth.
+        domain_scores: what each domain is worth.
         samples: columns `(samples,)`, see `analysis.schema.SAMPLES`.
         batches: columns `(batches,)`, see `analysis.schema.BATCHES`, and the method's own scalars.
         diagnostics: quantity -> layer -> values, over the whole stream.
@@ -73,9 +75,9 @@ class RunResult:
 
     config: RunConfig
     cell: str
-    accuracy: float
-    accuracy5: float
-    domain_accuracy: dict[str, float]
+    metric: Metric
+    scores: Scores
+    domain_scores: dict[str, Scores]
     samples: Columns
     batches: Columns
     diagnostics: Diagnostics
@@ -91,6 +93,26 @@ class RunResult:
     started_at: datetime
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The task's own metric over the stream, in [0, 1]."""
+        return self.scores.score
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples, or of pixels, that are right."""
+        return self.scores.accuracy
+
+    @property
+    def accuracy5(self) -> float | None:
+        """Top-5 accuracy over the stream; None of segmentation."""
+        return self.scores.accuracy5
+
+    @property
+    def domain_accuracy(self) -> dict[str, float]:
+        """The accuracy by domain."""
+        return {name: scores.accuracy for name, scores in self.domain_scores.items()}
 
     @property
     def n_samples(self) -> int:
@@ -130,9 +152,11 @@ def run(
     torch.manual_seed(config.seed)
     order = config.order()
     domains = load_domains(config, order.domains)
+    check_enough(config, order, domains)
+    task = TASKS[config.task]
     unproven = [name for name, domain in zip(order.domains, domains, strict=True) if not domain.proven]
     normalise = normalisation(config, target)
-    method, artefact = _build(config, normalise, target)
+    method, artefact = _build(config, normalise, target, domains)
     parameters = method.trainable_parameters()
     meter = CostMeter(target)
     observers = _observers(config, method, order, normalise, meter)
@@ -152,6 +176,7 @@ def run(
         checkpoints=checkpoints,
         meter=meter,
         corrupt_images=corrupt_images,
+        task=task,
     )
     meter.stop()
     # Where domains reset the method, the parameters at the end say nothing of the domains before.
@@ -165,15 +190,13 @@ def run(
             f"{config.method} diverged: parameters or predictions are infinite or not a number; lower the learning "
             f"rate (settings: {json.dumps(config.settings)})"
         )
-    samples = dict(record.samples)
-    in_top5 = samples.pop("in_top5")
     return RunResult(
         config=config,
         cell=cell,
-        accuracy=accuracy(samples["prediction"], samples["label"]),
-        accuracy5=float(in_top5.mean()),
-        domain_accuracy=accuracy_per_domain(samples),
-        samples=samples,
+        metric=task.metric,
+        scores=task.scores(record.samples),
+        domain_scores=task.scores_by_domain(record.samples),
+        samples=record.samples,
         batches=record.batches,
         diagnostics=record.diagnostics,
         measurements=record.measurements,
@@ -187,7 +210,7 @@ def run(
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
         skipped=record.skipped,
-        notes=(unproven_labels(unproven),) if unproven else (),
+        notes=(*([unproven_labels(unproven)] if unproven else []), *fewer_images(config, order, domains)),
     )
 
 
@@ -197,9 +220,11 @@ def _source_network(config: RunConfig, target: torch.device) -> nn.Module:
     return keep_classes(network, config.classes).to(target).requires_grad_(False)
 
 
-def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tuple[Method[Any], str]:
+def _build(
+    config: RunConfig, normalise: Normalise, target: torch.device, domains: Sequence[DomainImages]
+) -> tuple[Method[Any], str]:
     """Builds the method; also returns the hash of what it prepared, empty if it prepared nothing."""
-    backbone, spec = backbone_spec(config.backbone), method_spec(config.method)
+    backbone, spec = backbone_spec(config.backbone), config.method_spec
     network = _source_network(config, target)
     needs = config.needs()
     context = Context(
@@ -211,8 +236,10 @@ def _build(config: RunConfig, normalise: Normalise, target: torch.device) -> tup
         source_images=SourceImages(config, normalise) if SOURCE_IMAGES in needs else None,
         labelled_source=LabelledSource(config, normalise) if LABELLED_SOURCE_IMAGES in needs else None,
         held_out=HeldOutImages(config, normalise) if HELD_OUT_IMAGES in needs else None,
+        output_size=map_size(config, domains),
+        base_scale=0.5 if config.crop == "half" else 1.0,
     )
-    settings, implementation, name = config.method_settings(), method_class(config.method), ""
+    settings, implementation, name = config.method_settings(), method_class(config.method, config.task), ""
     if needs and spec.preparation is not None:
         key = artefact_key(config, network, target)
         artefact, name = kept_artefact(key, lambda: implementation.make_artefact(network, settings, context), target)

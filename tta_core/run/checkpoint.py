@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-LAYOUT = 2
+LAYOUT = 3
 """What is where in a checkpoint; raise it with every change of what `state_dict` of anything in it gives."""
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from tta_core.data.benchmarks import BENCHMARKS, benchmark_spec, benchmark_tag
 from tta_core.data.domains import split_severity
 from tta_core.data.label_space import kept_classes
 from tta_core.data.opened import ImageRequest
-from tta_core.data.spec import BenchmarkSpec, Crop, CropName, LabelSpace
+from tta_core.data.spec import BenchmarkSpec, Crop, CropName, LabelSpace, Task
 from tta_core.diagnostics.names import resolve_observers
 from tta_core.errors import InputError, unknown_name
 from tta_core.frozen import Count, Seed, validated
 from tta_core.methods.registry import method_spec
-from tta_core.methods.spec import HELD_OUT_IMAGES
+from tta_core.methods.spec import HELD_OUT_IMAGES, MethodSpec
 from tta_core.streams.choice import DEFAULT_BENCHMARK, OPTIONAL_FIELDS, StreamChoice
 from tta_core.streams.choice_files import FILES
 from tta_core.streams.order import StreamOrder, stream_spec
@@ -85,18 +85,18 @@ class RunConfig(StreamChoice):
         if not isinstance(values, Mapping) or "method" not in values:
             return values
         given = dict(values)
-        spec = method_spec(str(given["method"]))
+        benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
+        spec = method_spec(str(given["method"]), benchmark.task)
         settings = given.get("settings", {})
         if not isinstance(settings, Mapping):
             raise InputError(f"settings = {settings!r} is not a mapping of setting to value")
         resolved = spec.resolve(str(given.get("preset", "recommended")), dict(settings))
         backbone = backbone_spec(str(given.get("backbone", DEFAULT_BACKBONE)))
-        benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
         return given | {
             "settings": resolved.model_dump(mode="json"),
             "weights": resolve_own_weights(given.get("weights"), backbone, BACKBONES),
             "crop": benchmark.crops[0] if given.get("crop") is None else given["crop"],
-            "diagnostics": resolve_observers(given.get("diagnostics", "auto")),
+            "diagnostics": resolve_observers(given.get("diagnostics", "auto"), benchmark.task),
         }
 
     @model_validator(mode="after")
@@ -113,7 +113,14 @@ class RunConfig(StreamChoice):
                 f"{self.method} needs {HELD_OUT_IMAGES}, and {self.benchmark} holds none out: choose another "
                 "benchmark, or settings that need none"
             )
-        method = method_spec(self.method)
+        backbone = backbone_spec(self.backbone)
+        if backbone.task != benchmark.task:
+            fitting = [name for name, row in BACKBONES.items() if row.classes == benchmark.classes]
+            raise InputError(
+                f"backbone {self.backbone!r} does {backbone.task}, the benchmark {self.benchmark!r} wants "
+                f"{benchmark.task}: choose {' or '.join(fitting[:3])}"
+            )
+        method = self.method_spec
         if not method.takes(backbone_spec(self.backbone).kinds):
             fitting = [name for name, row in BACKBONES.items() if method.takes(row.kinds)]
             raise InputError(
@@ -127,6 +134,16 @@ class RunConfig(StreamChoice):
                 f"has those of {benchmark.classes!r}: choose a backbone that `tta-grid list backbones` shows for them"
             )
         return self
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return benchmark_spec(self.benchmark).task
+
+    @property
+    def method_spec(self) -> MethodSpec:
+        """The description of the method, for the task."""
+        return method_spec(self.method, self.task)
 
     @property
     def own_weights(self) -> OwnWeights | None:
@@ -174,11 +191,11 @@ class RunConfig(StreamChoice):
 
     def method_settings(self) -> BaseModel:
         """The method's settings as the data model that its spec names."""
-        return method_spec(self.method).settings.model_validate(self.settings)
+        return self.method_spec.settings.model_validate(self.settings)
 
     def needs(self) -> tuple[str, ...]:
         """What the method needs beyond the stream with these settings."""
-        spec = method_spec(self.method)
+        spec = self.method_spec
         return spec.needs_of(self.method_settings()) if spec.needs else ()
 
     def order(self, seed: int | None = None) -> StreamOrder:
@@ -198,7 +215,7 @@ class RunConfig(StreamChoice):
         unused = {"preset", "weights", *FILES} | (set() if self.diagnostics else {"diagnostics_every"})
         unused |= {name for name in OPTIONAL_FIELDS if getattr(self, name) is None}
         identity = {name: value for name, value in vars(self).items() if name not in unused} | {
-            "method_version": method_spec(self.method).version,
+            "method_version": self.method_spec.version,
             "benchmark_version": benchmark_spec(self.benchmark).version,
             "weights": self.weights_tag(),
         }
@@ -235,10 +252,10 @@ class RunConfig(StreamChoice):
             "reset": reset,
             "weights": self.weights_tag(),
             "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
-            "crop": self.crop if self.crop == "none" else f"{self.cut} {backbone.image_size}",
+            "crop": self.crop if self.crop in ("none", "half") else f"{self.cut} {backbone.image_size}",
             "label_space": self.label_space,
             "precision": self.precision,
-            "scored_logits": method_spec(self.method).scores_of(self.method_settings()),
+            "scored_logits": self.method_spec.scores_of(self.method_settings()),
         } | {name: getattr(self, name) for name in stream.settings}
         if reference is not None and self.named_subset is not None:
             # The images of such a list are numbered from 0, whichever they are.

@@ -24,7 +24,8 @@ from tta_core.run.cost import CostMeter
 from tta_core.streams.batches import Batch, Normalise, gather, gather_readable
 from tta_core.streams.order import StreamBatch, StreamOrder
 from tta_core.streams.prefetch import ToDevice, prefetched, reading_threads
-from tta_core.tasks.classification import sample_outcomes
+from tta_core.tasks.base import Task
+from tta_core.tasks.classification import Classification
 
 Columns = dict[str, NDArray[Any]]
 
@@ -37,8 +38,8 @@ class StreamRecord:
     """What a pass over a stream left behind.
 
     Attributes:
-        samples: columns `(samples,)`: position, segment, domain, index, label, prediction, confidence, entropy,
-            in_top5. A position whose image was skipped has no row.
+        samples: columns `(samples, ...)`: position, segment, domain, index and the outcomes of the task. A position
+            whose image was skipped has no row.
         batches: columns `(batches,)`: step, samples_seen, selected, loss and the method's own scalars; a value that a
             step did not record is NaN.
         diagnostics: quantity -> layer -> values over the whole stream. Where the method was reset on the way, it is
@@ -67,6 +68,7 @@ def run_stream(
     checkpoints: Checkpoints | None = None,
     meter: CostMeter | None = None,
     corrupt_images: CorruptImages = "error",
+    task: Task | None = None,
 ) -> StreamRecord:
     """Feeds a stream to a method, one online step a batch, and records every outcome.
 
@@ -86,11 +88,12 @@ def run_stream(
         meter: measures the loop; what was measured before a checkpoint is part of it.
         corrupt_images: what happens to images that cannot be decoded. Skipped ones leave a gap in their batch: all
             others keep their positions and stay in their batches.
+        task: what an outcome is; by default that of classification.
 
     Raises:
         InputError: if an image cannot be decoded, or all are skipped.
     """
-    steps = _Steps()
+    steps = _Steps(task or Classification())
     between_resets: list[tuple[int, Diagnostics]] = []
     last_reset = 0
     segments = segments_of(order, batch_size)
@@ -138,6 +141,7 @@ def run_stream(
             if step in last_of and steps.any:
                 for observer in observers:
                     observer.at_segment_end(last_of[step])
+                method.at_border()
             if checkpoints is not None and checkpoints.due(step) and batch.stop < len(order) and steps.any:
                 measured = {} if meter is None else meter.state_dict()
                 with nullcontext() if meter is None else meter.paused():
@@ -184,11 +188,11 @@ class _Steps:
         skipped: images that were left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self.count = 0
         self.skipped: list[str] = []
         self._outcomes: list[dict[str, Tensor]] = []
-        self._labels: list[Tensor] = []
         self._sizes: list[int] = []
         self._missing: list[Tensor] = []
         self._records: list[dict[str, Tensor]] = []
@@ -200,9 +204,8 @@ class _Steps:
 
     def add(self, logits: Tensor, given: Batch, record: Mapping[str, Tensor], batch: StreamBatch) -> None:
         """Takes what came of a batch."""
-        labels = torch.from_numpy(given.labels)
-        self._labels.append(labels)
-        self._outcomes.append(sample_outcomes(logits, labels.to(logits.device)))
+        labels = torch.from_numpy(given.labels).to(logits.device)
+        self._outcomes.append(self._task.outcomes(logits, labels))
         self._records.append(dict(record))
         self._count(given, batch)
 
@@ -221,10 +224,9 @@ class _Steps:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs, in few tensors."""
-        self._outcomes, self._labels = [self._joined()], [torch.cat(self._labels)]
+        self._outcomes = [self._joined()]
         return {
             "outcomes": self._outcomes[0],
-            "labels": self._labels[0],
             "sizes": torch.tensor(self._sizes),
             "missing": self._missing,
             "skipped": self.skipped,
@@ -234,7 +236,7 @@ class _Steps:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self._outcomes, self._labels = [state["outcomes"]], [state["labels"]]
+        self._outcomes = [state["outcomes"]]
         self._sizes = state["sizes"].tolist()
         self._missing, self.skipped = list(state.get("missing", [])), list(state.get("skipped", []))
         self.count = len(self._sizes)
@@ -255,7 +257,6 @@ class _Steps:
         if self._missing:
             missing = torch.cat(self._missing).numpy()
             given = {name: np.delete(values, missing) for name, values in given.items()}
-        given["label"] = torch.cat(self._labels).numpy()
         return given | {name: values.cpu().numpy() for name, values in self._joined().items()}
 
     def batches(self) -> Columns:

@@ -17,7 +17,6 @@ from tta_core.backbones.table import backbone_spec
 from tta_core.cache import cache_root, locked, write_whole
 from tta_core.data.benchmarks import CLEAN, benchmark_spec, benchmark_tag
 from tta_core.methods.base import Artefact
-from tta_core.methods.registry import method_spec
 from tta_core.run.config import RunConfig, canonical_hash
 
 FOLDER = "prepared"
@@ -33,7 +32,7 @@ def artefact_key(config: RunConfig, network: nn.Module, device: torch.device) ->
     Seed, batch size, stream and severity of the cell are not in it: all cells of a network and a method share one.
     """
     spec, benchmark, backbone = (
-        method_spec(config.method),
+        config.method_spec,
         benchmark_spec(config.benchmark),
         backbone_spec(config.backbone),
     )

@@ -24,20 +24,20 @@ class Batch:
 
     Attributes:
         images: uint8 `(batch, height, width, 3)`: an array, or a tensor that is on its way to the device.
-        labels: int64 `(batch,)`.
+        labels: int64 `(batch,)`; of segmentation uint8 `(batch, height, width)`.
         kept: which of the positions these are, `(batch,)`; None if all.
         skipped: names of the images that are left out because they cannot be decoded, with what is wrong.
     """
 
     images: NDArray[np.uint8] | Tensor
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.uint8]
     kept: NDArray[np.int64] | None = None
     skipped: tuple[str, ...] = ()
 
 
 def gather(
     domains: Sequence[DomainImages], order: StreamOrder, start: int, stop: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | NDArray[np.uint8]]:
     """Images `(batch, height, width, 3)` and labels `(batch,)` at the positions `start` to `stop` of a stream.
 
     Raises:
@@ -73,14 +73,15 @@ def _gathered(
     start: int,
     stop: int,
     read: Callable[[Images, NDArray[np.int64]], NDArray[np.uint8]],
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | NDArray[np.uint8]]:
     domain, index = order.domain[start:stop], order.index[start:stop].astype(np.int64)
     present = np.unique(domain)
     if len(present) == 1:
         only = domains[present[0]]
         return np.ascontiguousarray(read(only.images, index)), only.labels[index]
+    none = domains[0].labels[:0]
     images = np.empty((stop - start, *domains[0].images.shape[1:]), dtype=np.uint8)
-    labels = np.empty(stop - start, dtype=np.int64)
+    labels = np.empty((stop - start, *none.shape[1:]), dtype=none.dtype)
     for number in present:
         here = domain == number
         images[here] = read(domains[number].images, index[here])

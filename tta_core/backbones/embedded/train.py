@@ -284,23 +284,38 @@ def write_weights(network: nn.Module, path: Path, *, pretraining: str, seed: int
     Returns:
         The clean accuracy of the rounded weights, in [0, 1].
     """
-    # Counters of BatchNorm are whole numbers and stay so.
+    halve(network)
+    accuracy = clean_accuracy(network)
+    save_halves(
+        network,
+        path,
+        {
+            "recipe_version": str(RECIPE_VERSION),
+            "seed": str(seed),
+            "pretraining": pretraining,
+            "clean_accuracy": f"{accuracy:.6f}",
+        },
+    )
+    return accuracy
+
+
+def halve(network: nn.Module) -> dict[str, Tensor]:
+    """Rounds the weights of a network to half precision, in place, and returns them so.
+
+    Counters of BatchNorm are whole numbers and stay so.
+    """
     halves = {
         name: (value.detach().half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
     }
     network.load_state_dict(halves)
-    accuracy = clean_accuracy(network)
-    metadata = {
-        "recipe_version": str(RECIPE_VERSION),
-        "seed": str(seed),
-        "pretraining": pretraining,
-        "clean_accuracy": f"{accuracy:.6f}",
-        "torch": torch.__version__.split("+")[0],
-        "timm": timm.__version__,
-    }
-    path.write_bytes(_with_sorted_metadata(save(halves, metadata=metadata)))
-    return accuracy
+    return halves
+
+
+def save_halves(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Writes the weights of a network, rounded in place to half precision, with what they are."""
+    versions = {"torch": torch.__version__.split("+")[0], "timm": timm.__version__}
+    path.write_bytes(_with_sorted_metadata(save(halve(network), metadata=metadata | versions)))
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:

@@ -52,7 +52,7 @@ class EncodedImages(ABC):
         return len(self.names)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Shape of the array of all images."""
         return len(self.names), self.size, self.size, 3
 
@@ -109,12 +109,28 @@ class EncodedImages(ABC):
                     "file or its permissions, then run again"
                 ) from None
             try:
-                image = decoded(content)
+                image = self.decode(content)
             except ValueError as error:
                 damaged[place] = str(error)
                 continue
-            images[place] = np.asarray(cropped(image, self.crop, self.size, self.place(int(number))))
+            images[place] = self.fitted(image, self.place(int(number)))
         return images, damaged
+
+    def decode(self, content: bytes) -> Image.Image:
+        """Decodes one file.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        return decoded(content)
+
+    def fitted(self, image: Image.Image, place: str) -> NDArray[np.uint8]:
+        """The pixels of a decoded image at the size of all.
+
+        Raises:
+            InputError: if it cannot be brought to that.
+        """
+        return np.asarray(cropped(image, self.crop, self.size, place))
 
 
 class ImageFiles(EncodedImages):
@@ -146,8 +162,12 @@ def is_image(file: str) -> bool:
     return file.lower().endswith(SUFFIXES) and not file.startswith(".")
 
 
-def decoded(content: bytes) -> Image.Image:
-    """Decodes an image file to RGB.
+def decoded(content: bytes, mode: str | None = "RGB") -> Image.Image:
+    """Decodes an image file.
+
+    Args:
+        content: its bytes.
+        mode: Pillow's name of what it is brought to; None leaves it as it is.
 
     Raises:
         ValueError: if it is cut short, damaged, or no image.
@@ -157,7 +177,7 @@ def decoded(content: bytes) -> Image.Image:
             if opened.format == "JPEG" and content.rfind(END) < content.rfind(SCAN):
                 # Pillow takes whatever follows a cut for pixels, such as the zeros of a download that broke off.
                 raise ValueError("image file is truncated (it has no end)")
-            return _in_eight_bits(opened).convert("RGB")
+            return opened.copy() if mode is None else _in_eight_bits(opened).convert(mode)
     # Pillow's decoders raise any of these for a file that is cut short or damaged.
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, Image.DecompressionBombError) as error:
         reason = "not a known kind of image" if isinstance(error, UnidentifiedImageError) else str(error)

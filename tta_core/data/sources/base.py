@@ -11,7 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tta_core.data.files.decoded import DecodedImages
 from tta_core.data.files.encoded import EncodedImages
+from tta_core.data.files.label_maps import LabelMaps
 from tta_core.data.root import data_root, own_folder
 from tta_core.data.spec import BenchmarkSpec, Crop, Ladder
 from tta_core.data.survey import Survey
@@ -22,6 +24,9 @@ StoredImages = NDArray[np.uint8] | EncodedImages
 
 Labels = NDArray[np.int64]
 """`(images,)`, numbers among all classes that a backbone predicts."""
+
+Targets = Labels | NDArray[np.uint8] | LabelMaps | DecodedImages
+"""`Labels`, or for segmentation uint8 maps `(images, height, width)` of classes, in which 255 is not scored."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def open(self, domain: Domain, *, whole: bool = True) -> tuple[StoredImages, Labels]:
+    def open(self, domain: Domain, *, whole: bool = True) -> tuple[StoredImages, Targets]:
         """Opens a domain.
 
         Args:
@@ -105,7 +110,7 @@ class Storage(ABC):
     @abstractmethod
     def open_training(
         self, row: BenchmarkSpec, crop: Crop, size: int, *, whole: bool = True
-    ) -> tuple[StoredImages, Labels]:
+    ) -> tuple[StoredImages, Targets]:
         """Opens those images.
 
         Raises:
@@ -133,7 +138,7 @@ class Storage(ABC):
         """How images of a domain are cut where `wanted` is asked for; the row's default if they are never cut so."""
         return row.crop(wanted)
 
-    def labels(self, domain: Domain) -> Labels:
+    def labels(self, domain: Domain) -> Targets:
         """The labels alone; no image is decoded or made."""
         return self.open(domain)[1]
 

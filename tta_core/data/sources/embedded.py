@@ -72,10 +72,12 @@ class Embedded(Storage):
 
     def survey(self, root: Path, *, decode: bool) -> Survey:
         """There is nothing to look for."""
-        return _MadeHere()
+        return MadeHere()
 
 
-class _MadeHere(Survey):
+class MadeHere(Survey):
+    """All images are made here."""
+
     def begin(self, row: BenchmarkSpec, one: Checked) -> Callable[[], Beside]:
         """All is here."""
         one.found, one.place = one.expected, "made here"

@@ -63,6 +63,7 @@ SPEC = MethodSpec(
     paper="Lee et al., Entropy is not Enough for Test-Time Adaptation: From the Perspective of Disentangled Factors, "
     "ICLR 2024",
     changes="trains weight and bias of the normalisation layers before the last quarter; batch statistics in BatchNorm",
+    not_for_pixels="it shuffles patches, and their layout is the label",
     implementation="DeYO",
     traces=("Jhyun17/DeYO 3d7d289", "AnikiFan/MoETTA 7f36ccf"),
     tables={

@@ -42,6 +42,7 @@ SPEC = MethodSpec(
     "ECCV 2024",
     changes="adds a domain token and a noise predictor to every block; trains both and the norms of all blocks but the "
     "last quarter",
+    not_for_pixels="it lifts the class token and prompts, which SegFormer has not",
     implementation="DPAL",
     version=2,
     traces=("yushuntang/DPAL 0f7b8ff",),

@@ -25,6 +25,7 @@ SPEC = MethodSpec(
     title="ETA, with a penalty on moving what matters for the source",
     paper="Niu et al., Efficient Test-Time Model Adaptation without Forgetting, ICML 2022",
     changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
+    not_for_pixels="its Fisher information needs labelled-like source images of one class each; eta is its other half",
     implementation="EATA",
     traces=("mr-eggplant/SAR 20f6e24",),
     tables={

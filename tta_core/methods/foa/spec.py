@@ -51,6 +51,7 @@ SPEC = MethodSpec(
     title="prompts found by CMA-ES, without back-propagation, and activation shifting",
     paper="Niu et al., Test-Time Model Adaptation with Only Forward Passes, ICML 2024",
     changes="puts prompt tokens behind the class token and moves the features that the classifier reads; no weights",
+    not_for_pixels="it adds prompts before the class token, which SegFormer has not",
     implementation="FOA",
     traces=("mr-eggplant/FOA 004b02d",),
     tables={

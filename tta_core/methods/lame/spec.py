@@ -41,6 +41,7 @@ SPEC = MethodSpec(
     title="predictions of a batch made to agree among neighbours, nothing trained",
     paper="Boudiaf et al., Parameter-free Online Test-time Adaptation, CVPR 2022",
     changes="nothing: it corrects the predicted probabilities of a batch",
+    not_for_pixels="it clusters the images of a batch, each with one class",
     implementation="LAME",
     version=2,
     traces=("fiveai/LAME d2e5f63", "mr-eggplant/FOA 004b02d"),

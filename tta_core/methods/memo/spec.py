@@ -57,6 +57,7 @@ SPEC = MethodSpec(
     title="entropy of the mean prediction over augmented copies, for each image on its own",
     paper="Zhang, Levine and Finn, MEMO: Test Time Robustness via Adaptation and Augmentation, NeurIPS 2022",
     changes="trains all parameters on one image, predicts it, and goes back to the source before the next",
+    not_for_pixels="it adapts to one image's class anew",
     implementation="MEMO",
     version=2,
     traces=("zhangmarvin/memo 228b290",),

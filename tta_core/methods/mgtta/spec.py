@@ -94,6 +94,7 @@ SPEC = MethodSpec(
     title="a learned optimizer for normalisation layers, on entropy and distance to source statistics",
     paper="MGTTA: Learning to Generate Gradients for Test-Time Adaptation via Test-Time Training Layers, AAAI 2025",
     changes="trains weight and bias of every normalisation layer with an optimizer learned before the stream",
+    not_for_pixels="its learned optimizer belongs to the norms of vision transformers",
     implementation="MGTTA",
     traces=("AnikiFan/MoETTA 7f36ccf",),
     tables={

@@ -40,6 +40,7 @@ SPEC = MethodSpec(
     title="MoASE++: MoASE with on-policy distillation on augmented images",
     paper="MoASE++, arXiv 2605.17743, 2026",
     changes="adds experts, a router and a gate beside the MLP of every block; trains every weight and bias",
+    not_for_pixels="its augmentation moves pixels, and no code for it was released",
     implementation="MoASEpp",
     traces=("RoyZry98/MoASE-Pytorch 650464a",),
     tables={

@@ -49,6 +49,7 @@ SPEC = MethodSpec(
     paper="Marsden, Doebler and Yang, Universal Test-time Adaptation through Weight Ensembling, Diversity Weighting, "
     "and Prior Correction, WACV 2024",
     changes="trains weight and bias of every normalisation layer; batch statistics in BatchNorm",
+    not_for_pixels="its prior correction and its views are for one class an image",
     implementation="ROID",
     version=2,
     traces=("mariodoebler/test-time-adaptation 8b2ed63",),

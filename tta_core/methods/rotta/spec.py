@@ -44,6 +44,7 @@ SPEC = MethodSpec(
     paper="Yuan, Xie and Li, Robust Test-Time Adaptation in Dynamic Scenarios, CVPR 2023",
     changes="trains weight and bias of BatchNorm layers, whose statistics follow the memory; without BatchNorm, of all "
     "normalisation layers, which have no such statistics",
+    not_for_pixels="its memory is balanced by the class of an image",
     implementation="RoTTA",
     version=2,
     traces=("BIT-DA/RoTTA 67e34c9", "mariodoebler/test-time-adaptation 8b2ed63"),

@@ -45,6 +45,7 @@ SPEC = MethodSpec(
     paper="Iwasawa and Matsuo, Test-Time Classifier Adjustment Module for Model-Agnostic Domain Generalization, "
     "NeurIPS 2021",
     changes="puts prototypes in place of the linear classifier; the network is not changed",
+    not_for_pixels="it adjusts prototypes in the classifier of whole images",
     implementation="T3A",
     version=2,
     traces=("matsuolab/T3A ff8cde5",),

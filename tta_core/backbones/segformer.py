@@ -112,10 +112,15 @@ class MixMlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and beside a shortcut."""
+    """Attention and MLP, each behind a norm and beside a shortcut.
+
+    Attributes:
+        width: channels of the tokens.
+    """
 
     def __init__(self, width: int, heads: int, reduction: int, ratio: int) -> None:
         super().__init__()
+        self.width = width
         self.norm1 = nn.LayerNorm(width, eps=EPSILON)
         self.attn = Attention(width, heads, reduction)
         self.norm2 = nn.LayerNorm(width, eps=EPSILON)

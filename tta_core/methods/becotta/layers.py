@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tta_core.backbones.segformer import Block as SegFormerBlock
 from tta_core.errors import InputError
 
 MIN_MAX_EPSILON = 1e-6
@@ -266,9 +267,20 @@ def _adapted(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def add_gated_adapters(
-    network: nn.Module, options: AdapterOptions, draws: GateDraws, generator: torch.Generator
+    network: nn.Module,
+    options: AdapterOptions,
+    draws: GateDraws,
+    generator: torch.Generator,
+    ranks: Mapping[int, int] | None = None,
 ) -> dict[str, GatedAdapters]:
     """Puts adapters behind every block, in place; the blocks keep the names of their layers and get `adapters`.
+
+    Args:
+        network: the network to edit.
+        options: shape and rules.
+        draws: noise and domains.
+        generator: of the initial values.
+        ranks: width of blocks -> rank of their adapters, 0 for none; by default that of the options everywhere.
 
     Returns:
         The adapters by qualified name.
@@ -287,10 +299,13 @@ def add_gated_adapters(
     kinds = {kind: _adapted(kind) for kind in {type(block) for _, block, _ in found}}
     added = {}
     for number, (name, block, (dim, channel_axis)) in enumerate(found):
+        rank = options.rank if ranks is None else ranks[dim]
+        if rank == 0:
+            continue
         first = next(block.parameters())
         adapters = GatedAdapters(
             dim,
-            options,
+            replace(options, rank=rank),
             draws,
             generator,
             block=number,
@@ -311,6 +326,8 @@ def _block_shape(module: nn.Module) -> tuple[int, int] | None:
     """
     if isinstance(module, SwinTransformerBlock | SwinTransformerV2Block):
         return module.dim, -1
+    if isinstance(module, SegFormerBlock):
+        return module.width, -1
     if isinstance(module, ConvNeXtBlock):
         return module.conv_dw.out_channels, 1
     return None

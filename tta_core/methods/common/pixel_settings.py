@@ -80,3 +80,19 @@ TEACHER_SEARCH: dict[str, SearchSpace] = {
 
 DIGIT_SCENES: dict[str, Any] = {"lr": 1e-4, "ema": 0.99, "views": 6}
 """What `digit-scenes` needs of every such method: views of sizes that its network knows, and larger steps."""
+
+
+class SelectingSettings(Frozen):
+    """Settings of methods that learn from some pixels only.
+
+    Attributes:
+        entropy_margin: entropy below which a pixel is reliable, in units of ln(classes).
+        select: whether reliable pixels are learned from, or images whose mean entropy is below the margin.
+    """
+
+    entropy_margin: float = Field(default=0.4, gt=0)
+    select: Literal["pixel", "image"] = "pixel"
+
+
+SELECTED_PIXELS = {"selected_pixels": ScalarSpec(description="share of the pixels that entered the loss")}
+"""What every such method records."""

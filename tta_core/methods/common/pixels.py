@@ -193,3 +193,21 @@ def thaw_pixel_norms(network: nn.Module, *, batch_statistics: bool) -> None:
         use_batch_statistics(network)
     for _, norm in norm_layers(network):
         norm.requires_grad_(True)
+
+
+def pixel_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nat of each pixel: `(batch, classes, height, width)` -> `(batch, height, width)`."""
+    log_probabilities = logits.log_softmax(dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
+
+
+def chosen_pixels(entropy: Tensor, margin: float, select: str) -> Tensor:
+    """Which pixels are learned from, bool `(batch, height, width)`: single ones, or all of the images that are sure."""
+    if select == "pixel":
+        return entropy < margin
+    return (entropy.mean(dim=(1, 2), keepdim=True) < margin).expand_as(entropy)
+
+
+def pixel_mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of values `(batch, height, width)` over the chosen pixels; 0 with zero gradient if there are none."""
+    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)

@@ -27,7 +27,7 @@ class SparseStudent(TeacherStudent[Settings]):
 
     def prepare(self) -> None:
         """Adds the experts and thaws what `train_scope` names."""
-        self.adapters = add_experts(self.network, expert_options(self.settings), self.generator)
+        self.adapters = self.added_experts()
         for adapter in self.adapters.values():
             adapter.requires_grad_(True)
         if self.settings.train_scope == "adapters+norm":
@@ -35,6 +35,10 @@ class SparseStudent(TeacherStudent[Settings]):
                 norm.requires_grad_(True)
         elif self.settings.train_scope == "all":
             thaw_weights(self.network, "moase")
+
+    def added_experts(self) -> dict[str, SparseExperts]:
+        """Puts the experts into the network; by qualified name."""
+        return add_experts(self.network, expert_options(self.settings), self.generator)
 
     def begin(self) -> None:
         """Makes the teacher, whose experts show nothing of what they do."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tta_core.backbones.segformer import Attention, SegFormer
 from tta_core.methods.common.surgery import replace_modules
 from tta_core.methods.common.transformer import as_transformer
 
@@ -72,12 +73,16 @@ def add_low_rank(
         The new layers by their qualified names.
 
     Raises:
-        InputError: if the network is not a vision transformer of timm.
+        InputError: if the network is neither a vision transformer of timm nor a SegFormer.
     """
+    if isinstance(network, SegFormer):
+        attentions = [name for name, module in network.named_modules() if isinstance(module, Attention)]
+    else:
+        attentions = [f"blocks.{number}.attn" for number, _ in enumerate(as_transformer(network, method).blocks)]
     names = [
-        f"blocks.{number}.attn.{name}"
-        for number, block in enumerate(as_transformer(network, method).blocks)
-        for name, module in block.attn.named_modules()
+        f"{attention}.{name}"
+        for attention in attentions
+        for name, module in network.get_submodule(attention).named_modules()
         if isinstance(module, nn.Linear)
     ]
     added: list[LowRankLinear] = []

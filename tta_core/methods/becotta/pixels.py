@@ -1,0 +1,99 @@
+"""BECoTTA, for segmentation: adapters behind every block learn the classes that the network gives to views.
+
+Deviations from the release: the chosen adapters are used, where it always takes the first ones; gates learn; one gate
+stands for its four, among which a network chooses that was trained on styled source images.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tta_core.backbones.segformer import Block
+from tta_core.methods.base import Diagnostics
+from tta_core.methods.becotta.layers import AdapterOptions, GateDraws, add_gated_adapters
+from tta_core.methods.becotta.pixel_spec import PixelBECoTTASettings
+from tta_core.methods.common.experts import expert_usage
+from tta_core.methods.common.pixels import AdaptingPixels, log, pixel_entropy, pixel_mean
+from tta_core.methods.common.teacher import random_positions, restore
+
+
+class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
+    """One step per batch towards the network's own classes; scores them, as they are before the update.
+
+    Attributes:
+        adapters: by qualified name.
+    """
+
+    def prepare(self) -> None:
+        """Adds adapters and gates, and thaws them."""
+        settings = self.settings
+        options = AdapterOptions(
+            num_experts=settings.num_experts,
+            rank=max(settings.ranks),
+            top_k=settings.top_k,
+            num_domains=1,
+            noise_strength=settings.noise_strength,
+            noise_floor=settings.noise_floor,
+            init_std=settings.init_std,
+        )
+        widths = dict.fromkeys(block.width for block in self.network.modules() if isinstance(block, Block))
+        ranks = dict(zip(widths, settings.ranks, strict=True))
+        self.adapters = add_gated_adapters(self.network, options, GateDraws(self.generator), self.generator, ranks)
+        for adapter in self.adapters.values():
+            adapter.requires_grad_(True)
+
+    def step(self, images: Tensor) -> Tensor:
+        """Returns the logarithms that decide, `(batch, classes, height, width)`. Waits for the device once."""
+        target = self.frozen_logits(images)
+        logits = self.enlarged(self.whole(self.network, images), images)
+        loss = functional.cross_entropy(logits, target.argmax(dim=1), reduction="none")
+        if self.settings.learn_from == "hard":
+            chosen = loss.detach() >= self.settings.margin
+        else:
+            chosen = pixel_entropy(logits.detach()) < self.settings.margin * math.log(self.num_classes)
+        self.record = {
+            "selected": chosen.flatten(1).any(dim=1).sum(),
+            "selected_pixels": chosen.double().mean(),
+            "restored": torch.tensor(0),
+        }
+        for adapter in self.adapters.values():
+            adapter.choice = None
+        if bool(chosen.any()):
+            mean = pixel_mean(loss, chosen)
+            self.descend(mean)
+            parameters = self.trainable_parameters()
+            count = sum(parameter.numel() for parameter in parameters.values())
+            positions = random_positions(count, self.settings.restore_probability, self.generator)
+            self.record |= {"loss": mean.detach(), "restored": restore(parameters, self.source_parameters, positions)}
+        return target
+
+    @torch.no_grad()
+    def frozen_logits(self, images: Tensor) -> Tensor:
+        """At each pixel what the network says to one view where it is sure; elsewhere its mean over views."""
+        total: Tensor | None = None
+        single: Tensor | None = None
+        for view in self.views_of(self.network, images, self.settings.views):
+            probabilities = view.logits.softmax(dim=1)
+            if (view.ratio, view.flipped) == (1.0, False):
+                single = probabilities.clone()
+            total = probabilities if total is None else total.add_(probabilities)
+            del view
+        assert total is not None
+        assert single is not None, "every set of views has the one"
+
+        def source(views: Tensor) -> Tensor:
+            found: Tensor = torch.func.functional_call(self.network, dict(self.source_parameters), (views,))
+            return found
+
+        anchor = next(self.views_of(source, images, 1)).logits.softmax(dim=1).amax(dim=1)
+        own = single.amax(dim=1)
+        sure = (own > self.settings.anchor_threshold) & (own >= anchor)
+        return log(torch.where(sure.unsqueeze(1), single, total.div_(self.settings.views)))
+
+    def diagnostics(self) -> Diagnostics:
+        """`expert_usage`: mean weight of each adapter, by layer, since the last reset."""
+        return expert_usage(self.adapters)

@@ -1,0 +1,87 @@
+"""ViDA, for segmentation: adapters of low and of high rank beside attention, in CoTTA's released step for pixels.
+
+Its own step for Cityscapes to ACDC was not released. Assumed: the uncertainty is the variance over the teacher's views
+of the probabilities, mean over pixels and classes; it sets the scales of the next step. The adapters start with nothing
+to add: what the published numbers' adapters were warmed up on is not known.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tta_core.methods.common.optim import make_optimizer
+from tta_core.methods.common.pixel_teacher import PixelTeacher, Target
+from tta_core.methods.common.pixels import View
+from tta_core.methods.common.surgery import thaw_weights
+from tta_core.methods.vida.layers import adapter_parameters, add_low_rank, low_rank_layers
+from tta_core.methods.vida.pixel_spec import PixelViDASettings
+
+
+class PixelViDA(PixelTeacher):
+    """One step per batch, see `PixelTeacher`.
+
+    Attributes:
+        scales: factors of the adapters of all layers, student's and teacher's, `(rank_low + rank_high,)`.
+    """
+
+    @property
+    def own(self) -> PixelViDASettings:
+        """The settings, as ViDA's."""
+        return cast(PixelViDASettings, self.settings)
+
+    def prepare(self) -> None:
+        """Adds the adapters and thaws what `train_scope` names."""
+        layers = add_low_rank(self.network, self.own.rank_low, self.own.rank_high, self.generator, method="vida")
+        adapters = adapter_parameters(layers)
+        self.adapter_names = frozenset(adapters)
+        if self.own.train_scope == "all":
+            thaw_weights(self.network, "vida")
+        for parameter in adapters.values():
+            parameter.requires_grad_(True)
+        self.scales = next(iter(layers.values())).scales
+
+    def begin(self) -> None:
+        """Makes the teacher, whose adapters have the scales of the student's."""
+        super().begin()
+        for layer in low_rank_layers(self.teacher.network).values():
+            layer.scales = self.scales
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """What the settings describe, with two learning rates."""
+        named = self.trainable_parameters()
+        groups = [
+            {"params": [p for n, p in named.items() if n not in self.adapter_names], "lr": self.own.backbone_lr},
+            {"params": [p for n, p in named.items() if n in self.adapter_names], "lr": self.own.lr},
+        ]
+        return make_optimizer(self.settings, [group for group in groups if group["params"]])
+
+    def look(self, view: View) -> None:
+        """Adds a view's probabilities and their squares."""
+        probabilities = view.logits.softmax(dim=1)
+        self.moments = [self.moments[0] + probabilities, self.moments[1] + probabilities.square()]
+
+    def target(self, images: Tensor) -> Target:
+        """As of all such methods; also how much the views differ."""
+        self.moments: list[Tensor | float] = [0.0, 0.0]
+        found = super().target(images)
+        total, squares = self.moments
+        views = self.settings.views
+        assert isinstance(total, Tensor)
+        variance = (squares - total.square() / views) / max(1, views - 1)
+        self.uncertainty = self.own.uncertainty_weight * cast(Tensor, variance).mean()
+        self.moments = [0.0, 0.0]
+        return found
+
+    def further_record(self) -> dict[str, Tensor]:
+        """The uncertainty, and the scales that it sets for the next step: 1 + u for one adapter, 1 - u for the other."""
+        settings, u = self.own, self.uncertainty.detach()
+        signed = torch.where(u >= settings.uncertainty_threshold, u, -u)
+        if not settings.allotment:
+            signed = torch.zeros_like(u)
+        low, high = 1 - signed, 1 + signed
+        ranks = (settings.rank_low, settings.rank_high)
+        self.scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
+        return {"uncertainty": u, "low_scale": low, "high_scale": high}

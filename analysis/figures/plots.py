@@ -39,14 +39,16 @@ def running_accuracy_figure(
     running: RunningAccuracies,
     blocks: Sequence[tuple[int, str]] = (),
     theme: Theme = LIGHT,
+    word: str = "accuracy",
 ) -> Figure:
-    """Accuracy over the last samples along the stream: mean over seeds, band from worst to best seed.
+    """Scores over the last samples along the stream: mean over seeds, band from worst to best seed.
 
     Args:
         configurations: those of a section, best first; all but the first few are drawn as thin grey lines.
         running: from `aggregate.streams.running_accuracies`, in the same order.
         blocks: from `aggregate.streams.domain_blocks`; marked in the figure if there are at least two.
         theme: colours.
+        word: what the scores are.
     """
     colors = series_colors(configurations, theme)
     named = sum(color is not None or each.method == SOURCE for each, color in zip(configurations, colors, strict=True))
@@ -64,7 +66,7 @@ def running_accuracy_figure(
         low, high = ([100 * value for value in values] for values in (curve.lowest, curve.highest))
         axes.fill_between(x, low, high, color=color or theme.muted, alpha=0.12, linewidth=0, zorder=2)
     axes.set_xlabel("samples seen")
-    axes.set_ylabel(f"accuracy over the last {running.window:,} samples (%)")
+    axes.set_ylabel(f"{word} over the last {running.window:,} samples (%)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(0, 1.005 * max((x for curve in running.curves for x in curve.samples_seen), default=1))
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
@@ -73,12 +75,13 @@ def running_accuracy_figure(
     return figure
 
 
-def leaderboard_figure(standings: Sequence[Standing], theme: Theme = LIGHT) -> Figure:
+def leaderboard_figure(standings: Sequence[Standing], theme: Theme = LIGHT, word: str = "accuracy") -> Figure:
     """Each seed as a dot, the mean as a bar, its 95 % interval as a line; `source` as a dashed line.
 
     Args:
         standings: from `aggregate.standings.leaderboard`.
         theme: colours.
+        word: what the scores are.
     """
     configurations = [each.configuration for each in standings]
     names = [wrapped(each.label) for each in configurations]
@@ -120,7 +123,7 @@ def leaderboard_figure(standings: Sequence[Standing], theme: Theme = LIGHT) -> F
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel("accuracy (%)")
+    axes.set_xlabel(f"{word} (%)")
     return figure
 
 

@@ -12,6 +12,7 @@ from analysis import schema
 from analysis.aggregate.estimates import Estimate
 from analysis.aggregate.standings import Standing, cost_relative_to_source, leaderboard
 from analysis.figures.table import Table, interval_text, markdown, markdown_cell
+from analysis.report.pixels import pixel_tables
 from analysis.results.configurations import Cell, Configuration, Section, configurations, sections
 from analysis.results.needs import Needs, need_words, needs_note
 from analysis.schema import METRICS
@@ -149,6 +150,10 @@ def leaderboard_markdown(con: duckdb.DuckDBPyConnection) -> str:
     if not boards:
         return "No cell has finished."
     parts = [f"## {markdown_cell(heading)}\n\n{markdown(replace(board, notes=()))}" for heading, board in boards]
+    for section in sections(con):
+        for table in pixel_tables(con, section):
+            heading = markdown_cell(f"{section.heading}: {table.caption}")
+            parts.append(f"### {heading}\n\n{markdown(replace(table, caption=''))}")
     # The tables share most of their notes.
     notes = dict.fromkeys(note for _, board in boards for note in board.notes)
     return "\n\n".join([*parts, *notes])

@@ -17,8 +17,10 @@ from analysis.figures.segments import segment_panel
 from analysis.figures.setting_plots import setting_drawings
 from analysis.figures.table import Table
 from analysis.report.leaderboard import cost_table, leaderboard_table
+from analysis.report.pixels import pixel_tables
 from analysis.report.summary import summary
 from analysis.results.configurations import Section
+from analysis.schema import ACCURACY, METRICS
 from analysis.texts import percent
 
 MOST_DIAGNOSED = 4
@@ -44,6 +46,8 @@ class SectionPage:
     summary: str
     leaderboard: Table
     cost: Table
+    pixels: tuple[Table, ...]
+    metric: str
     dots: Picture
     stream: Picture | None
     window: int
@@ -66,7 +70,7 @@ def section_page(con: duckdb.DuckDBPyConnection, section: Section, number: int) 
         section: the protocol's configurations.
         number: of the section on the page, from 0.
     """
-    standings = leaderboard(section)
+    standings, word = leaderboard(section), METRICS[section.metric]
     members = section.configurations
     running = running_accuracies(con, section)
     blocks = domain_blocks(con, section)
@@ -85,17 +89,19 @@ def section_page(con: duckdb.DuckDBPyConnection, section: Section, number: int) 
         summary=summary(standings),
         leaderboard=leaderboard_table(standings, section),
         cost=cost_table(section),
-        dots=picture(lambda theme: plots.leaderboard_figure(standings, theme), f"Mean accuracy: {means}."),
+        pixels=pixel_tables(con, section),
+        metric=word[:1].upper() + word[1:] if section.metric == ACCURACY else word,
+        dots=picture(lambda theme: plots.leaderboard_figure(standings, theme, word), f"Mean {word}: {means}."),
         stream=picture(
-            lambda theme: plots.running_accuracy_figure(members, running, blocks, theme),
-            f"Lines: accuracy over the last {running.window} samples along the stream, one line a configuration.",
+            lambda theme: plots.running_accuracy_figure(members, running, blocks, theme, word),
+            f"Lines: {word} over the last {running.window} samples along the stream, one line a configuration.",
         )
         if has_curve
         else None,
         window=running.window,
         domains=picture(
             lambda theme: plots.domain_figure(members, accuracies, False, theme),
-            f"Heat map: accuracy of {len(members)} configurations in {len(accuracies.domains)} domains.",
+            f"Heat map: {word} of {len(members)} configurations in {len(accuracies.domains)} domains.",
         )
         if accuracies.domains
         else None,

@@ -50,18 +50,3 @@ def scores(
         """,
         {"cells": None if cells is None else list(cells)},
     )
-
-
-def class_scores(con: duckdb.DuckDBPyConnection, cells: Sequence[str]) -> list[tuple[str, int, int, float]]:
-    """IoU of each class with any pixel in each segment of cells of segmentation: `(cell, segment, class, IoU)`."""
-    return rows(
-        con,
-        """
-        select classes.cell, segment, class,
-            sum(intersection) / (sum(predicted) + sum(labelled) - sum(intersection)) as iou
-        from classes join samples on samples.cell = classes.cell and samples.position = classes.position
-        where classes.cell in (select unnest($cells))
-        group by all having sum(predicted) + sum(labelled) > 0 order by all
-        """,
-        {"cells": list(cells)},
-    )

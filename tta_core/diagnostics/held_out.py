@@ -42,7 +42,9 @@ def held_out(scene: Scene, domain: str) -> DomainImages:
 
 @torch.no_grad()
 def frozen_accuracy(scene: Scene, predict: Callable[[Tensor], Tensor], images: DomainImages) -> Tensor:
-    """Top-1 accuracy in [0, 1] of `predict`, on the device, without dimensions."""
+    """Top-1 accuracy in [0, 1] of `predict`, of maps of classes the mean IoU; on the device, without dimensions."""
+    if len(images.labels.shape) == 3:
+        return _frozen_miou(scene, predict, images)
     correct = torch.zeros((), dtype=torch.float64, device=scene.device)
     for start in range(0, len(images.labels), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
@@ -50,3 +52,19 @@ def frozen_accuracy(scene: Scene, predict: Callable[[Tensor], Tensor], images: D
             logits = predict(scene.normalise(images.images[part]))
         correct += (logits.argmax(dim=-1) == torch.from_numpy(images.labels[part]).to(logits.device)).sum()
     return correct / len(images.labels)
+
+
+def _frozen_miou(scene: Scene, predict: Callable[[Tensor], Tensor], images: DomainImages) -> Tensor:
+    """Mean over classes with any pixel of intersection over union, of all images together; one image at a time."""
+    assert scene.outcomes is not None, "a run says what outcomes are"
+    hits: Tensor | int = 0
+    wholes: Tensor | int = 0
+    for number in range(len(images.images)):
+        part = slice(number, number + 1)
+        with autocast(scene.device, scene.precision):
+            logits = predict(scene.normalise(images.images[part]))
+        found = scene.outcomes(logits, torch.from_numpy(images.labels[part]).to(logits.device))
+        own = found["intersection"].sum(dim=0)
+        hits, wholes = hits + own, wholes + found["predicted"].sum(dim=0) + found["labelled"].sum(dim=0) - own
+    shares = torch.as_tensor(hits).double() / torch.as_tensor(wholes)
+    return shares.nanmean()

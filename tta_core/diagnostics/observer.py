@@ -90,6 +90,7 @@ class Scene:
         open_source: builds the source network afresh, on the device.
         precision: precision that the stream runs in, see `tta_core.backbones.precision`.
         off_clock: what runs inside is not counted as the method's time; waits for the device.
+        outcomes: what the task makes of logits and labels, of segmentation.
     """
 
     method: Method[Any]
@@ -100,6 +101,7 @@ class Scene:
     open_source: Callable[[], nn.Module]
     precision: str = "fp32"
     off_clock: Callable[[], AbstractContextManager[None]] = nullcontext
+    outcomes: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None
 
     @property
     def device(self) -> torch.device:

@@ -196,7 +196,7 @@ def run(
         metric=task.metric,
         scores=task.scores(record.samples),
         domain_scores=task.scores_by_domain(record.samples),
-        samples=record.samples,
+        samples={name: values for name, values in record.samples.items() if name != "in_top5"},
         batches=record.batches,
         diagnostics=record.diagnostics,
         measurements=record.measurements,
@@ -259,6 +259,7 @@ def _observers(
         open_source=lambda: _source_network(config, normalise.mean.device),
         precision=config.precision,
         off_clock=meter.paused,
+        outcomes=TASKS[config.task].outcomes,
     )
     return make_observers(config.diagnostics, scene)
 

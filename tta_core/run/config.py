@@ -257,6 +257,8 @@ class RunConfig(StreamChoice):
             "precision": self.precision,
             "scored_logits": self.method_spec.scores_of(self.method_settings()),
         } | {name: getattr(self, name) for name in stream.settings}
+        if self.task == "segmentation":
+            values["class_names"] = list(benchmark_spec(self.benchmark).class_names)
         if reference is not None and self.named_subset is not None:
             # The images of such a list are numbered from 0, whichever they are.
             values["subset"] = self.subset_hash

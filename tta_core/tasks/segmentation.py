@@ -12,6 +12,9 @@ from tta_core.data.files.label_maps import IGNORED
 from tta_core.methods.common.losses import widened
 from tta_core.tasks.base import Columns, Scores, Task
 
+COUNTS = ("intersection", "predicted", "labelled")
+"""The outcomes that scores are made of."""
+
 
 class Segmentation(Task):
     """A sample is an image; of its pixels only counts by class are kept, never a map."""
@@ -50,8 +53,22 @@ class Segmentation(Task):
         }
 
     def scores(self, samples: Columns) -> Scores:
-        """Mean intersection over union, pixel accuracy, and mean accuracy of classes, of all images together."""
-        hits, predicted, labelled = (samples[name].sum(axis=0) for name in ("intersection", "predicted", "labelled"))
+        """Mean intersection over union, pixel accuracy, and mean accuracy of classes.
+
+        Each is of all images of a segment together, and the mean over the segments: so tables are published.
+        """
+        parts = [
+            self._together({name: samples[name][samples["segment"] == segment] for name in COUNTS})
+            for segment in np.unique(samples["segment"])
+        ]
+        return Scores(
+            float(np.mean([part.score for part in parts])),
+            float(np.mean([part.accuracy for part in parts])),
+            class_accuracy=float(np.mean([part.class_accuracy or 0.0 for part in parts])),
+        )
+
+    def _together(self, samples: Columns) -> Scores:
+        hits, predicted, labelled = (samples[name].sum(axis=0) for name in COUNTS)
         total = int(labelled.sum())
         accuracy = float(hits.sum() / total) if total else 0.0
         return Scores(

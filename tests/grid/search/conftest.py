@@ -13,6 +13,7 @@ from grid.search.search import Search
 from grid.store.store import ResultStore
 from tta_core.methods.registry import method_spec
 from tta_core.run.cell import RunResult
+from tta_core.tasks.base import Scores
 
 SEARCHED = """
 sweep: tuned
@@ -50,9 +51,9 @@ def made_up(config, shift=0.0):
     return RunResult(
         config=config,
         cell=config.cell_id(),
-        accuracy=float(right.mean()),
-        accuracy5=1.0,
-        domain_accuracy={},
+        metric="accuracy",
+        scores=Scores(float(right.mean()), float(right.mean()), accuracy5=1.0),
+        domain_scores={},
         samples=samples,
         batches=batches,
         diagnostics={},

@@ -43,7 +43,7 @@ class SparseBlock(nn.Module):
         return tokens + self.mlp(self.norm2(tokens)) + added
 
 
-class PixelMoASE(PixelTeacher, SparseStudent[PixelMoASESettings]):  # type: ignore[type-var, misc]
+class PixelMoASE(PixelTeacher, SparseStudent[PixelMoASESettings]):  # type: ignore[misc]
     """One step per batch on the teacher's classes plus the distance of the experts to the teacher's."""
 
     def added_experts(self) -> dict[str, SparseExperts]:

@@ -20,7 +20,7 @@ from tta_core.methods.moetta.router import load_balance
 from tta_core.methods.moetta.threshold import OfficialThreshold, PaperThreshold
 
 
-class PixelMoETTA(PixelMethod[PixelMoETTASettings], MoETTA):  # type: ignore[misc]
+class PixelMoETTA(PixelMethod[PixelMoETTASettings], MoETTA):
     """One SGD step per batch on the weighted entropy of pixels plus load balance; scores the logits before it.
 
     Attributes:

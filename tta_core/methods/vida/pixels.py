@@ -24,8 +24,13 @@ class PixelViDA(PixelTeacher):
     """One step per batch, see `PixelTeacher`.
 
     Attributes:
+        moments: sums of the views' probabilities and of their squares, of the image at hand.
+        uncertainty: how much the views of the image at hand differ, no dimensions.
         scales: factors of the adapters of all layers, student's and teacher's, `(rank_low + rank_high,)`.
     """
+
+    moments: tuple[Tensor, Tensor] | None = None
+    uncertainty: Tensor
 
     @property
     def own(self) -> PixelViDASettings:
@@ -61,22 +66,23 @@ class PixelViDA(PixelTeacher):
     def look(self, view: View) -> None:
         """Adds a view's probabilities and their squares."""
         probabilities = view.logits.softmax(dim=1)
-        self.moments = [self.moments[0] + probabilities, self.moments[1] + probabilities.square()]
+        sums = self.moments or (torch.zeros_like(probabilities), torch.zeros_like(probabilities))
+        self.moments = (sums[0] + probabilities, sums[1] + probabilities.square())
 
     def target(self, images: Tensor) -> Target:
         """As of all such methods; also how much the views differ."""
-        self.moments: list[Tensor | float] = [0.0, 0.0]
+        self.moments = None
         found = super().target(images)
+        assert self.moments is not None, "there is a view"
         total, squares = self.moments
         views = self.settings.views
-        assert isinstance(total, Tensor)
         variance = (squares - total.square() / views) / max(1, views - 1)
-        self.uncertainty = self.own.uncertainty_weight * cast(Tensor, variance).mean()
-        self.moments = [0.0, 0.0]
+        self.uncertainty = self.own.uncertainty_weight * variance.mean()
+        self.moments = None
         return found
 
     def further_record(self) -> dict[str, Tensor]:
-        """The uncertainty, and the scales that it sets for the next step: 1 + u for one adapter, 1 - u for the other."""
+        """The uncertainty, and the scales that it sets for the next step: 1 + u for one, 1 - u for the other."""
         settings, u = self.own, self.uncertainty.detach()
         signed = torch.where(u >= settings.uncertainty_threshold, u, -u)
         if not settings.allotment:

@@ -4,7 +4,7 @@ import torch
 
 from tta_core.backbones.segformer import SegFormer, SegFormerShape
 
-TINY = SegFormerShape((8, 8, 16, 16), (1, 1, 1, 1), 8, heads=(1, 2, 2, 2), ratio=2)
+TINY = SegFormerShape((8, 12, 16, 24), (1, 1, 1, 1), 8, heads=(1, 2, 2, 3), reductions=(2, 2, 1, 1), ratio=2)
 
 
 def tiny_network(seed=0, classes=5):

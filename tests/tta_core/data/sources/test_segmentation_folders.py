@@ -30,15 +30,8 @@ def root(tmp_path, monkeypatch):
     for seed, name in enumerate(("GOPR2/GOPR2_frame_000001", "GOPR1/GOPR1_frame_000002")):
         labels = np.full((6, 10), seed, np.uint8)
         labels[0] = 255
-        write(
-            acdc / "rgb_anon/fog/train",
-            name,
-            "_rgb_anon.png",
-            acdc / "gt/fog/train",
-            "_gt_labelTrainIds.png",
-            labels,
-            seed,
-        )
+        where = (acdc / "rgb_anon/fog/train", name, "_rgb_anon.png", acdc / "gt/fog/train")
+        write(*where, "_gt_labelTrainIds.png", labels, seed)
     ids = np.full((8, 12), 7, np.uint8)
     ids[0], ids[1] = 33, 1
     streets = tmp_path / "cityscapes"

@@ -97,15 +97,16 @@ def build_method(
 
     Args:
         name: method, as in `tta-grid list methods`.
-        network: a timm network with its weights loaded, on its device, in its precision.
-        num_classes: number of logits; margins are multiples of ln(num_classes).
+        network: a timm network with its weights loaded, on its device, in its precision: float32 or wider where it is
+            trained. Gradients that it has are dropped; weight norm and other parametrizations become plain weights.
+        num_classes: number of its logits; margins are multiples of ln(num_classes).
         preset: named settings to start from.
         seed: seed of the method's own random numbers.
         batch_size: images in a full batch of the stream, for methods that treat short ones differently.
         mean: per-channel mean that was subtracted from pixels in [0, 1].
         std: per-channel standard deviation that they were divided by afterwards.
-        source_images: batches of clean, unlabelled source images, normalised like the stream, for methods whose spec
-            needs them.
+        source_images: batches of clean source images, normalised like the stream, for methods whose spec needs them; of
+            pairs with labels the images are taken.
         labelled_source: likewise, batches of training images of the source with their labels.
         held_out: likewise, batches of images under corruptions that are not reported, with their labels.
         artefact: what the method would make of these before the stream (`Method.make_artefact`), made elsewhere.
@@ -114,12 +115,14 @@ def build_method(
         **settings: settings that differ from the preset.
 
     Raises:
-        InputError: for an unknown method, preset or setting, a value that is not allowed, or a network without the
-            layers that the method adapts.
+        InputError: for an unknown method, preset or setting, a value that is not allowed, batches that are none, or a
+            network that is compiled, cannot be trained, has another number of logits, or lacks the layers that the
+            method adapts.
     """
     from torch import nn
 
     from tta_core.methods.base import Context
+    from tta_core.methods.given import GivenBatches
 
     spec = method_spec(name)
     if not isinstance(network, nn.Module):
@@ -127,7 +130,14 @@ def build_method(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise InputError(f"num_classes = {num_classes!r} is not allowed: give the number of the network's logits")
     resolved = spec.resolve(preset, settings)
-    context = Context(num_classes, seed, batch_size, mean, std, source_images, labelled_source, held_out, artefact)
+
+    def checked(argument: str, batches: Iterable[Any] | None) -> GivenBatches | None:
+        labelled = argument != "source_images"
+        return None if batches is None else GivenBatches(batches, argument, network, num_classes, labelled=labelled)
+
+    given = {"source_images": source_images, "labelled_source": labelled_source, "held_out": held_out}
+    beyond = {argument: checked(argument, batches) for argument, batches in given.items()}
+    context = Context(num_classes, seed, batch_size, mean, std, **beyond, artefact=artefact)
     if artefact is None:
         context.require(name, spec.needs_of(resolved))
     return method_class(name)(network, resolved, context, initial)

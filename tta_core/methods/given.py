@@ -181,7 +181,7 @@ def _fold(module: nn.Module) -> None:
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
-    if nn.parameter.is_lazy(tensor) or tensor.is_meta:
+    if nn.parameter.is_lazy(tensor):
         raise InputError(f"{name} has no values yet: load the weights first")
     if tensor.is_inference():
         raise InputError(f"{name} was made under torch.inference_mode and cannot be trained: load the network outside")

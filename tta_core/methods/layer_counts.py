@@ -43,9 +43,14 @@ def count_layers(layers: Sequence[nn.Module], network: nn.Module) -> Mapping[str
     return {kind: LayerCount(found[kind], taken[kind]) for kind in shown}
 
 
-def layers_text(counts: Mapping[str, LayerCount]) -> str:
-    """The counts for people, such as `LayerNorm 5 of 7 (2 left)`."""
+def layers_values(counts: Mapping[str, LayerCount]) -> dict[str, dict[str, int]]:
+    """The counts as plain values, ready for JSON."""
+    return {kind: {"found": each.found, "taken": each.taken, "left": each.left} for kind, each in counts.items()}
+
+
+def layers_text(values: Mapping[str, Mapping[str, int]]) -> str:
+    """`layers_values` for people, such as `LayerNorm 5 of 7 (2 left)`."""
     return ", ".join(
-        f"{kind} {count.taken} of {count.found}" + (f" ({count.left} left)" if count.left else "")
-        for kind, count in counts.items()
+        f"{kind} {each['taken']} of {each['found']}" + (f" ({each['left']} left)" if each["left"] else "")
+        for kind, each in values.items()
     )

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from tta_core.errors import InputError, named_row
+from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.spec import MethodSpec
 
 if TYPE_CHECKING:
@@ -76,6 +79,22 @@ def method_class(name: str) -> type[Method[Any]]:
     return implementation
 
 
+class _Arguments(Frozen):
+    """The arguments of `build_method` that are plain values."""
+
+    num_classes: Count
+    seed: Seed
+    batch_size: Count | None
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+
+
+def _tensors_by_name(value: object) -> bool:
+    from torch import Tensor
+
+    return isinstance(value, Mapping) and all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
 def build_method(
     name: str,
     network: nn.Module,
@@ -127,8 +146,11 @@ def build_method(
     spec = method_spec(name)
     if not isinstance(network, nn.Module):
         raise InputError(f"network = {network!r} is no network: give a torch.nn.Module with its weights loaded")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise InputError(f"num_classes = {num_classes!r} is not allowed: give the number of the network's logits")
+    plain = {"num_classes": num_classes, "seed": seed, "batch_size": batch_size, "mean": mean, "std": std}
+    validated(_Arguments, plain, where="build_method")
+    for argument, tensors in (("initial", initial), ("artefact", artefact)):
+        if tensors is not None and not _tensors_by_name(tensors):
+            raise InputError(f"{argument} = {tensors!r}: give tensors by name, or leave it out")
     resolved = spec.resolve(preset, settings)
 
     def checked(argument: str, batches: Iterable[Any] | None) -> GivenBatches | None:

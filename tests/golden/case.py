@@ -42,6 +42,12 @@ class Case:
         return str(self.manifest["case"])
 
     @property
+    def followed_as(self) -> str:
+        """Name of its follower: the method, after the task if that is not classification."""
+        task, method = self.manifest.get("task", "classification"), self.manifest["method"]
+        return str(method) if task == "classification" else f"{task} {method}"
+
+    @property
     def hyper(self) -> dict[str, Any]:
         """Options of the published run, by their published names."""
         return dict(self.manifest["hyper"])

@@ -58,7 +58,7 @@ def replay(case: Case, dtype: torch.dtype) -> Outcome:
     Raises:
         InputError: if the case's options cannot be translated.
     """
-    follower = FOLLOWERS[case.manifest["method"]](case, dtype)
+    follower = FOLLOWERS[case.followed_as](case, dtype)
     published = case.expected(follower.scored, dtype)
     assert published is not None, "the case has no run in this precision"
     outcome = Outcome()
@@ -73,7 +73,7 @@ def replay(case: Case, dtype: torch.dtype) -> Outcome:
 
 def precisions(case: Case) -> list[str]:
     """The precisions that a case has a run in."""
-    scored = FOLLOWERS[case.manifest["method"]].scored
+    scored = FOLLOWERS[case.followed_as].scored
     return [precision for precision, dtype in PRECISIONS.items() if case.expected(scored, dtype) is not None]
 
 
@@ -123,10 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for manifest in manifests:
         case = Case.read(manifest)
-        if case.manifest["method"] not in FOLLOWERS:
+        if case.followed_as not in FOLLOWERS:
             counts["skipped"] += 1
             print(f"SKIP  {case.name}  method {case.manifest['method']!r} is not implemented here")
             continue
+        if not precisions(case):
+            counts["failed"] += 1
+            print(f"FAIL  {case.name}  it holds no {FOLLOWERS[case.followed_as].scored}, which our method scores")
         for precision in precisions(case):
             if options.precision not in (None, precision):
                 continue

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from tta_core.errors import InputError, closest_match
-from tta_core.methods.given import admitted, check_images, check_logits, check_trained
+from tta_core.methods.given import admitted, check_images, check_trained
 from tta_core.methods.layer_counts import LayerCount, count_layers, layers_with_parameters
 from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 from tta_core.methods.stateful import Remembering, Stateful
@@ -142,15 +142,13 @@ class Method(Remembering, ABC, Generic[Settings]):
             The logits that are scored, `(batch, classes)`, detached.
 
         Raises:
-            InputError: for images that the network does not take, or if it has not as many logits as was said.
+            InputError: for images that the network does not take.
         """
         check_images(images, self.network)
         if self.optimizer is not None:
             self.optimizer.zero_grad()  # Whoever called backward in between left gradients that are not the step's.
         with torch.enable_grad():
-            logits = self.step(images.clone() if images.is_inference() else images).detach()
-        check_logits(logits.shape[1], self.num_classes, self.network)
-        return logits
+            return self.step(images.clone() if images.is_inference() else images).detach()
 
     @torch.inference_mode(False)
     def predict(self, images: Tensor) -> Tensor:
@@ -162,7 +160,6 @@ class Method(Remembering, ABC, Generic[Settings]):
         Returns:
             Logits `(batch, classes)`.
         """
-        check_images(images, self.network)
         with torch.no_grad(), self._undisturbed():
             return self.frozen_logits(images)
 

@@ -50,23 +50,14 @@ def admitted(network: nn.Module, num_classes: int) -> nn.Module:
                     f"{name or 'the network'} keeps the tensor {attribute!r}, which was computed from its parameters "
                     "(as torch.nn.utils.prune does): make it a parameter first, such as with prune.remove"
                 )
-    check_logits(count_logits(network), num_classes, network)
+    found = count_logits(network)
+    if found is None:
+        _check_first_logits(network, num_classes)
+    elif found != num_classes:
+        raise _other_logits(found, num_classes, network)
     for parameter in network.parameters():
         parameter.grad = None
     return network.eval().requires_grad_(False)
-
-
-def check_logits(found: int | None, num_classes: int, network: nn.Module) -> None:
-    """Refuses a number of classes that the network contradicts; `found` is None where nothing says how many it has.
-
-    Raises:
-        InputError: if it does. Margins are multiples of ln(classes), and a wrong one would select all samples or none.
-    """
-    if found not in (None, num_classes):
-        raise InputError(
-            f"num_classes = {num_classes}, but {type(network).__name__} has {found} logits: give num_classes={found}, "
-            "or a network with another head"
-        )
 
 
 def check_trained(trained: dict[str, nn.Parameter], network: nn.Module) -> None:
@@ -157,6 +148,27 @@ class GivenBatches:
         if lowest < 0 or highest >= self._classes:
             raise InputError(f"{where}: labels from {lowest} to {highest}, classes from 0 to {self._classes - 1}")
         return images, labels
+
+
+def _check_first_logits(network: nn.Module, num_classes: int) -> None:
+    """Looks at the first logits of a network whose classifier nothing names."""
+
+    def check(module: nn.Module, _: Any, logits: Any) -> None:
+        handle.remove()
+        if not isinstance(logits, Tensor) or logits.ndim < 2:
+            raise InputError(f"{type(module).__name__} returns no logits (batch, classes): give a network that does")
+        if logits.shape[1] != num_classes:
+            raise _other_logits(logits.shape[1], num_classes, module)
+
+    handle = network.register_forward_hook(check)
+
+
+def _other_logits(found: int, num_classes: int, network: nn.Module) -> InputError:
+    # Margins are multiples of ln(classes): with a wrong one all samples are selected, or none.
+    return InputError(
+        f"num_classes = {num_classes}, but {type(network).__name__} has {found} logits: give num_classes={found}, or a "
+        "network with another head"
+    )
 
 
 def _check_editable(name: str, module: nn.Module) -> None:

@@ -521,6 +521,7 @@ def test_weights_of_another_kind_are_refused(kind, row, state, tmp_path):
         loaded(row, tmp_path / "a.pth")
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 def test_sparse_weights_are_refused(row, state, tmp_path):
     torch.save(state | {"head.weight": state["head.weight"].to_sparse()}, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"of another kind: head.weight sparse_coo, not float32"):

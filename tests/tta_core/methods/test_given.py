@@ -136,17 +136,29 @@ def test_what_cannot_be_edited_or_trained_is_refused(tent, tiny_vit):
             tent(network)
 
 
-def test_a_method_that_trains_nothing_takes_half_precision(tiny_vit, images):
-    method = build_method("source", tiny_vit().bfloat16(), num_classes=10)
-    assert method(images(2).bfloat16()).dtype == torch.bfloat16
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["source", "lame", "t3a", "bn-adapt"])
+def test_a_method_that_trains_nothing_takes_half_precision(name, kind, images):
+    network, whole = (timm.create_model("test_resnet", num_classes=10) for _ in range(2))
+    whole.load_state_dict(network.state_dict())
+    halved, single = build_method(name, network.to(kind), num_classes=10), build_method(name, whole, num_classes=10)
+    for size in (4, 1):
+        assert torch.allclose(halved(images(size).to(kind)).float(), single(images(size)), atol=0.2)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_prompts_of_half_precision_are_refused(kind, tiny_vit, images):
+    with pytest.raises(InputError, match="cls_token of this VisionTransformer is in"):
+        build_method("foa", tiny_vit().to(kind), num_classes=10, source_images=[images(4).to(kind)])
 
 
 def test_a_number_of_classes_that_the_network_contradicts_is_refused(tent, tiny_vit, tiny_convnet, images):
     with pytest.raises(InputError, match=r"num_classes = 1000, but VisionTransformer has 10 logits"):
         tent(num_classes=1000)
-    unsaid = tent(tiny_convnet(), num_classes=7)
-    with pytest.raises(InputError, match=r"num_classes = 7, but TinyConvNet has 10 logits"):
-        unsaid(images(4))
+    for name in ("tent", "eta", "roid", "rotta", "cotta"):
+        unsaid = build_method(name, tiny_convnet(), num_classes=7)
+        with pytest.raises(InputError, match=r"num_classes = 7, but TinyConvNet has 10 logits"):
+            unsaid(images(4))
 
 
 def test_images_that_the_network_does_not_take_are_refused(tent, images):

@@ -75,7 +75,7 @@ def test_norms_outside_of_the_frozen_blocks_learn_at_a_rate_of_their_own(rho, bu
     with_norms(batch())
     # The first step of Adam is the learning rate, whatever the gradient.
     for name, parameter in with_norms.trainable_parameters().items():
-        moved = (parameter - with_norms.source_parameters[name]).abs()
+        moved = (parameter.detach() - with_norms.source_parameters[name]).abs()
         rate = 1e-3 if name in added else 0.02
         assert moved.max() == pytest.approx(rate, rel=1e-3), name
         assert moved.max() <= rate * 1.0001

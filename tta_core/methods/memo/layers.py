@@ -125,7 +125,7 @@ class PerImageBatchNorm(PerImageNorm):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, norm: nn.BatchNorm2d, prior_strength: float | None) -> None:
+    def __init__(self, norm: _BatchNorm, prior_strength: float | None) -> None:
         """Takes over a layer with running statistics; without a prior strength it uses these alone."""
         super().__init__(norm)
         assert norm.running_mean is not None
@@ -194,6 +194,7 @@ def _per_image(norm: Any, prior_strength: float | None) -> PerImageNorm | None:
         return PerImageLayerNorm2d(norm)
     if kind in (nn.GroupNorm, GroupNorm, GroupNormAct):
         return PerImageGroupNorm(norm)
-    if kind in (nn.BatchNorm2d, BatchNormAct2d) and norm.running_mean is not None and norm.running_var is not None:
+    batch_norms = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
+    if kind in batch_norms and norm.running_mean is not None and norm.running_var is not None:
         return PerImageBatchNorm(norm, prior_strength)
     return None

@@ -180,8 +180,8 @@ run_cell(RunConfig.model_validate_json(sys.argv[2]), TrialContext("a", sys.argv[
 
 
 def test_a_cell_that_was_killed_in_mid_stream_goes_on_where_it_was(tmp_path):
-    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 8}
-    config = RunConfig.from_values(values | {"samples_per_domain": 200})
+    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 4}
+    config = RunConfig.from_values(values | {"domains": ["fog", "contrast", "snow"], "samples_per_domain": 120})
     cell, store = config.cell_id(), ResultStore(tmp_path / "out")
     store.create()
     file = store.checkpoint_file(cell)

@@ -60,6 +60,8 @@ def test_parameters_forwards_and_samples_are_counted(result):
     assert (source.trainable_parameters, source.backpropagated_share) == (0, 0)
     # 4 blocks with 2 norms and the last one; 64 weights and 64 biases each.
     assert (tent.trainable_parameters, tent.activated_parameters, tent.backpropagated_share) == (1152, 1152, 1)
+    assert tent.layers == {"LayerNorm": {"found": 9, "taken": 9, "left": 0}}
+    assert source.layers == {"LayerNorm": {"found": 9, "taken": 0, "left": 9}}
     assert moetta.trainable_parameters >= moetta.activated_parameters > 1152
     assert 0 < moetta.backpropagated_share <= 1
     assert [row.published_ratio for row in result.rows] == [None, 2.29, 2.66]
@@ -80,6 +82,8 @@ def test_the_table_says_what_was_measured_and_leaves_out_empty_columns(result):
     lines = [line.split() for line in text.splitlines()]
     tent = next(line for line in lines if line[:1] == ["tent"])
     assert tent[1:4] == ["recommended", "1,152", "1,152"]
+    assert "  tent:recommended: LayerNorm 9 of 9\n" in text
+    assert "  source:recommended: LayerNorm 0 of 9 (9 left)\n" in text
     assert "off CPU by" not in text
     assert "failed" not in text
 

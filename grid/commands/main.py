@@ -127,6 +127,12 @@ class RunOptions(SweepOptions):
     tracking_uri: str | None = option(
         "--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in the results folder]"
     )
+    wait: float | None = option(
+        "--wait",
+        metavar="MINUTES",
+        type=click.FloatRange(min=0),
+        help="End when for so long no node had room for a cell. [default: never]",
+    )
 
 
 @main.command()
@@ -136,11 +142,16 @@ def run(given: RunOptions) -> None:
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
-    3 Ray did not start, 130 interrupted. The same command goes on where an earlier one stopped.
+    3 Ray did not start or was lost, 130 interrupted. The same command goes on where an earlier one stopped.
     """
     from grid.commands.run import run_sweep
 
-    status = run_sweep(*_open_sweep(given), address=given.address, tracking_uri=given.tracking_uri)
+    status = run_sweep(
+        *_open_sweep(given),
+        address=given.address,
+        tracking_uri=given.tracking_uri,
+        most_waiting=None if given.wait is None else 60 * given.wait,
+    )
     raise SystemExit(status)
 
 

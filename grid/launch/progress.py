@@ -60,6 +60,11 @@ class LaunchProgress:
         """Says that Ray is up."""
         self._bar.update(self._task, description="running cells")
 
+    def waiting(self, reason: str) -> None:
+        """Says what keeps all cells from running."""
+        self._bar.update(self._task, description="waiting")
+        self._console.print(f"waiting: {reason}", markup=False)
+
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Prints the cell's line and moves the bar."""
         if end.status == "unwritten":

@@ -10,6 +10,7 @@ Layout (columns in `analysis.schema`)::
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
     RESULTS/damaged/                    what `tta-grid check --repair` moved away
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
+    RESULTS/.marks/                     what shows a cluster's nodes that they see the driver's folder
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
     RESULTS/mlflow.db, mlartifacts/     MLflow's default store
 """
@@ -138,6 +139,10 @@ class ResultStore:
         """Folder of a finished cell."""
         return self.folder / CELLS_FOLDER / cell
 
+    def has(self, cell: str) -> bool:
+        """Whether a cell has ended here; asks the file system anew, which a network may answer from memory."""
+        return any(cell in self._names(kind) for kind in (CELLS_FOLDER, FAILED_FOLDER))
+
     def entry_folder(self, cell: str) -> Path:
         """Folder of a cell that is in the store, finished or failed."""
         folder = self.cell_folder(cell)
@@ -257,7 +262,7 @@ class ResultStore:
 
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""
-        for folder in (self.folder / ".staging", self.tune_folder):
+        for folder in (self.folder / ".staging", self.folder / ".marks", self.tune_folder):
             for leftover in folder.glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 

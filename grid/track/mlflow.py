@@ -113,6 +113,9 @@ class MlflowMirror:
     def cell_started(self, cell: str) -> None:
         """Nothing to log yet."""
 
+    def waiting(self, reason: str) -> None:
+        """Nothing to log."""
+
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Logs the cell."""
         if end.status in ("retry", "unwritten"):

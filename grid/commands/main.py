@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.commands.data import data
+from grid.commands.jobs import fetch_results, logs, stop, submit
 from grid.commands.options import (
     EXIT_BAD_INPUT,
     EXIT_NO_RAY,
@@ -171,13 +172,23 @@ def list_(kind: str, names: tuple[str, ...], as_json: bool) -> None:
     click.echo(json.dumps(listing(kind, names), indent=2) if as_json else listing_text(kind, names))
 
 
-@main.command()
-@click.argument("results", metavar="DIR")
+@main.command(short_help="Says what the results folder DIR holds, or how the jobs of a cluster go.")
+@click.argument("results", metavar="[DIR | JOB]", required=False)
+@click.option("--address", metavar="URL", help="The head's dashboard, http://HEAD:8265: its jobs, or one JOB.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def status(results: str, as_json: bool) -> None:
-    """Says what the results folder DIR holds, and what failed and why."""
+def status(results: str | None, address: str | None, as_json: bool) -> None:
+    """Says what the results folder DIR holds, and what failed and why; with --address how the jobs of a cluster go.
+
+    Without DIR and --address it asks the cluster that RAY_API_SERVER_ADDRESS names.
+    """
     import json
 
+    if address is not None or results is None:
+        from grid.commands.jobs import jobs_status, jobs_text
+
+        rows = jobs_status(results, address)
+        click.echo(json.dumps(rows, indent=2) if as_json else jobs_text(rows))
+        return
     from grid.commands.results import status_of, status_text
 
     found = status_of(results)
@@ -255,5 +266,5 @@ def bench(options: tuple[str, ...]) -> None:
         raise SystemExit(EXIT_SOME_FAILED)
 
 
-main.add_command(data)
-main.add_command(search)
+for each in (data, search, submit, logs, stop, fetch_results):
+    main.add_command(each)

@@ -122,7 +122,7 @@ def check_reachable(address: str) -> None:
                 f"no Ray head answers at {address!r} ({error}): start it, give another --address, or leave it out to "
                 "run on this machine"
             ) from None
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not _has_token():
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not has_token():
         raise InputError(
             f"no token for the Ray cluster at {address!r}: make one with `ray get-auth-token --generate`, copy the "
             "file to all nodes and start Ray there with RAY_AUTH_MODE=token; or set RAY_AUTH_MODE=disabled for a "
@@ -135,7 +135,8 @@ def check_reachable(address: str) -> None:
         )
 
 
-def _has_token() -> bool:
+def has_token() -> bool:
+    """Whether there is a token to show, where Ray looks for one."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
     return (Path.home() / ".ray" / "auth_token").exists()

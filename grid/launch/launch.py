@@ -104,6 +104,7 @@ def _run(
     from grid.launch.nodes import check_nodes
     from grid.launch.progress import LaunchProgress
     from grid.launch.provenance import git_commit
+    from grid.launch.status_file import StatusFile
     from grid.launch.trial import TrialContext
 
     resources = plan.sweep.resources
@@ -117,6 +118,7 @@ def _run(
     )
     with ExitStack() as context:
         progress = context.enter_context(LaunchProgress(source))
+        status = context.enter_context(StatusFile(store.folder, plan.sweep.sweep, source))
         # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
         own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
         if address is not None:
@@ -125,5 +127,6 @@ def _run(
             trial_context = replace(trial_context, mark=mark)
         from grid.launch.tune import run_cells
 
-        listeners = [progress, *listeners]
+        listeners = [progress, status, *listeners]
         run_cells(queue, trial_context, store, resources, listeners, snapshots=own, most_waiting=most_waiting)
+        status.complete = queue.done

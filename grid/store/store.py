@@ -8,6 +8,7 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/notes.txt            what to know of the images that were read, if there is anything
     RESULTS/cells/<cell>/manifest.json  size and SHA-256 of each of these files
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
+    RESULTS/progress.json               how the last launch went, rewritten while it lasts
     RESULTS/damaged/                    what `tta-grid check --repair` moved away
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
     RESULTS/.marks/                     what shows a cluster's nodes that they see the driver's folder
@@ -191,6 +192,37 @@ class ResultStore:
             ) from error
         with self._writing():
             self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback}, replace=True)
+
+    def adopt(self, kind: str, folder: Path) -> str:
+        """Publishes a copy of a cell of another store; returns what is wrong with it, and then leaves it out.
+
+        Args:
+            kind: `CELLS_FOLDER` or `FAILED_FOLDER`.
+            folder: the cell there.
+
+        Raises:
+            InputError: if this store cannot be written.
+        """
+        from analysis.results.damage import cell_problem
+
+        with self._staged() as staging, self._staged() as aside:
+            copied, target = staging / folder.name, self.folder / kind / folder.name
+            try:
+                shutil.copytree(folder, copied)
+            except (OSError, shutil.Error) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise InputError(self.unwritable(error)) from None
+                return f"cannot be copied ({error})"
+            if problem := cell_problem(copied, kind):
+                return problem
+            for file in copied.iterdir():
+                _flush(file)
+            _move(target, aside / "replaced")
+            copied.rename(target)
+            _flush(target.parent)
+            if kind == CELLS_FOLDER:
+                _move(self.folder / FAILED_FOLDER / folder.name, aside / "failed")
+        return ""
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
         """Reasons of those of the given cells that failed."""

@@ -201,6 +201,53 @@ def _folder_of(name: str, address: str | None, target: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What is looked at."""
+
+    sweep: str | None = argument(required=False)
+    overrides: tuple[str, ...] = option(
+        "--set", multiple=True, metavar="KEY=VALUE", help="Override an entry of the sweep; repeatable."
+    )
+    address: str | None = option(
+        "--address", metavar="ADDR", help="Ray head (host:port or auto), to look at its nodes."
+    )
+    results: str | None = option("--results", metavar="DIR", help="Results folder that the nodes are to share.")
+    as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
+
+
+@click.command(short_help="Looks for what would keep SWEEP from running.")
+@reads(DoctorOptions)
+def doctor(given: DoctorOptions) -> None:
+    """Looks for what would keep SWEEP from running, here and on every node of a cluster, and says what to do.
+
+    \b
+    tta-grid doctor my-sweep.yaml
+    tta-grid doctor my-sweep.yaml --address HEAD:6379 --results /shared/results/my-sweep
+
+    \b
+    Exit status: 0 cells can run, 1 they cannot, 2 the input is wrong.
+    """
+    import json
+
+    from grid.cluster.doctor import diagnose
+    from grid.plan.plan import make_plan
+    from grid.plan.sweep import read_sweep
+    from grid.store.store import ResultStore
+
+    if given.sweep is None and given.overrides:
+        raise InputError("--set changes a sweep: name one")
+    results = None if given.results is None else Path(given.results).absolute()
+    plan = None
+    if given.sweep is not None:
+        sweep = read_sweep(given.sweep, given.overrides)
+        plan = make_plan(sweep, ResultStore(results or Path("results") / sweep.sweep))
+    found = diagnose(plan, address=given.address, results=results)
+    click.echo(json.dumps(found.values(), indent=2) if given.as_json else found.as_text())
+    if not found.healthy:
+        raise SystemExit(EXIT_SOME_FAILED)
+
+
 def jobs_status(name: str | None, address: str | None) -> list[dict[str, Any]]:
     """The jobs of a cluster, or one of them, with how far each is."""
     from grid.cluster.jobs import Jobs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.commands.data import data
-from grid.commands.jobs import fetch_results, logs, stop, submit
+from grid.commands.jobs import doctor, fetch_results, logs, stop, submit
 from grid.commands.options import (
     EXIT_BAD_INPUT,
     EXIT_NO_RAY,
@@ -266,5 +266,5 @@ def bench(options: tuple[str, ...]) -> None:
         raise SystemExit(EXIT_SOME_FAILED)
 
 
-for each in (data, search, submit, logs, stop, fetch_results):
+for each in (data, search, submit, logs, stop, fetch_results, doctor):
     main.add_command(each)

@@ -131,9 +131,7 @@ def _packages() -> Finding:
                 wrong.append(f"{wanted.name} is {have}, needed is {wanted.specifier}")
     if wrong:
         return Finding("here", "packages", "fail", f"{'; '.join(wrong)}: pip install --constraint constraints.txt .")
-    return Finding(
-        "here", "packages", "ok", ", ".join(f"{name} {versions()[name]}" for name in ("ray", "torch", "timm"))
-    )
+    return Finding("here", "packages", "ok", ", ".join(f"{name} {versions()[name]}" for name in MUST_AGREE))
 
 
 def _gpu() -> Finding:

@@ -224,9 +224,16 @@ def _job(details: Any) -> Job:
     return Job(
         id=details.submission_id,
         state=str(getattr(details.status, "value", details.status)),
-        message=re.sub(r"\s+", " ", details.message or ""),
+        message=_message(details.message or ""),
         sweep=tags.get("sweep", ""),
         results=tags.get("results", ""),
         cells=tags.get("cells", ""),
         started_ms=details.start_time or 0,
     )
+
+
+def _message(text: str) -> str:
+    """What Ray says of a job's end, with our own last word where it appends pages of the log."""
+    said, _, printed = text.partition(", last available logs")
+    ours = re.findall(r"^Error: (.*)$", printed, re.MULTILINE)
+    return " ".join(f"{said}: {ours[-1]}".split()) if ours else " ".join(said.split())

@@ -102,6 +102,23 @@ def _open_sweep(given: SweepOptions) -> tuple[Sweep, ResultStore]:
 class PlanOptions(SweepOptions):
     """How a plan is shown."""
 
+    simulate: float | None = option(
+        "--simulate",
+        metavar="GPUS",
+        type=click.FloatRange(min=0, min_open=True, max=100_000),
+        help="Replay the cells that are left on so many GPUs, or slots if a cell takes no GPU.",
+    )
+    failures: float = option(
+        "--failures",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        help="Of --simulate: share of cells that die once.",
+    )
+    price: float | None = option(
+        "--price", metavar="PRICE", type=click.FloatRange(min=0), help="What an hour of a GPU costs, or of a slot."
+    )
     as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
 
@@ -115,7 +132,10 @@ def plan(given: PlanOptions) -> None:
     from grid.plan.plan import make_plan
 
     made = make_plan(*_open_sweep(given))
-    click.echo(made.as_json() if given.as_json else made.as_text())
+    if given.failures and given.simulate is None:
+        raise InputError("--failures is a share of the cells that --simulate GPUS replays: give both")
+    outlook = made.outlook(given.simulate, given.failures, given.price)
+    click.echo(made.as_json(outlook) if given.as_json else "\n".join([made.as_text(), *outlook.lines()]))
 
 
 @dataclass(frozen=True)
@@ -154,6 +174,29 @@ def run(given: RunOptions) -> None:
         most_waiting=None if given.wait is None else 60 * given.wait,
     )
     raise SystemExit(status)
+
+
+@main.command(short_help="Logs in MLflow the cells of DIR that it lacks.")
+@click.argument("results", metavar="DIR")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in DIR]")
+@click.option("--experiment", metavar="NAME", help="Experiment. [default: each sweep's name]")
+def track(results: str, tracking_uri: str | None, experiment: str | None) -> None:
+    """Logs in MLflow the finished cells of DIR that it lacks: after a fetch, or where MLflow was down.
+
+    \b
+    Exit status: 0, 1 MLflow did not take all of them (the same command goes on), 2 the input is wrong.
+    """
+    from grid.track.mlflow import ui_command
+    from grid.track.upload import upload
+
+    found = upload(results, tracking_uri, experiment)
+    for each in found:
+        click.echo(f"{each.sweep}: {each.logged} of {each.cells} finished cells were missing and are logged")
+        if each.problem:
+            click.echo(f"MLflow did not take all: {each.problem}; go on with the same command", err=True)
+    click.echo(f"mlflow   {ui_command(found[0].uri)}")
+    if any(each.problem for each in found):
+        raise SystemExit(EXIT_SOME_FAILED)
 
 
 @main.command("list", short_help="Lists what a sweep can name, and the shipped sweeps.")

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from grid.events import CellEnd
 from grid.launch.pace import Pace
 from grid.launch.queue import CellSource
-from grid.plan.plan import duration
+from grid.plan.simulate import duration
 
 
 class LaunchProgress:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from grid.events import CellEnd
 from grid.launch.pace import Pace
 from grid.launch.queue import CellSource
-from grid.plan.plan import duration
+from grid.plan.simulate import duration
 
 PROGRESS_FILE = "progress.json"
 EVERY_SECONDS = 5.0

@@ -50,6 +50,11 @@ GCP_NODE = {
     "networkInterfaces": OPEN,
     "serviceAccounts": OPEN,
 }
+PROVIDERS = {
+    "local": {"type": str, "head_ip": str, "worker_ips": [str], "coordinator_address": str},
+    "aws": {"type": str, "region": str, "availability_zone": str, "cache_stopped_nodes": bool},
+    "gcp": {"type": str, "region": str, "availability_zone": str, "project_id": str},
+}
 QUANTITIES = {"cpu": str, "memory": str, "nvidia.com/gpu": str}
 POD = {
     "metadata": OPEN,
@@ -157,8 +162,10 @@ def check_machines(config):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(copy.deepcopy(config)))
-    form = {"aws": AWS_NODE, "gcp": GCP_NODE}.get(config["provider"]["type"])
-    found = [
+    kind = config["provider"]["type"]
+    form = {"aws": AWS_NODE, "gcp": GCP_NODE}.get(kind)
+    found = misfits(config["provider"], PROVIDERS[kind], "provider")
+    found += [
         each
         for name, node in config.get("available_node_types", {}).items()
         for each in misfits(node["node_config"], form, name)

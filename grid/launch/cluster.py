@@ -62,10 +62,22 @@ def connected(address: str) -> Iterator[None]:
     ray = fresh_ray()
     try:
         _connect(ray, address)
-        with watching_head(ray.get_runtime_context().gcs_address):
+        with _silent(ray), watching_head(ray.get_runtime_context().gcs_address):
             yield None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keeps the last page of a lost node's log out of ours: Ray prints it whatever `log_to_driver` says."""
+    worker = ray._private.worker
+    plain = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *given, **how: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = plain
 
 
 def _connect(ray: Any, address: str) -> None:

@@ -15,6 +15,7 @@ from grid.cluster.jobs import STOP_SECONDS, Job, Jobs
 from grid.launch.provenance import ROOT, code_files
 from grid.plan.plan import Plan
 from grid.plan.sweep import Sweep, read_sweep
+from grid.store.store import ResultStore
 from tta_core.errors import InputError
 
 MOST_BYTES = 100 * 2**20
@@ -38,15 +39,11 @@ def check_results(results: str | None) -> str:
     """Checks the results folder of a job, which is a path on the cluster.
 
     Raises:
-        InputError: if it is not one that all nodes can mean.
+        InputError: if it is not one that all nodes can mean, or a URL.
     """
     if not results:
         raise InputError("a job needs --results DIR: an absolute path that the head and all nodes share")
-    if "://" in results:
-        raise InputError(
-            f"--results {results!r}: results go to a folder that all nodes share (NFS, EFS, Filestore, a claim of "
-            "Kubernetes); object stores are not written to yet. Mount one there, and give its path"
-        )
+    ResultStore(results)
     if not PurePosixPath(results).is_absolute():
         raise InputError(f"--results {results!r}: a job runs in a folder of its own: give an absolute path")
     return str(PurePosixPath(results))

@@ -285,7 +285,8 @@ def _progress(jobs: Jobs, job: Job) -> str:
     """How far a job is: by its file, or where that cannot be read from here by the last line that says so."""
     from grid.launch.status_file import read_progress, shown
 
-    if progress := read_progress(Path(job.results)):
+    # The file is the last launch's, which of a job that ended may be another.
+    if not job.ended and (progress := read_progress(Path(job.results))):
         return shown(progress)
     lines = [
         line for line in jobs.logs(job.id).splitlines() if line.startswith(("[", "waiting:")) or " cells: " in line

@@ -81,5 +81,8 @@ class Waiting:
                     sum(room.get(name, 0.0) for room in each)
                     for each in ([room.free for room in rooms], [room.total for room in rooms])
                 )
-                return f"no node has {wanted:g} {name} free ({free:g} of {total:g})"
+                # A worker of ours takes its room before it says that it has started.
+                held = any(room.total.get(name, 0.0) >= wanted for room in rooms)
+                starting = ", or our workers are still starting there" if held else ""
+                return f"no node has {wanted:g} {name} free ({free:g} of {total:g}){starting}"
         return f"no worker has started yet on {len(rooms)} node{'s' * (len(rooms) != 1)}"

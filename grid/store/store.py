@@ -57,6 +57,17 @@ class ResultStore:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        """Names the folder.
+
+        Raises:
+            InputError: if it is a URL.
+        """
+        if "://" in str(folder):
+            raise InputError(
+                f"results {str(folder)!r}: results go to a folder, on a cluster to one that all nodes share (NFS, EFS, "
+                "Filestore, a claim of Kubernetes). Object stores are not written to yet: mount a file system, or copy "
+                "the folder there afterwards"
+            )
         self.folder = Path(folder).absolute()
 
     @property

@@ -114,7 +114,7 @@ def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, started
 def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, started, monkeypatch):
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
-    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr(started, "retry", lambda cell, **how: False)
     monkeypatch.setattr(store, "_publish", raising(PermissionError(errno.EACCES, "Permission denied")))
     events.on_trial_error(0, [], trial(config))
     assert events.problem.endswith("cannot be written (Permission denied): mend its permissions")
@@ -126,7 +126,7 @@ def test_a_failure_that_has_no_place_in_the_store_ends_the_launch_with_one_messa
 ):
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
-    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr(started, "retry", lambda cell, **how: False)
     monkeypatch.setattr("grid.store.tables.failure_table", raising(error))
     events.on_trial_error(0, [], trial(config))
     assert "failed (its worker process died" in events.problem

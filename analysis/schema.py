@@ -4,7 +4,7 @@ The words in the files, such as quantities of diagnostics, are in `analysis.voca
 
 A results folder holds one folder per finished cell and one per failed cell::
 
-    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet
+    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet, and outputs.parquet if the cell kept outputs
     RESULTS/failed/<cell>/cell.parquet
     RESULTS/store.json
 
@@ -173,19 +173,37 @@ DIAGNOSTICS = pa.schema(
 )
 """What was measured beside the outcome of each sample and the scalars of each step."""
 
+OUTPUTS = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id"),
+        _field(
+            "quantity", _TEXT, "", "mean or gram of the probabilities of the stream, or those of a sample"
+        ),
+        _field("item", pa.int64(), "", "class of a row of gram; place in the stream of a sample; 0 of the mean"),
+        _field("values", pa.list_(pa.float64()), "1", "one value a class"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""What the observer `outputs` kept. The file is missing where it did not watch."""
+
 FILES: Mapping[str, pa.Schema] = {
     "cell": CELL,
     "batches": BATCHES,
     "samples": SAMPLES,
     "diagnostics": DIAGNOSTICS,
+    "outputs": OUTPUTS,
 }
 """File name (without `.parquet`) in a finished cell's folder -> schema."""
+
+OPTIONAL_FILES = ("outputs",)
+"""Those of them that a cell may lack."""
 
 VIEWS: Mapping[str, str] = {
     "cells": "cell",
     "batches": "batches",
     "samples": "samples",
     "diagnostics": "diagnostics",
+    "outputs": "outputs",
 }
 """View name in SQL -> file name."""
 
@@ -280,10 +298,12 @@ SEARCH_FILES: Mapping[str, pa.Schema] = {"study": STUDY, "trials": TRIALS, "sele
 """File name (without `.parquet`) in `RESULTS/search/<study>` -> schema."""
 
 REPORTED = "reported"
+CANDIDATE = "candidate"
 SELECTION = "selection"
 SUPERSEDED = "superseded"
 ROLES: Mapping[str, str] = {
     REPORTED: "stands in tables",
+    CANDIDATE: "reported settings that were tried and not chosen: rules that choose are compared on them",
     SELECTION: "only chose settings",
     SUPERSEDED: "reported settings that a study chose before it went on",
 }

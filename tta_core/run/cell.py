@@ -21,7 +21,7 @@ from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import backbone_spec
 from tta_core.data.opened import unproven_labels
 from tta_core.diagnostics.make import make_observers
-from tta_core.diagnostics.observer import Measurement, Observer, Scene
+from tta_core.diagnostics.observer import Measurement, Observer, Output, Scene
 from tta_core.errors import InputError
 from tta_core.methods.base import Context, Diagnostics, Method
 from tta_core.methods.common.surgery import count_parameters
@@ -69,6 +69,7 @@ class RunResult:
         started_at: UTC.
         skipped: images of the stream that were left out because they cannot be decoded; they are in no number here.
         notes: what to know of the images that were read, such as that nothing proves the order of their classes.
+        outputs: what the observer `outputs` kept of the probabilities; empty without it.
     """
 
     config: RunConfig
@@ -91,6 +92,7 @@ class RunResult:
     started_at: datetime
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -188,6 +190,7 @@ def run(
         started_at=started_at,
         skipped=record.skipped,
         notes=(unproven_labels(unproven),) if unproven else (),
+        outputs=record.outputs,
     )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import duckdb
 
 from analysis.aggregate.estimates import estimate
+from analysis.aggregate.studies import Choice, StudyResult, read_studies
 from analysis.figures.table import Table, interval_text
-from analysis.results.studies import Choice, StudyResult, read_studies
 from analysis.texts import NOT_AVAILABLE, percent, points, printable
 
 CHOSEN_NOTE = (

@@ -13,7 +13,8 @@ from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
 from grid.plan.labels import cell_labels
-from grid.plan.studies import StudyPlan, plan_studies
+from grid.plan.make_studies import plan_studies
+from grid.plan.studies import StudyPlan
 from grid.plan.sweep import Resources, Sweep
 from tta_core.backbones.table import backbone_spec
 from tta_core.methods.registry import method_spec
@@ -85,8 +86,17 @@ class Plan:
         return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
 
     def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
-        """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`."""
-        return {cell: config for cell, config in self.cells.items() if cell not in states}
+        """The cells that have not ended, the longest of each seed first, so that no long one is left for the end.
+
+        A plan is a source of cells, see `grid.launch.queue.CellSource`.
+        """
+        seeds = {seed: number for number, seed in enumerate(self.sweep.seeds)}
+        left = [(cell, config) for cell, config in self.cells.items() if cell not in states]
+        return dict(sorted(left, key=lambda each: (seeds.get(each[1].seed, len(seeds)), -self.seconds[each[0]])))
+
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result: none that reports."""
+        return False
 
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""

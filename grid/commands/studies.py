@@ -135,9 +135,7 @@ def dashboard_command(results: str) -> str:
     find_studies(results, None)
     journal = Path(results) / schema.SEARCH_FOLDER / schema.JOURNAL
     if not journal.exists():
-        raise InputError(
-            f"{results} has no journal: its studies lie in the database that `storage` names; give optuna-dashboard that URL"
-        )
+        raise InputError(f"{results} has no journal: give optuna-dashboard the URL that is the `storage` of its sweep")
     command = f"optuna-dashboard {shlex.quote(str(journal))} --host 127.0.0.1"
     if which("optuna-dashboard") is None:
         raise InputError(f"optuna-dashboard is not installed: pip install optuna-dashboard, then run: {command}")

@@ -212,8 +212,9 @@ class StudyPlan:
             ("chosen on", f"{shown}{' (ORACLE)' if search.oracle else ''}: {samples:,} samples, "
              f"{self.length_ratio:.2f} of the reported length; seeds {', '.join(map(str, search.seeds))}"),
             ("chosen by", ", ".join([*search.objectives, *(each.text for each in search.constraints)])),
-            ("trials", f"{self.trials} x {self.cells_of_a_trial} cells, about {self.expected_cells} after racing; "
-             f"first: {', '.join(self.first) or 'none'}"),
+            ("trials", f"{self.trials} x {self.cells_of_a_trial} cells"
+             + (f", about {self.expected_cells} after racing" if self.expected_cells < self.most_cells else "")
+             + f"; first: {', '.join(self.first) or 'none'}"),
         ]  # fmt: skip
         if search.ladder:
             facts.append(("ladder", f"{', '.join(map(str, search.ladder))} samples per domain before the whole stream"))

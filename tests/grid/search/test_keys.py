@@ -108,7 +108,7 @@ def test_known_settings_of_other_results_come_first_and_their_cells_are_copied(d
     }
     assert all(trial.origin.startswith("warm") and len(trial.reused) == 2 for trial in known)
     assert not {each.cell for trial in known for each in trial.instances} & set(warm.ran)
-    assert all(set(each.cell for each in trial.instances) <= set(warm.ran) for trial in new)
+    assert all({each.cell for each in trial.instances} <= set(warm.ran) for trial in new)
 
 
 def test_a_database_holds_the_same_study_as_the_journal(driver, tmp_path):

@@ -99,7 +99,8 @@ class StudyResult:
         best_trial: number of the chosen one, or the best so far.
         front: of several objectives the trials that none is better than.
         maximise: whether larger values of the first objective are better.
-        choices: those that stand, the default first.
+        choices: those that stand, the default first; without those of `tried`.
+        tried: settings that are reported though they were not chosen.
     """
 
     study: str
@@ -117,6 +118,7 @@ class StudyResult:
     front: tuple[int, ...]
     maximise: bool
     choices: tuple[Choice, ...]
+    tried: tuple[Choice, ...] = ()
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -133,6 +135,14 @@ class StudyResult:
     def chosen(self) -> Choice | None:
         """What the study chose; None if it has not ended, or all failed."""
         return next((each for each in self.choices if each.rule != DEFAULT), None)
+
+    @property
+    def best_tried(self) -> float | None:
+        """The best mean accuracy of all settings that were reported: an oracle's. None if only chosen ones were."""
+        if not self.tried:
+            return None
+        reported = [list(each.accuracies.values()) for each in (*self.choices, *self.tried)]
+        return max((math.fsum(values) / len(values) for values in reported if values), default=None)
 
     @property
     def default(self) -> Choice | None:
@@ -233,9 +243,7 @@ def read_studies(con: duckdb.DuckDBPyConnection, *, superseded: bool = False) ->
     choices: dict[str, list[Choice]] = {}
     for study, rule, trial, settings, guess, cells in rows(
         con,
-        "select study, rule, trial, settings, estimate, cells from selections where current and rule <> ? "
-        "order by rule, trial",
-        [schema.CANDIDATE],
+        "select study, rule, trial, settings, estimate, cells from selections where current order by rule, trial",
     ):
         found = [accuracies[cell] for cell in cells if cell in accuracies]
         choice = Choice(
@@ -273,7 +281,13 @@ def read_studies(con: duckdb.DuckDBPyConnection, *, superseded: bool = False) ->
             best_trial=best,
             front=tuple(front),
             maximise=maximise,
-            choices=tuple(sorted(choices.get(study, []), key=lambda each: each.rule != DEFAULT)),
+            choices=tuple(
+                sorted(
+                    (each for each in choices.get(study, []) if each.rule != schema.CANDIDATE),
+                    key=lambda each: each.rule != DEFAULT,
+                )
+            ),
+            tried=tuple(each for each in choices.get(study, []) if each.rule == schema.CANDIDATE),
         )
         for (
             study,

@@ -42,7 +42,7 @@ def studies_values(studies: Sequence[StudyResult]) -> list[dict[str, Any]]:
     for each in studies:
         row = asdict(each) | {"gains": each.gains, "warnings": each.warnings(), "states": each.states}
         row["trials"] = [asdict(trial) | {"values": _cells(trial)} for trial in each.trials]
-        row["choices"] = [_choice_values(choice) for choice in each.choices]
+        row |= {name: [_choice_values(one) for one in getattr(each, name)] for name in ("choices", "tried")}
         rows.append(row)
     return rows
 

@@ -9,6 +9,7 @@ from analysis.aggregate.rules import RULES
 from analysis.aggregate.studies import read_studies
 from analysis.aggregate.unlabelled import read_unlabelled
 from analysis.report.rules import rule_table
+from analysis.report.selections import selection_table
 from analysis.results.configurations import configurations
 from analysis.results.load import open_results
 from tests.grid.search.conftest import SEARCHED, history, made_up
@@ -137,6 +138,15 @@ def test_all_tried_settings_may_be_reported_and_stand_in_no_leaderboard(driver):
     assert {cell for cell, role in roles.items() if role == "candidate"} == tried - chosen
     assert {cell for cell, role in roles.items() if role == "reported"} == chosen
     assert len(configurations(con)) == 3
+    table = selection_table(con)
+    best = max(
+        con.sql(
+            "select avg(accuracy) from cells where method = 'tent' and 'fog' = any(json_extract_string("
+            "protocol, '$.domains[*]')) group by settings"
+        ).fetchall()
+    )
+    assert table.headers[-1].endswith("(oracle)")
+    assert float(table.rows[0][-1]) == pytest.approx(100 * best[0], abs=0.05)
     rules = {row[0]: row for row in rule_table(con).rows}
     assert {"held_out", "infomax_hard", "vote", "no adaptation", "the sweep's settings"} <= set(rules)
 

@@ -36,6 +36,7 @@ class Search:
         self._labels: dict[str, str] = {}
         self._chosen: dict[str, RunConfig] = {}
         self._guarded: set[str] = set()
+        self._copied: dict[str, CellState] = {}
         self._given: set[str] = set()
         self._written: dict[str, tuple[object, ...]] = {}
 
@@ -50,6 +51,7 @@ class Search:
             for folder, cells in each.warm.items():
                 for cell in cells:
                     self._store.take_over(Path(folder) / schema.CELLS_FOLDER / cell)
+                    self._copied[cell] = "done"
         url = None if plan.sweep.search is None else plan.sweep.search.storage
         suffix = "" if url is None else f".{self._store.id[:8]}"
         journal = Journal(results / schema.SEARCH_FOLDER / schema.JOURNAL, url=url, suffix=suffix)
@@ -72,8 +74,11 @@ class Search:
 
     def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
         """The cells that studies need now; if they all wait, one of the grid."""
+        studies = self.studies
+        # A launch looked into the folder before cells of others were copied.
+        states = ChainMap(self._copied, dict(states))
         needed: dict[str, RunConfig] = {}
-        for study in self.studies:
+        for study in studies:
             needed |= study.next(states)
             self._note(study)
         new = {cell: config for cell, config in (needed | self._chosen).items() if self._is_new(cell, states)}

@@ -80,10 +80,10 @@ def test_hours_of_cells_and_of_the_clock_end_a_study(driver):
 
 
 def test_a_ladder_races_on_shorter_streams_first(driver):
-    done = driver(overrides=["search.ladder=[10]"])
+    done = driver(overrides=["search.ladder=[5]"])
     (study,) = done.run().studies
     rungs = [(each.config.samples_per_domain, each.whole) for each in study.trials[0].instances]
-    assert rungs == [(10, False)] * 3 + [(10, True)] * 0 + [(study.plan.choosing[0].samples_per_domain, True)] * 3
+    assert rungs == [(5, False)] * 3 + [(10, True)] * 3
     early = [trial for trial in study.trials if trial.state == "raced-out" and len(trial.scores) <= 3]
     assert early
     assert all(trial.value is None for trial in early)
@@ -91,7 +91,7 @@ def test_a_ladder_races_on_shorter_streams_first(driver):
     assert all(trial.value == np.mean([score.value for score in trial.scores[3:]]) for trial in whole)
     (result,) = read_studies(open_results(done.store.folder))
     ((samples, (tau, count)),) = result.rank_agreement().items()
-    assert (samples, count) == (10, len(whole))
+    assert (samples, count) == (5, len(whole))
     assert -1 <= tau <= 1
 
 
@@ -137,7 +137,7 @@ def test_all_tried_settings_may_be_reported_and_stand_in_no_leaderboard(driver):
     chosen = {config.cell_id() for config in study.chosen()} | set(done.plan.cells)
     assert {cell for cell, role in roles.items() if role == "candidate"} == tried - chosen
     assert {cell for cell, role in roles.items() if role == "reported"} == chosen
-    assert len(configurations(con)) == 3
+    assert {cell.cell for each in configurations(con) for cell in each.cells} == chosen
     table = selection_table(con)
     best = max(
         con.sql(

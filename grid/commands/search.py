@@ -49,10 +49,26 @@ def export_settings(given: ExportOptions) -> None:
     click.echo(export_text(find_studies(given.results, given.study), given.name), nl=False)
 
 
+@dataclass(frozen=True)
+class DashboardOptions:
+    """Which studies a dashboard is to show."""
+
+    results: str = argument(metavar="DIR")
+
+
+@click.command("dashboard")
+@reads(DashboardOptions)
+def print_dashboard(given: DashboardOptions) -> None:
+    """Prints the command that shows the studies in DIR in a browser, or how to install what it needs."""
+    from grid.commands.studies import dashboard_command
+
+    click.echo(dashboard_command(given.results))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def search() -> None:
-    """Shows what searches chose, and exports it."""
+    """Shows what searches chose, exports it, and tells how to look at their trials."""
 
 
-for each in (show_studies, export_settings):
+for each in (show_studies, export_settings, print_dashboard):
     search.add_command(each)

@@ -3,8 +3,6 @@
 import copy
 import json
 import math
-import subprocess
-import sys
 import time
 
 import pytest
@@ -271,17 +269,3 @@ def test_wrong_choices_are_refused(words, overrides, message):
 def test_what_cannot_be_measured_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         run_bench(request("source", **changes))
-
-
-def test_it_runs_without_the_packages_of_the_grid():
-    program = (
-        "import sys\n"
-        "for name in ('ray', 'mlflow', 'optuna', 'duckdb', 'pyarrow', 'pandas', 'click', 'grid', 'analysis'):\n"
-        "    sys.modules[name] = None\n"
-        "import runpy\n"
-        "sys.argv = 'bench --methods tent --backbone digits-vit-mae --batch-size 2 --repeats 1 --json'.split()\n"
-        "runpy.run_module('tta_core.bench', run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"][0]["method"] == "tent"

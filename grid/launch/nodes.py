@@ -106,15 +106,16 @@ def ask_nodes(
         )
         for node in nodes
     ]
-    ends = time.monotonic() + PATIENCE_SECONDS
-    return [_answer(node, mark, reference, ends) for node, reference in zip(nodes, asked, strict=True)]
+    began = time.time()
+    return [_answer(node, mark, reference, began) for node, reference in zip(nodes, asked, strict=True)]
 
 
-def _answer(node: Node, mark: Mark, reference: Any, ends: float) -> NodeReport:
+def _answer(node: Node, mark: Mark, reference: Any, began: float) -> NodeReport:
     import ray
 
     try:
-        answer, problems, facts = ray.get(reference, timeout=max(1.0, ends - time.monotonic()))
+        patience = max(1.0, PATIENCE_SECONDS - (time.time() - began))
+        answer, problems, facts = ray.get(reference, timeout=patience)
     except ray.exceptions.GetTimeoutError:
         slow = f"it did not answer within {PATIENCE_SECONDS:.0f} s: see whether it is overloaded, or take it out"
         return NodeReport(node.name, (slow,), answered=False)
@@ -123,6 +124,10 @@ def _answer(node: Node, mark: Mark, reference: Any, ends: float) -> NodeReport:
         return NodeReport(node.name, (death.reason,), answered=death.hopeless)
     if answer and not mark.answered(answer):
         problems = (*problems, f"what it writes to {mark.folder} is not seen by the driver: share that folder")
+    if "clock" in facts:
+        # It answered some time between our asking and now.
+        clock = float(facts["clock"])
+        facts["clock"] = f"{clock - min(max(clock, began), time.time()):+.0f}"
     return NodeReport(node.name, tuple(problems), facts)
 
 

@@ -263,7 +263,7 @@ def test_doctor_finds_what_is_planted(monkeypatch, tmp_path, tiny_file):
     told = " ".join(told.split())
     assert "fail fault it has torch 1.0" in told
     assert "warn fault it has no folder" in told  # It runs no cells.
-    assert "warn clock" in told
+    assert "warn clock +42 s off" in told
     faults.update(dict.fromkeys(faults, ()))
     assert "cells can run" in run("doctor", tiny_file, "--address", "h:6379", "--results", tmp_path / "out")
     monkeypatch.setattr(

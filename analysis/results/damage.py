@@ -21,7 +21,7 @@ from analysis import schema
 from analysis.results.reading import first_line
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
-    schema.CELLS_FOLDER: tuple(f"{name}.parquet" for name in schema.FILES),
+    schema.CELLS_FOLDER: tuple(f"{name}.parquet" for name in schema.FILES if name not in schema.OPTIONAL_FILES),
     schema.FAILED_FOLDER: ("cell.parquet",),
 }
 """Folder of a results folder -> the files that each cell in it has."""
@@ -155,7 +155,8 @@ def _first_problem(
 def _contents_problem(folder: Path, expected: tuple[str, ...]) -> str:
     """Whether the tables are whole, of this cell, and as long as they say; empty if so."""
     tables: dict[str, pa.Table] = {}
-    for name in expected:
+    optional = [f"{name}.parquet" for name in schema.OPTIONAL_FILES]
+    for name in [*expected, *(name for name in optional if (folder / name).exists())]:
         try:
             tables[name] = pq.read_table(folder / name, page_checksum_verification=True, partitioning=None)
         # What damaged bytes raise depends on where they are.

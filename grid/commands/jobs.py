@@ -61,7 +61,7 @@ def submit(given: SubmitOptions) -> None:
     sweep = read_sweep(given.sweep, given.overrides)
     results = check_results(given.results)
     plan = make_plan(sweep, ResultStore(results))
-    options = () if given.tracking_uri is None else ("--tracking-uri", given.tracking_uri)
+    options: tuple[str, ...] = () if given.tracking_uri is None else ("--tracking-uri", given.tracking_uri)
     options += () if given.wait is None else ("--wait", f"{given.wait:g}")
     jobs = Jobs(given.address)
     sent = send(jobs, sweep, plan, results, code=given.code, python=given.python, options=options)

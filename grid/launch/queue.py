@@ -42,6 +42,9 @@ class CellSource(Protocol):
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""
 
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result once its predictions are of few classes."""
+
     def next(self, states: Mapping[str, CellState]) -> Mapping[str, RunConfig]:
         """Returns cells that may run now, in order: cell id -> configuration.
 
@@ -97,6 +100,10 @@ class CellQueue:
         cell = self._waiting.popleft()
         self._running.add(cell)
         return cell, self._configs[cell]
+
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result once its predictions are of few classes."""
+        return self._source.may_stop(cell)
 
     @property
     def done(self) -> bool:

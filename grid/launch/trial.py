@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from grid.events import CellEnd
 from grid.launch.mark import Mark, node_name
+from grid.plan.studies import unadapted
 from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -54,11 +58,17 @@ def _place(mark: Mark) -> _Place:
     return _PLACES[mark.name]
 
 
-def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
+def run_cell(config: RunConfig, context: TrialContext, *, stop_collapsed: bool = False) -> CellEnd:
     """Runs one cell and publishes its result, or why it failed, in the store.
 
     A cell that is in the store already is not run again, so a trial may be tried any number of times. Where the store
     cannot be written nothing is published.
+
+    Args:
+        config: the cell.
+        context: what it shares with others.
+        stop_collapsed: whether it ends once its predictions are of few classes beside those of the source, which the
+            store must have; it has no result then, and counts as failed.
 
     Raises:
         Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
@@ -69,10 +79,11 @@ def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
         if place.problem:
             return CellEnd("unwritten", reason=f"node {place.name}: {place.problem}")
         node = place.name
-    return replace(_run(config, context), node=node)
+    return replace(_run(config, context, stop_collapsed=stop_collapsed), node=node)
 
 
-def _run(config: RunConfig, context: TrialContext) -> CellEnd:
+def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> CellEnd:
+    from tta_core.diagnostics.collapse import CollapsedError
     from tta_core.run.cell import CollapseError, run
     from tta_core.run.checkpoint import discard
 
@@ -87,8 +98,9 @@ def _run(config: RunConfig, context: TrialContext) -> CellEnd:
             checkpoint_file=checkpoint,
             checkpoint_every=context.checkpoint_every,
             corrupt_images=context.corrupt_images,
+            usual=_of_source(config, store) if stop_collapsed else None,
         )
-    except (InputError, CollapseError) as error:
+    except (InputError, CollapseError, CollapsedError) as error:
         # Trying again would end the same way.
         discard(checkpoint)
         return _failed(store, config, str(error), context)
@@ -106,6 +118,15 @@ def _run(config: RunConfig, context: TrialContext) -> CellEnd:
         return _failed(store, config, f"the result has no place in the store ({error})", context)
     discard(checkpoint)
     return CellEnd("done", accuracy=result.accuracy, seconds=result.seconds)
+
+
+def _of_source(config: RunConfig, store: ResultStore) -> dict[str, NDArray[Any]] | None:
+    """What the source predicts on the stream of a cell; None if the store does not have it."""
+    file = store.cell_folder(unadapted(config).cell_id()) / "samples.parquet"
+    if not file.exists():
+        return None
+    table = pq.read_table(file, columns=["position", "prediction"], partitioning=None)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _failed(store: ResultStore, config: RunConfig, reason: str, context: TrialContext) -> CellEnd:

@@ -119,7 +119,7 @@ def _slots(resources: Resources) -> int:
 
 
 def _trainable(config: dict[str, Any], context: TrialContext) -> None:
-    tune.report(asdict(run_cell(config["config"], context)))
+    tune.report(asdict(run_cell(config["config"], context, stop_collapsed=config["stop_collapsed"])))
 
 
 def _cell_of(trial: Any) -> str:
@@ -151,7 +151,7 @@ class _CellSearcher(_NeverPickled, Searcher):
         if taken is None:
             return Searcher.FINISHED if self._queue.done else None
         cell, config = taken
-        return {"cell": cell, "config": config}
+        return {"cell": cell, "config": config, "stop_collapsed": self._queue.may_stop(cell)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: `CellEvents` hears of it, and why."""

@@ -14,8 +14,9 @@ from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
 from grid.plan.labels import cell_labels
+from grid.plan.make_studies import plan_studies
 from grid.plan.simulate import Outlook, duration, simulate
-from grid.plan.studies import StudyPlan, plan_studies
+from grid.plan.studies import StudyPlan
 from grid.plan.sweep import Resources, Sweep
 from tta_core.backbones.table import backbone_spec
 from tta_core.errors import InputError
@@ -120,6 +121,10 @@ class Plan:
                 raise InputError(f"--simulate {gpus:g}: a cell takes {share:g} GPUs: give at least as many")
             simulation = simulate(seconds, slots, startup=STARTUP_SECONDS, failure_rate=failure_rate)
         return Outlook(simulation, sum(seconds) / 3600, share, price, self.estimate.basis.partition(";")[0])
+
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result: none that reports."""
+        return False
 
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""

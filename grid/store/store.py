@@ -180,6 +180,20 @@ class ResultStore:
             with self._staged() as aside:
                 _move(self.folder / FAILED_FOLDER / result.cell, aside / "failed")
 
+    def take_over(self, folder: Path) -> None:
+        """Copies a finished cell of another results folder; one that is there already stays as it is.
+
+        Raises:
+            UnwritableError: if this folder takes no more, or that one cannot be read.
+        """
+        if self.cell_folder(folder.name).exists():
+            return
+        with self._writing(), self._staged() as staging:
+            whole = shutil.copytree(folder, staging / folder.name)
+            for file in whole.iterdir():
+                _flush(file)
+            whole.rename(self.cell_folder(folder.name))
+
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
     ) -> None:

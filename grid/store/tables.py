@@ -24,7 +24,7 @@ RECORDED_PACKAGES = ("ray", "tta-grid")
 
 
 def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str, pa.Table]:
-    """The four tables of a finished cell, by file name."""
+    """The tables of a finished cell, by file name: four, and `outputs` if the cell kept some."""
     cell = result.cell
     row = _config_columns(result.config, result.config.protocol(), sweep=sweep, git_commit=git_commit) | {
         "stream_order": result.stream_order,
@@ -38,6 +38,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "images_per_second": result.images_per_second,
         "peak_memory_mib": result.peak_memory_mib,
         "trainable_parameters": result.trainable_parameters,
+        "layers": json.dumps(result.layers),
         "artefact": result.artefact,
         "device": result.device,
         "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),
@@ -50,6 +51,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "batches": _table(cell, no_loss | result.batches, schema.batches_schema(scalars)),
         "samples": _table(cell, result.samples, schema.SAMPLES),
         "diagnostics": _diagnostics(result),
+        **({"outputs": _outputs(result)} if result.outputs else {}),
     }
 
 
@@ -118,3 +120,13 @@ def _diagnostics(result: RunResult) -> pa.Table:
     found += result.measurements
     columns = {field.name: [getattr(one, field.name) for one in found] for field in fields(Measurement)}
     return pa.Table.from_pydict(columns | {"cell": [result.cell] * len(found)}, schema=schema.DIAGNOSTICS)
+
+
+def _outputs(result: RunResult) -> pa.Table:
+    columns = {
+        "cell": [result.cell] * len(result.outputs),
+        "quantity": [one.quantity for one in result.outputs],
+        "item": [one.item for one in result.outputs],
+        "values": [one.values for one in result.outputs],
+    }
+    return pa.Table.from_pydict(columns, schema=schema.OUTPUTS)

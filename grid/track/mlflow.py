@@ -258,7 +258,9 @@ class MlflowMirror:
             name = f"{sweep.sweep} {time.strftime('%Y-%m-%d %H:%M:%S')}"
             run = self._client.create_run(self._experiment, tags=tags | {"mlflow.runName": name})
             self._parent = str(run.info.run_id)
-            self._client.log_dict(self._parent, sweep.model_dump(mode="json"), "sweep.yaml")
+            # The URL of a database may hold a password.
+            values = sweep.model_dump(mode="json", exclude={"search": {"storage"}})
+            self._client.log_dict(self._parent, values, "sweep.yaml")
         return self._parent
 
     def _close(self, status: str) -> None:

@@ -20,6 +20,7 @@ class ObserverSpec:
         quantities: every quantity that it can measure.
         reads_clean: whether it reads clean images, which must then be there.
         in_auto: whether `auto` includes it: only what costs next to nothing.
+        in_all: whether `all` includes it: what the report shows, and no rows of every class.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ObserverSpec:
     quantities: tuple[str, ...]
     reads_clean: bool = False
     in_auto: bool = False
+    in_all: bool = True
 
 
 OBSERVERS: Mapping[str, ObserverSpec] = {
@@ -80,6 +82,13 @@ OBSERVERS: Mapping[str, ObserverSpec] = {
             reads_clean=True,
         ),
         ObserverSpec(
+            "outputs",
+            "probabilities, for rules that choose settings without labels",
+            "OutputsKept",
+            (),
+            in_all=False,
+        ),
+        ObserverSpec(
             "routing",
             "which expert serves which domain, balance and collapse",
             "Routing",
@@ -100,7 +109,7 @@ OBSERVERS: Mapping[str, ObserverSpec] = {
 }
 
 SETS: Mapping[str, tuple[str, ...]] = {
-    "all": tuple(OBSERVERS),
+    "all": tuple(name for name, row in OBSERVERS.items() if row.in_all),
     "auto": tuple(name for name, row in OBSERVERS.items() if row.in_auto),
     "none": (),
 }
@@ -119,9 +128,10 @@ def resolve_observers(given: Any) -> tuple[str, ...]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list | tuple):
         raise InputError(f"diagnostics = {given!r}: give auto, none, all, or a list such as [routing, forgetting]")
+    known = (*OBSERVERS, *SETS)
     chosen: set[str] = set()
-    for name in map(str, names):
-        if name not in OBSERVERS and name not in SETS:
-            raise unknown_name("name in diagnostics", name, (*OBSERVERS, *SETS))
+    for name in names:
+        if name not in known:
+            raise unknown_name("name in diagnostics", name, known)
         chosen.update(SETS.get(name, (name,)))
     return tuple(sorted(chosen))

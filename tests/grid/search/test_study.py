@@ -7,7 +7,7 @@ import pytest
 from tests.grid.search.conftest import SEARCHED, history, made_up
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsgaii", "nsgaiii"])
 def test_a_search_is_the_same_whatever_ends_first(driver, sampler):
     asked = [f"search.sampler={sampler}", "search.trials=9"]
     first = driver(overrides=asked)

@@ -105,7 +105,7 @@ def test_the_code_goes_along_as_a_list_of_files(head, tiny_file):
     [
         (None, "a job needs --results"),
         ("out", "give an absolute path"),
-        ("s3://bucket/out", "object stores are not written"),
+        ("s3://bucket/out", "Object stores are not written"),
     ],
 )
 def test_results_of_a_job_are_a_path_that_nodes_share(results, message):

@@ -244,7 +244,7 @@ def test_a_mirror_that_is_late_leaves_cells_to_the_next_run(tiny_sweep, finished
 def test_doctor_finds_what_is_planted(monkeypatch, tmp_path, tiny_file):
     nodes = [Node("1", "n1 (10.0.0.1)", Room({"CPU": 0}, {})), Node("2", "n2 (10.0.0.2)", Room({"CPU": 4}, {}))]
     facts = dict.fromkeys(("python", "ray", "torch", "timm", "code", "commit"), "1") | {
-        "clock": "0",
+        "clock": "+42",
         "disk": "9 GiB free",
     }
     faults = {"n1 (10.0.0.1)": ("it has no folder",), "n2 (10.0.0.2)": ("it has torch 1.0 where the driver has 2",)}

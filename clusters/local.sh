@@ -27,8 +27,9 @@ start() {
 
 launch() {
     # The path of a socket has 107 characters at most, so Ray's files go to a short one of their own.
+    mktemp -d /tmp/tta-ray-XXXXXX > "$STATE/folder"
     setsid ray start --head --block --node-ip-address 127.0.0.1 --port 6379 --dashboard-host 127.0.0.1 \
-        --dashboard-port 8265 --temp-dir "$(mktemp -d /tmp/tta-ray-XXXXXX)" > "$STATE/log" 2>&1 < /dev/null &
+        --dashboard-port 8265 --temp-dir "$(cat "$STATE/folder")" > "$STATE/log" 2>&1 < /dev/null &
     echo $! > "$STATE/pid"
     for _ in $(seq 90); do
         if (: < /dev/tcp/127.0.0.1/8265) 2> /dev/null; then
@@ -52,7 +53,8 @@ stop() {
             sleep 1
         done
     fi
-    rm -f "$STATE/pid"
+    [ ! -e "$STATE/folder" ] || rm -rf "$(cat "$STATE/folder")"
+    rm -f "$STATE/pid" "$STATE/folder"
 }
 
 case ${1:-} in

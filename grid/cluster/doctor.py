@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -258,8 +257,7 @@ def _facts(name: str, facts: dict[str, str]) -> Iterator[Finding]:
         return
     agreed = ("python", "ray", "torch", "timm", "code", "commit")
     yield Finding(name, "versions", "ok", ", ".join(f"{each} {facts[each]}" for each in agreed))
-    off = time.time() - float(facts["clock"])
-    if abs(off) > CLOCK_SECONDS:
-        yield Finding(name, "clock", "warn", f"{off:+.0f} s off this machine's: switch on NTP")
+    if abs(float(facts["clock"])) > CLOCK_SECONDS:
+        yield Finding(name, "clock", "warn", f"{facts['clock']} s off this machine's: switch on NTP")
     rest = {key: value for key, value in facts.items() if key not in (*agreed, "clock", "host")}
     yield Finding(name, "has", "ok", ", ".join(f"{key} {value}" for key, value in rest.items()))

@@ -123,7 +123,8 @@ def _run(
         own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
         if address is not None:
             mark = context.enter_context(put_mark(store.folder))
-            check_nodes(mark, resources, read_by(plan))
+            for warning in check_nodes(mark, resources, read_by(plan)):
+                progress.warn(warning)
             trial_context = replace(trial_context, mark=mark)
         from grid.launch.tune import run_cells
 

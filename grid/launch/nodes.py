@@ -53,11 +53,13 @@ class NodeReport:
         name: host name and address, for people.
         problems: what keeps it from running the cells, and what to do.
         facts: what it has beside that: name -> text.
+        answered: whether it answered at all. One that does not may be busy, or on its way out.
     """
 
     name: str
     problems: tuple[str, ...]
     facts: dict[str, str] = field(default_factory=dict)
+    answered: bool = True
 
 
 def living_nodes() -> list[Node]:
@@ -104,22 +106,28 @@ def ask_nodes(
         )
         for node in nodes
     ]
-    ends = time.monotonic() + PATIENCE_SECONDS
-    return [_answer(node, mark, reference, ends) for node, reference in zip(nodes, asked, strict=True)]
+    began = time.time()
+    return [_answer(node, mark, reference, began) for node, reference in zip(nodes, asked, strict=True)]
 
 
-def _answer(node: Node, mark: Mark, reference: Any, ends: float) -> NodeReport:
+def _answer(node: Node, mark: Mark, reference: Any, began: float) -> NodeReport:
     import ray
 
     try:
-        answer, problems, facts = ray.get(reference, timeout=max(1.0, ends - time.monotonic()))
+        patience = max(1.0, PATIENCE_SECONDS - (time.time() - began))
+        answer, problems, facts = ray.get(reference, timeout=patience)
     except ray.exceptions.GetTimeoutError:
         slow = f"it did not answer within {PATIENCE_SECONDS:.0f} s: see whether it is overloaded, or take it out"
-        return NodeReport(node.name, (slow,))
+        return NodeReport(node.name, (slow,), answered=False)
     except ray.exceptions.RayError as error:
-        return NodeReport(node.name, (death_of(str(error)).reason,))
+        death = death_of(str(error))
+        return NodeReport(node.name, (death.reason,), answered=death.hopeless)
     if answer and not mark.answered(answer):
         problems = (*problems, f"what it writes to {mark.folder} is not seen by the driver: share that folder")
+    if "clock" in facts:
+        # It answered some time between our asking and now.
+        clock = float(facts["clock"])
+        facts["clock"] = f"{clock - min(max(clock, began), time.time()):+.0f}"
     return NodeReport(node.name, tuple(problems), facts)
 
 
@@ -153,14 +161,21 @@ def _facts(mark: Mark) -> dict[str, str]:
     return found | {"host": socket.gethostname()}
 
 
-def check_nodes(mark: Mark, resources: Resources, configs: Iterable[RunConfig]) -> None:
-    """Fails unless every node that can run a trial sees the results folder, and has the same versions and the images.
+def check_nodes(mark: Mark, resources: Resources, configs: Iterable[RunConfig]) -> list[str]:
+    """Fails if a node that can run a trial does not see the results folder, or lacks the same versions or the images.
 
-    A node that joins later is looked at by its first trial, see `grid.launch.trial`.
+    A node that does not answer now, or joins later, is looked at by its first trial, see `grid.launch.trial`.
+
+    Returns:
+        What to tell of nodes that did not answer.
 
     Raises:
         InputError: with the problems of each node.
     """
     reports = ask_nodes([node for node in living_nodes() if node.holds(resources)], mark, configs)
-    if problems := [f"node {report.name}: {problem}" for report in reports for problem in report.problems]:
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for report in reports:
+        told[report.answered] += [f"node {report.name}: {problem}" for problem in report.problems]
+    if problems := told[True]:
         raise InputError("the cluster cannot run this sweep:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return told[False]

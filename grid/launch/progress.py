@@ -58,6 +58,10 @@ class LaunchProgress:
         """Says that Ray is up."""
         self._bar.update(self._task, description="running cells")
 
+    def warn(self, text: str) -> None:
+        """Says what may go wrong."""
+        self._console.print(f"warning: {text}", markup=False)
+
     def waiting(self, reason: str) -> None:
         """Says what keeps all cells from running."""
         self._bar.update(self._task, description="waiting")

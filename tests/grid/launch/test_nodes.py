@@ -167,6 +167,10 @@ def test_nodes_that_can_hold_a_trial_are_checked_and_others_are_not(monkeypatch,
     with put_mark(tmp_path) as mark, pytest.raises(InputError, match=r"node n2 \(10.0.0.2\): it has no folder /x"):
         check_nodes(mark, Resources(), [])
     assert asked == ["n2 (10.0.0.2)"]
+    gone = [NodeReport("n2", ("its node was lost",), answered=False)]
+    monkeypatch.setattr("grid.launch.nodes.ask_nodes", lambda *given: gone)
+    with put_mark(tmp_path) as mark:
+        assert check_nodes(mark, Resources(), []) == ["node n2: its node was lost"]
 
 
 def test_a_head_that_is_gone_is_noticed_and_one_that_answers_is_not():

@@ -99,6 +99,13 @@ CELL = pa.schema(
         ),
         _field("trainable_parameters", pa.int64(), "1", "numbers that the method updates", nullable=True),
         _field(
+            "layers",
+            _TEXT,
+            "JSON",
+            "by kind how many layers the network has (found), the method trains or replaces (taken) and leaves (left)",
+            nullable=True,
+        ),
+        _field(
             "needs",
             _TEXT,
             "",
@@ -127,7 +134,7 @@ CELL = pa.schema(
     metadata=_VERSION_METADATA,
 )
 """One row a cell. Nullable columns are empty for failed cells, and where an older version wrote the file: versions up
-to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 have no `skipped_images`.
+to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 no `skipped_images` and no `layers`.
 """
 
 BATCHES = pa.schema(

@@ -83,6 +83,16 @@ def inspect(folder: str | Path, *, thorough: bool) -> Inspection:
     return Inspection(cells, without, tuple(damages))
 
 
+def cell_problem(folder: Path, kind: str) -> str:
+    """What is wrong with the folder of one cell, all of whose files are read; empty if nothing is.
+
+    Args:
+        folder: the folder, named as the cell.
+        kind: one of `FOLDERS`.
+    """
+    return _first_problem(folder, _manifest(folder), FOLDERS[kind], thorough=True)
+
+
 def manifest_of(cell: str, folder: Path) -> dict[str, Any]:
     """The manifest of a folder with all files of a cell."""
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}

@@ -18,7 +18,7 @@ class ShowOptions:
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
-@click.command("show")
+@click.command("show", short_help="Shows what the studies in DIR chose.")
 @reads(ShowOptions)
 def show_studies(given: ShowOptions) -> None:
     """Shows what the studies in the results folder DIR chose, what it gained, and what speaks against it."""
@@ -40,7 +40,7 @@ class ExportOptions:
     name: str = option("--name", metavar="NAME", default="tuned", show_default=True, help="Name of the preset.")
 
 
-@click.command("export")
+@click.command("export", short_help="Prints the settings that a study chose.")
 @reads(ExportOptions)
 def export_settings(given: ExportOptions) -> None:
     """Prints the settings that a study in DIR chose, as YAML: for `base:` of a sweep, and as a preset of the method."""

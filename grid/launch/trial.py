@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grid.events import CellEnd
+from grid.launch.mark import Mark, node_name
 from grid.plan.studies import unadapted
 from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.errors import InputError
@@ -27,6 +28,7 @@ class TrialContext:
         git_commit: commit of this project on the driver.
         checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
         corrupt_images: what happens to images that cannot be decoded: `error` or `skip`.
+        mark: what a node of a cluster is held against before its first cell; None on the driver's own machine.
     """
 
     sweep: str
@@ -35,6 +37,25 @@ class TrialContext:
     git_commit: str
     checkpoint_every: int
     corrupt_images: Literal["error", "skip"] = "error"
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The node of this worker: its name, and why it cannot run cells."""
+
+    name: str
+    problem: str
+
+
+_PLACES: dict[str, _Place] = {}
+
+
+def _place(mark: Mark) -> _Place:
+    """Looks at this node, once a worker and launch: one that joined late was not there when the driver asked."""
+    if mark.name not in _PLACES:
+        _PLACES[mark.name] = _Place(node_name(), mark.problem_here())
+    return _PLACES[mark.name]
 
 
 def run_cell(config: RunConfig, context: TrialContext, *, stop_collapsed: bool = False) -> CellEnd:
@@ -52,6 +73,16 @@ def run_cell(config: RunConfig, context: TrialContext, *, stop_collapsed: bool =
     Raises:
         Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
     """
+    node = ""
+    if context.mark is not None:
+        place = _place(context.mark)
+        if place.problem:
+            return CellEnd("unwritten", reason=f"node {place.name}: {place.problem}")
+        node = place.name
+    return replace(_run(config, context, stop_collapsed=stop_collapsed), node=node)
+
+
+def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> CellEnd:
     from tta_core.diagnostics.collapse import CollapsedError
     from tta_core.run.cell import CollapseError, run
     from tta_core.run.checkpoint import discard

@@ -38,6 +38,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "images_per_second": result.images_per_second,
         "peak_memory_mib": result.peak_memory_mib,
         "trainable_parameters": result.trainable_parameters,
+        "layers": json.dumps(result.layers),
         "artefact": result.artefact,
         "device": result.device,
         "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),

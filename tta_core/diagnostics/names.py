@@ -128,9 +128,10 @@ def resolve_observers(given: Any) -> tuple[str, ...]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list | tuple):
         raise InputError(f"diagnostics = {given!r}: give auto, none, all, or a list such as [routing, forgetting]")
+    known = (*OBSERVERS, *SETS)
     chosen: set[str] = set()
-    for name in map(str, names):
-        if name not in OBSERVERS and name not in SETS:
-            raise unknown_name("name in diagnostics", name, (*OBSERVERS, *SETS))
+    for name in names:
+        if name not in known:
+            raise unknown_name("name in diagnostics", name, known)
         chosen.update(SETS.get(name, (name,)))
     return tuple(sorted(chosen))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from tta_core.data.opened import unproven_labels
 from tta_core.diagnostics.collapse import CollapseGuard
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Output, Scene
-from tta_core.errors import DIVERGED, InputError
+from tta_core.errors import DIVERGED, InputError, unknown_name
 from tta_core.methods.base import Context, Diagnostics, Method
 from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.layer_counts import layers_values
 from tta_core.methods.registry import method_class, method_spec
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run.checkpoint import Checkpoints
@@ -64,6 +65,7 @@ class RunResult:
         images_per_second: samples divided by seconds.
         peak_memory_mib: see `tta_core.run.cost.CostMeter`.
         trainable_parameters: numbers that the method updates.
+        layers: by kind how many layers were found, taken (trained or replaced) and left as they are.
         artefact: hash of what the method prepared before the stream, see `tta_core.run.preparation`; empty if nothing.
         device: the device that ran the cell.
         versions: Python and packages.
@@ -87,6 +89,7 @@ class RunResult:
     images_per_second: float
     peak_memory_mib: float
     trainable_parameters: int
+    layers: dict[str, dict[str, int]]
     artefact: str
     device: str
     versions: dict[str, str]
@@ -132,6 +135,10 @@ def run(
     """
     if not isinstance(config, RunConfig):
         config = RunConfig.from_values(config)
+    if corrupt_images not in get_args(CorruptImages):
+        raise unknown_name("value of corrupt_images", corrupt_images, get_args(CorruptImages))
+    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+        raise InputError(f"checkpoint_every = {checkpoint_every!r}: give a number of batches, 0 for no checkpoints")
     started_at = datetime.now(UTC)
     target = choose_device(device)
     torch.manual_seed(config.seed)
@@ -193,6 +200,7 @@ def run(
         images_per_second=len(order) / meter.seconds,
         peak_memory_mib=meter.peak_memory_mib,
         trainable_parameters=count_parameters(list(parameters.values())),
+        layers=layers_values(method.layer_counts),
         artefact=artefact,
         device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},

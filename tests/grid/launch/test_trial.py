@@ -134,7 +134,7 @@ def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, started
 def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, started, monkeypatch):
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
-    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr(started, "retry", lambda cell, **how: False)
     monkeypatch.setattr(store, "_publish", raising(PermissionError(errno.EACCES, "Permission denied")))
     events.on_trial_error(0, [], trial(config))
     assert events.problem.endswith("cannot be written (Permission denied): mend its permissions")
@@ -146,7 +146,7 @@ def test_a_failure_that_has_no_place_in_the_store_ends_the_launch_with_one_messa
 ):
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
-    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr(started, "retry", lambda cell, **how: False)
     monkeypatch.setattr("grid.store.tables.failure_table", raising(error))
     events.on_trial_error(0, [], trial(config))
     assert "failed (its worker process died" in events.problem
@@ -201,8 +201,8 @@ run_cell(RunConfig.model_validate_json(sys.argv[2]), TrialContext("a", sys.argv[
 
 
 def test_a_cell_that_was_killed_in_mid_stream_goes_on_where_it_was(tmp_path):
-    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 8}
-    config = RunConfig.from_values(values | {"samples_per_domain": 200})
+    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 4}
+    config = RunConfig.from_values(values | {"domains": ["fog", "contrast", "snow"], "samples_per_domain": 120})
     cell, store = config.cell_id(), ResultStore(tmp_path / "out")
     store.create()
     file = store.checkpoint_file(cell)

@@ -16,6 +16,7 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNorm, GroupNormAct, LayerNorm, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tta_core.errors import InputError
 from tta_core.methods.common.losses import widened
@@ -173,7 +174,7 @@ def replace_norms(network: nn.Module, method: str, prior_strength: float | None)
         made = _per_image(norm, prior_strength)
         if made is None:
             every = False
-            if prior_strength is not None and isinstance(norm, nn.BatchNorm2d):
+            if prior_strength is not None and isinstance(norm, _BatchNorm):
                 raise InputError(
                     f"{method} mixes the source's statistics of BatchNorm with an image's, and the layer {name!r} "
                     f"({type(norm).__name__}) keeps none that it knows: give prior_strength: null"

@@ -59,7 +59,7 @@ class DashboardOptions:
 @click.command("dashboard")
 @reads(DashboardOptions)
 def print_dashboard(given: DashboardOptions) -> None:
-    """Prints the command that shows the studies in DIR in a browser, or how to install what it needs."""
+    """Prints the command that shows trials in a browser. It says how to install what is missing."""
     from grid.commands.studies import dashboard_command
 
     click.echo(dashboard_command(given.results))

@@ -165,11 +165,11 @@ class Plan:
     def _study_lines(self) -> list[str]:
         if not self.studies:
             return []
-        chosen = sum(len(study.points) * len(study.seeds) for study in self.studies)
-        cells = sum(study.expected_cells for study in self.studies)
+        chosen = sum(study.reported_cells for study in self.studies)
+        cells = sum(study.expected_cells + len(study.all_references) for study in self.studies)
         total = (
-            f"search: {len(self.studies)} studies, about {cells} cells that choose and {chosen} that report what is "
-            f"chosen, {duration(self.search_seconds)} of loops"
+            f"search: {len(self.studies)} studies, about {cells} cells that choose and {chosen} that report what "
+            f"comes out, {duration(self.search_seconds)} of loops"
         )
         return [*(line for study in self.studies for line in [*study.lines(), ""]), total]
 
@@ -285,8 +285,7 @@ def _search_seconds(study: StudyPlan, measured: Mapping[tuple[str, str], float])
         sum(_cell_seconds({str(number): config for number, config in enumerate(cells)}, measured).values())
         for cells in (study.choosing, study.points)
     )
-    choosing, reported = choosing / len(study.choosing), reported * len(study.seeds)
-    return study.expected_cells * choosing + reported
+    return study.expected_cells * choosing / len(study.choosing) + study.reported_cells * reported / len(study.points)
 
 
 def _slots(resources: Resources) -> int:

@@ -184,11 +184,12 @@ class Search(Frozen):
             raise ValueError("ladder = a list needs a race, which decides who climbs on: leave it out, or race")
         if any(low >= high for low, high in pairwise(self.ladder)):
             raise ValueError(f"ladder = {self.ladder}: give samples per domain that rise")
-        if self.storage is not None:
-            kind = self.storage.partition("://")[0].partition("+")[0]
-            if "://" not in self.storage or kind not in STORAGES:
+        url = self.storage
+        if url is not None:
+            kind, found, _ = url.partition("://")
+            if not found or kind.partition("+")[0] not in STORAGES:
                 raise ValueError(
-                    f"storage = {self.storage!r} is no URL of a database: give one that begins with "
+                    f"storage = {url!r} is no URL of a database: give one that begins with "
                     f"{', '.join(f'{name}://' for name in STORAGES)}, or leave it out for a file in the results folder"
                 )
             if self.sampler_name == "cmaes":

@@ -191,6 +191,11 @@ class StudyPlan:
         return len(self.search.seeds) * len(self.choosing) * (1 + len(self.rungs))
 
     @property
+    def reported_cells(self) -> int:
+        """Cells that report what comes out, about: of all trials, or of one chosen setting."""
+        return len(self.points) * len(self.seeds) * (self.trials if self.search.reported == "all" else 1)
+
+    @property
     def most_cells(self) -> int:
         """Cells that all trials need if none is raced out."""
         return self.trials * self.cells_of_a_trial

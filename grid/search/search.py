@@ -113,7 +113,8 @@ class Search:
 
     @property
     def _searched_cells(self) -> int:
-        return sum(each.expected_cells + len(each.points) * len(each.seeds) for each in self._plan.studies)
+        studies = self._plan.studies
+        return sum(each.expected_cells + len(each.all_references) + each.reported_cells for each in studies)
 
     def _is_new(self, cell: str, states: Mapping[str, CellState]) -> bool:
         return cell not in self._given and cell not in states

@@ -130,15 +130,18 @@ class Study:
         return [config for trial in self.picked for config in self.plan.reported(trial.settings)]
 
     def _with_references(self, instance: Instance, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
-        """A cell that is needed, and what it is compared with; only that if it is watched, as that has to be there."""
-        references = self.plan.references(instance.config)
-        missing = {config.cell_id(): config for config in references.values() if config.cell_id() not in states}
-        if self.plan.search.stop_collapsed and "source" in references and references["source"].cell_id() in missing:
-            return missing
-        return {**missing, instance.cell: instance.config}
+        """A cell that is waited for, and what it is compared with; only that if the cell has to be watched by it."""
+        references, ended = self.plan.references(instance.config), instance.cell in states
+        missing = {
+            config.cell_id(): config
+            for name, config in references.items()
+            if config.cell_id() not in states and (name in self.plan.reads or not ended)
+        }
+        watched = self.plan.search.stop_collapsed and references["source"].cell_id() in missing
+        return missing if ended or watched else {**missing, instance.cell: instance.config}
 
     def _judge(self, trial: Trial, states: Mapping[str, CellState]) -> list[Instance]:
-        """Reads the cells of a trial that have ended, in order; returns those that it needs now."""
+        """Reads the cells of a trial that have ended, in order; returns those that it waits for now."""
         best = None if trial.best is None or self.plan.search.racing is None else self.trials[trial.best]
         for number, instance in enumerate(trial.instances):
             if number >= len(trial.scores):
@@ -146,8 +149,7 @@ class Study:
                 if trial.ended:
                     return []
                 if score is None:
-                    waiting = trial.instances[number:] if best is None else [instance]
-                    return [each for each in waiting if each.cell not in states]
+                    return trial.instances[number:] if best is None else [instance]
                 trial.scores.append(score)
             if best is not None and number + 1 < len(trial.instances) and self._is_beaten(trial, best, instance):
                 reason = f"worse than trial {best.number} after {number + 1} cells"

@@ -213,7 +213,8 @@ def test_options_are_those_of_optunas_samplers():
 
     from grid.plan.samplers import SAMPLERS
 
-    classes = {name.removesuffix("Sampler").lower(): getattr(optunas, name) for name in dir(optunas)}
+    names = [name for name in dir(optunas) if name.endswith("Sampler")]
+    classes = {name.removesuffix("Sampler").lower(): getattr(optunas, name) for name in names}
     for name, options in SAMPLERS.items():
         if options:
             assert set(options) <= set(inspect.signature(classes[name]).parameters), name

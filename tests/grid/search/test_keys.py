@@ -182,6 +182,21 @@ def test_a_gain_is_counted_against_the_source_on_the_same_stream(driver):
     assert {cell for (cell,) in roles} == set(sources.values())
 
 
+def test_what_a_finished_cell_is_compared_with_is_run_too(driver):
+    first = driver(folder="twice", overrides=[*FEW, "search.stop_collapsed=false", "search.sampler=random"])
+    first.run()
+    again = driver(
+        folder="twice",
+        overrides=[*FEW, "search.stop_collapsed=false", "search.sampler=random", "search.objective=accuracy_gain",
+                   "search.first=[{tent.lr: 0.01}]"],
+    )  # fmt: skip
+    (study,) = again.run().studies
+    assert again.search.ended
+    assert set(study.plan.all_references) <= set(again.ran)
+    third = driver(folder="twice", overrides=[*FEW, "search.sampler=random", "search.objective=accuracy_gain"])
+    assert third.run().ended
+
+
 def test_rules_without_labels_are_objectives(driver):
     done = driver(overrides=[*FEW, "search.objective=infomax_hard"])
     (study,) = done.run().studies

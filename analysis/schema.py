@@ -4,7 +4,8 @@ The words in the files, such as quantities of diagnostics, are in `analysis.voca
 
 A results folder holds one folder per finished cell and one per failed cell::
 
-    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet, of segmentation classes.parquet
+    RESULTS/cells/<cell>/{cell,batches,samples,diagnostics}.parquet, of segmentation classes.parquet,
+                         and outputs.parquet if the cell kept outputs
     RESULTS/failed/<cell>/cell.parquet
     RESULTS/store.json
 
@@ -114,6 +115,13 @@ CELL = pa.schema(
         ),
         _field("trainable_parameters", pa.int64(), "1", "numbers that the method updates", nullable=True),
         _field(
+            "layers",
+            _TEXT,
+            "JSON",
+            "by kind how many layers the network has (found), the method trains or replaces (taken) and leaves (left)",
+            nullable=True,
+        ),
+        _field(
             "needs",
             _TEXT,
             "",
@@ -142,8 +150,8 @@ CELL = pa.schema(
     metadata=_VERSION_METADATA,
 )
 """One row a cell. Nullable columns are empty for failed cells, and where an older version wrote the file: versions up
-to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 have no `skipped_images`, and up to 3
-there is no `metric`, `score` and `class_accuracy`: the view `cells` then has the accuracy as score.
+to 2 have no `needs`, `artefact` and `scored_logits`, early files of version 3 no `skipped_images` and no `layers`, and
+up to 3 there is no `metric`, `score` and `class_accuracy`: the view `cells` then has the accuracy as score.
 """
 
 BATCHES = pa.schema(
@@ -195,6 +203,17 @@ DIAGNOSTICS = pa.schema(
 )
 """What was measured beside the outcome of each sample and the scalars of each step."""
 
+OUTPUTS = pa.schema(
+    [
+        _field("cell", _TEXT, "", "cell id"),
+        _field("quantity", _TEXT, "", "mean or gram of the probabilities of the stream, or those of a sample"),
+        _field("item", pa.int64(), "", "class of a row of gram; place in the stream of a sample; 0 of the mean"),
+        _field("values", pa.list_(pa.float64()), "1", "one value a class"),
+    ],
+    metadata=_VERSION_METADATA,
+)
+"""What the observer `outputs` kept. The file is missing where it did not watch."""
+
 CLASSES = pa.schema(
     [
         _field("cell", _TEXT, "", "cell id"),
@@ -213,12 +232,13 @@ FILES: Mapping[str, pa.Schema] = {
     "batches": BATCHES,
     "samples": SAMPLES,
     "diagnostics": DIAGNOSTICS,
+    "outputs": OUTPUTS,
     "classes": CLASSES,
 }
 """File name (without `.parquet`) in a finished cell's folder -> schema."""
 
-SOME_TASKS = ("classes",)
-"""Files that only cells of some tasks have."""
+OPTIONAL_FILES = ("outputs", "classes")
+"""Those of them that a cell may lack: `outputs` if nobody asked for it, `classes` if its task has none."""
 
 ACCURACY, MIOU = "accuracy", "miou"
 METRICS: Mapping[str, str] = {ACCURACY: "accuracy", MIOU: "mIoU"}
@@ -230,6 +250,7 @@ VIEWS: Mapping[str, str] = {
     "samples": "samples",
     "diagnostics": "diagnostics",
     "classes": "classes",
+    "outputs": "outputs",
 }
 """View name in SQL -> file name."""
 
@@ -245,6 +266,9 @@ def batches_schema(scalars: Mapping[str, tuple[str, str]]) -> pa.Schema:
 
 
 SEARCH_FOLDER = "search"
+JOURNAL = "studies.log"
+"""File in that folder: Optuna's journal of all studies, which mirrors them."""
+
 SWEEPS_FOLDER = "sweeps"
 
 STUDY = pa.schema(
@@ -254,10 +278,15 @@ STUDY = pa.schema(
         _field("method", _TEXT, "", "method whose settings are chosen"),
         _field("per", _TEXT, "JSON", "what sets the study apart from the sweep's others"),
         _field("definition", _TEXT, "JSON", "what decides which settings are tried and how they are judged"),
+        _field("maximise", pa.bool_(), "", "whether larger values of the first objective are better"),
         _field("oracle", pa.bool_(), "", "whether settings are chosen on the reported domains"),
         _field("state", _TEXT, "", "open, done, budget, plateau, failed, superseded"),
         _field("length_ratio", pa.float64(), "1", "samples of the choosing streams for each of the reported ones"),
         _field("best_trial", pa.int32(), "", "the chosen trial, or the best so far", nullable=True),
+        _field("front", pa.list_(pa.int32()), "", "of several objectives the trials that none is better than"),
+        _field(
+            "references", pa.list_(_TEXT), "", "ids of the cells without adaptation that settings are compared with"
+        ),
         _field("importance", _TEXT, "JSON", "setting -> share of the spread that it explains; empty if unknown"),
         _field("cells", pa.int32(), "", "cells that the trials took, also those that were there before"),
         _field("cell_seconds", pa.float64(), "s", "wall time of their loops"),
@@ -270,6 +299,7 @@ _INSTANCE = pa.struct(
     [
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("point", pa.int32(), nullable=False),
+        pa.field("samples_per_domain", pa.int32(), nullable=False),
         pa.field("cell", _TEXT, nullable=False),
         pa.field("value", pa.float64()),
         pa.field("reused", pa.bool_(), nullable=False),
@@ -280,10 +310,11 @@ TRIALS = pa.schema(
     [
         _field("study", _TEXT, "", "name of the study"),
         _field("trial", pa.int32(), "", "number in the study, from 0"),
-        _field("state", _TEXT, "", "complete, raced-out, diverged, failed, running"),
+        _field("state", _TEXT, "", "complete, raced-out, collapsed, diverged, failed, running"),
         _field("origin", _TEXT, "", "where the settings come from: the sweep, a preset, given, sampler"),
         _field("settings", _TEXT, "JSON", "values of the searched settings"),
-        _field("value", pa.float64(), "", "objective, mean over the cells that have run", nullable=True),
+        _field("value", pa.float64(), "", "first objective, mean over its cells with the whole stream", nullable=True),
+        _field("measures", _TEXT, "JSON", "measure -> mean likewise, of all objectives and constraints"),
         _field("standard_error", pa.float64(), "", "of that mean, over cells; empty of fewer than two", nullable=True),
         _field("by_instance", pa.list_(_INSTANCE), "", "the trial's cells in order; no value of those not run"),
         _field("cells", pa.int32(), "", "cells that have run"),
@@ -299,7 +330,12 @@ TRIALS = pa.schema(
 SELECTIONS = pa.schema(
     [
         _field("study", _TEXT, "", "name of the study"),
-        _field("rule", _TEXT, "", "held-out, oracle, or default: the sweep's own settings"),
+        _field(
+            "rule",
+            _TEXT,
+            "",
+            "held-out, oracle, default: the sweep's own settings, or candidate: tried, and not chosen",
+        ),
         _field("current", pa.bool_(), "", "whether it stands; a study that went on may choose anew"),
         _field("trials", pa.int32(), "", "trials that it was chosen from"),
         _field("trial", pa.int32(), "", "the trial; empty of a default that was not tried", nullable=True),
@@ -324,10 +360,12 @@ SEARCH_FILES: Mapping[str, pa.Schema] = {"study": STUDY, "trials": TRIALS, "sele
 """File name (without `.parquet`) in `RESULTS/search/<study>` -> schema."""
 
 REPORTED = "reported"
+CANDIDATE = "candidate"
 SELECTION = "selection"
 SUPERSEDED = "superseded"
 ROLES: Mapping[str, str] = {
     REPORTED: "stands in tables",
+    CANDIDATE: "reported settings that were tried and not chosen: rules that choose are compared on them",
     SELECTION: "only chose settings",
     SUPERSEDED: "reported settings that a study chose before it went on",
 }

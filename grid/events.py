@@ -19,12 +19,14 @@ class CellEnd:
         reason: why it did not finish.
         accuracy: score of the stream in [0, 1] (accuracy, or mean IoU), of a cell that finished just now.
         seconds: wall time of its online loop in s.
+        node: the node of a cluster where the trial ran; empty on the driver's own machine.
     """
 
     status: Literal["done", "failed", "retry", "unwritten"]
     reason: str = ""
     accuracy: float | None = None
     seconds: float | None = None
+    node: str = ""
 
 
 class LaunchError(RuntimeError):
@@ -42,6 +44,9 @@ class CellListener(Protocol):
 
     def cell_started(self, cell: str) -> None:
         """A worker took the cell."""
+
+    def waiting(self, reason: str) -> None:
+        """No cell runs, and why."""
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """A trial of the cell ended. Of one that is `done` or `failed` the results folder has what there is."""

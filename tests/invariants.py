@@ -7,10 +7,12 @@ it on purpose only, and raise the version that says so.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import torch
@@ -27,18 +29,39 @@ from tta_core.data.sources import embedded
 from tta_core.methods.registry import methods
 from tta_core.run.config import RunConfig, canonical_hash
 from tta_core.run.preparation import artefact_key
+from tta_core.streams.choice import StreamChoice
+from tta_core.streams.order import StreamOrder
 
 PINNED = Path(__file__).with_name("invariants.txt")
 
 
 def lines() -> Iterator[str]:
     """All lines, in a fixed order."""
+    make_order = StreamChoice.stream_order_at
+
+    @functools.lru_cache(maxsize=16)
+    def made(choice: str, seed: int) -> StreamOrder:
+        return make_order(StreamChoice.model_validate_json(choice), seed)
+
+    def shared(choice: StreamChoice, seed: int) -> StreamOrder:
+        """Cells of all methods and settings share few orders."""
+        return made(choice.model_dump_json(include=set(StreamChoice.model_fields)), seed)
+
+    with patch.object(StreamChoice, "stream_order_at", shared):
+        yield from _cells()
+    yield from _rest()
+
+
+def _cells() -> Iterator[str]:
     for row in shipped_sweeps():
         for protocol in row["protocols"] or [None]:
             sweep = read_sweep(row["name"], [f"protocol={protocol}"] if protocol else [])
             for cell, config in expand(sweep).cells.items():
                 order = config.order().order_hash()
                 yield f"cell {sweep.sweep} {protocol or '-'} {cell} {config.fingerprint()} {order}"
+
+
+def _rest() -> Iterator[str]:
     for name, spec in methods().items():
         if spec.preparation is not None:
             config = RunConfig(method=name)

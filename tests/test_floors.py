@@ -13,7 +13,17 @@ FLOORS = {
         *(("errors",), ("frozen", "yaml_values", "text_table"), ("cache",), ("data",), ("backbones", "corruptions")),
         *(("streams", "methods"), ("tasks", "diagnostics"), ("run",), ("bench",)),
     ),
-    "grid": (("events",), ("plan",), ("store",), ("launch",), ("track",), ("search",), ("commands",)),
+    "grid": (
+        ("events",),
+        ("plan",),
+        ("store",),
+        ("launch",),
+        ("track",),
+        ("cluster",),
+        ("search",),
+        ("commands",),
+        ("__main__",),
+    ),
     "analysis": (
         *(("schema", "vocabulary"), ("texts",), ("results",), ("aggregate",), ("figures",), ("diagnosis",)),
         *(("report",),),

@@ -13,6 +13,7 @@ from grid.plan.plan import make_plan
 from grid.plan.sweep import read_sweep
 from grid.store.store import ResultStore
 from grid.track.mlflow import MlflowMirror
+from tta_core.methods.registry import methods
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -57,3 +58,11 @@ def test_the_mlflow_filters_find_runs(results):
     assert len(filters) == 3
     for text in filters:
         assert client.search_runs([experiment], text), text
+
+
+def test_the_table_says_how_each_method_was_checked_and_which_tables_its_presets_belong_to():
+    for name, spec in methods().items():
+        row = re.search(rf"^\| `{name}` \|.*\|$", README, re.MULTILINE)[0]
+        checked, presets = (cell.strip() for cell in row.split("|")[-3:-1])
+        assert checked == ", ".join(trace.partition(" ")[0] for trace in spec.traces)
+        assert presets == ", ".join(f"`{preset}`" for preset in spec.tables)

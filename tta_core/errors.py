@@ -8,6 +8,12 @@ from typing import TypeVar
 
 Row = TypeVar("Row")
 
+DIVERGED = "diverged: "
+COLLAPSED = "collapsed: "
+"""How reasons go on after the method's name where its network became infinite, or predicts few classes: searches know
+these failures by it.
+"""
+
 NAMES_SHOWN = 3
 """How many of many names a message gives."""
 

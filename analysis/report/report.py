@@ -14,10 +14,14 @@ import jinja2
 
 from analysis import schema
 from analysis.aggregate.standings import leaderboard
+from analysis.aggregate.studies import read_studies
 from analysis.diagnosis.diagnosis import diagnosis_markdown
 from analysis.diagnosis.overview import OVERVIEW_NOTE
+from analysis.figures.pictures import MANY_DOTS_PER_INCH, picture
+from analysis.figures.search_plots import study_drawing
 from analysis.figures.table import Table, markdown
 from analysis.report.leaderboard import cost_table, failed_table, leaderboard_table
+from analysis.report.rules import RULES_TITLE, rule_table
 from analysis.report.section_page import MOST_DIAGNOSED, section_page
 from analysis.report.selections import selection_table
 from analysis.report.summary import summary
@@ -57,6 +61,8 @@ def report_markdown(con: duckdb.DuckDBPyConnection) -> str:
         ]
     chosen = selection_table(con)
     parts += ["## Chosen settings", markdown(chosen)] if chosen else []
+    rules = rule_table(con)
+    parts += [f"## {RULES_TITLE}", markdown(rules)] if rules else []
     parts += ["## Checks", _checks_markdown(check_results(con))]
     failed = failed_table(con)
     if failed.rows:
@@ -122,6 +128,13 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
         nothing="" if found else _nothing_finished(con),
         pages=[section_page(con, section, number) for number, section in enumerate(found)],
         chosen=selection_table(con),
+        searches=[
+            (each.study, picture(drawing.draw, drawing.alt, MANY_DOTS_PER_INCH))
+            for each in read_studies(con)
+            if (drawing := study_drawing(each)) is not None
+        ],
+        rules=rule_table(con),
+        rules_title=RULES_TITLE,
         problems=problems[:MOST_PROBLEMS],
         problem_count=len(problems),
         checks=list(CHECKS),

@@ -193,7 +193,9 @@ def _tuned(con: duckdb.DuckDBPyConnection, grouped: Mapping[_Key, Sequence[Cell]
     owners = {cell.cell: key for key, cells in grouped.items() for cell in cells}
     found: dict[_Key, str] = {}
     kept = set[_Key]()
-    for rule, trials, cells in rows(con, "select rule, trials, cells from selections where current order by study"):
+    for rule, trials, cells in rows(
+        con, "select rule, trials, cells from selections where current and rule <> ? order by study", [schema.CANDIDATE]
+    ):
         keys = dict.fromkeys(owners[cell] for cell in cells if cell in owners)
         if rule == DEFAULT:
             kept.update(keys)

@@ -21,7 +21,7 @@ from analysis import schema
 from analysis.results.reading import first_line
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
-    schema.CELLS_FOLDER: tuple(f"{name}.parquet" for name in schema.FILES if name not in schema.SOME_TASKS),
+    schema.CELLS_FOLDER: tuple(f"{name}.parquet" for name in schema.FILES if name not in schema.OPTIONAL_FILES),
     schema.FAILED_FOLDER: ("cell.parquet",),
 }
 """Folder of a results folder -> the files that each cell in it has."""
@@ -81,6 +81,16 @@ def inspect(folder: str | Path, *, thorough: bool) -> Inspection:
             cells += 1
             without += manifest is None
     return Inspection(cells, without, tuple(damages))
+
+
+def cell_problem(folder: Path, kind: str) -> str:
+    """What is wrong with the folder of one cell, all of whose files are read; empty if nothing is.
+
+    Args:
+        folder: the folder, named as the cell.
+        kind: one of `FOLDERS`.
+    """
+    return _first_problem(folder, _manifest(folder), FOLDERS[kind], thorough=True)
 
 
 def manifest_of(cell: str, folder: Path) -> dict[str, Any]:
@@ -145,7 +155,8 @@ def _first_problem(
 def _contents_problem(folder: Path, expected: tuple[str, ...]) -> str:
     """Whether the tables are whole, of this cell, and as long as they say; empty if so."""
     tables: dict[str, pa.Table] = {}
-    for name in expected:
+    optional = [f"{name}.parquet" for name in schema.OPTIONAL_FILES]
+    for name in [*expected, *(name for name in optional if (folder / name).exists())]:
         try:
             tables[name] = pq.read_table(folder / name, page_checksum_verification=True, partitioning=None)
         # What damaged bytes raise depends on where they are.

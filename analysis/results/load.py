@@ -54,9 +54,12 @@ IN_TABLES = f"role = '{schema.REPORTED}'"
 
 _ROLE = f"""
 case when cell in (select cell from sweep_cells)
-    or cell in (select unnest(cells) from selections where current) then '{schema.REPORTED}'
+    or cell in (select unnest(cells) from selections where current and rule <> '{schema.CANDIDATE}')
+    then '{schema.REPORTED}'
+when cell in (select unnest(cells) from selections where current) then '{schema.CANDIDATE}'
 when cell in (select unnest(cells) from selections) then '{schema.SUPERSEDED}'
-when cell in (select cell from trial_cells) then '{schema.SELECTION}'
+when cell in (select cell from trial_cells union all select unnest("references") from studies)
+    then '{schema.SELECTION}'
 else '{schema.REPORTED}' end as role
 """
 
@@ -283,7 +286,7 @@ def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         con.sql(f"create or replace view {'studies' if file == 'study' else file} as {found}")
     con.sql(
         "create or replace view trial_cells as "
-        "select study, trial, each.seed, each.point, each.cell, each.value, each.reused "
+        "select study, trial, each.seed, each.point, each.samples_per_domain, each.cell, each.value, each.reused "
         "from (select study, trial, unnest(by_instance) as each from trials)"
     )
     sweeps = f"{_literal_glob(path)}/{schema.SWEEPS_FOLDER}/[!.]*.parquet"

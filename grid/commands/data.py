@@ -116,7 +116,6 @@ def check_backbones(given: CheckOptions) -> None:
     from tempfile import TemporaryDirectory
 
     from grid.commands.backbones import checked_backbones
-    from tta_core.data.files.find import IN_PART
     from tta_core.errors import InputError
     from tta_core.run.backbone_check import check_backbone
 
@@ -132,17 +131,14 @@ def check_backbones(given: CheckOptions) -> None:
     }
     tolerance = None if given.tolerance is None else given.tolerance / 100
     agree, values = True, []
-    try:
-        with TemporaryDirectory() as folder:
-            lists = Path(folder) if given.partial else None
-            for config in checked_backbones(given.backbones, given.sweep, given.weights, fields, lists=lists):
-                check = check_backbone(config, device=given.device, tolerance=tolerance)
-                agree = agree and check.agrees
-                values.append(check.values())
-                if not given.as_json:
-                    click.echo(check.text())
-    except InputError as error:
-        raise InputError(str(error).replace(IN_PART, "to take those that are here, give --partial")) from None
+    with TemporaryDirectory() as folder:
+        lists = Path(folder) if given.partial else None
+        for config in checked_backbones(given.backbones, given.sweep, given.weights, fields, lists=lists):
+            check = check_backbone(config, device=given.device, tolerance=tolerance)
+            agree = agree and check.agrees
+            values.append(check.values())
+            if not given.as_json:
+                click.echo(check.text())
     if given.as_json:
         click.echo(json.dumps(values, indent=2))
     if not agree:

@@ -168,7 +168,7 @@ def _clean_accuracy(spec: BackboneSpec) -> str:
 _SHOWN = {
     "methods": (
         *("title", "changes", "network", "needs", "prepares", "scored_logits"),
-        *("presets", "settings", "paper"),
+        *("presets", "tables", "checked", "settings", "paper"),
     ),
     "backbones": ("title", "pretraining", "classes", "input", "own crop", "clean accuracy", "network", "weights"),
     "benchmarks": (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.commands.data import data
+from grid.commands.jobs import doctor, fetch_results, logs, stop, submit
 from grid.commands.options import (
     EXIT_BAD_INPUT,
     EXIT_NO_RAY,
@@ -101,6 +102,23 @@ def _open_sweep(given: SweepOptions) -> tuple[Sweep, ResultStore]:
 class PlanOptions(SweepOptions):
     """How a plan is shown."""
 
+    simulate: float | None = option(
+        "--simulate",
+        metavar="GPUS",
+        type=click.FloatRange(min=0, min_open=True, max=100_000),
+        help="Replay the cells that are left on so many GPUs, or slots if a cell takes no GPU.",
+    )
+    failures: float = option(
+        "--failures",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        help="Of --simulate: share of cells that die once.",
+    )
+    price: float | None = option(
+        "--price", metavar="PRICE", type=click.FloatRange(min=0), help="What an hour of a GPU costs, or of a slot."
+    )
     as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
 
@@ -114,7 +132,10 @@ def plan(given: PlanOptions) -> None:
     from grid.plan.plan import make_plan
 
     made = make_plan(*_open_sweep(given))
-    click.echo(made.as_json() if given.as_json else made.as_text())
+    if given.failures and given.simulate is None:
+        raise InputError("--failures is a share of the cells that --simulate GPUS replays: give both")
+    outlook = made.outlook(given.simulate, given.failures, given.price)
+    click.echo(made.as_json(outlook) if given.as_json else "\n".join([made.as_text(), *outlook.lines()]))
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,12 @@ class RunOptions(SweepOptions):
     tracking_uri: str | None = option(
         "--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in the results folder]"
     )
+    wait: float | None = option(
+        "--wait",
+        metavar="MINUTES",
+        type=click.FloatRange(min=0),
+        help="End when for so long no node had room for a cell. [default: never]",
+    )
 
 
 @main.command()
@@ -136,12 +163,40 @@ def run(given: RunOptions) -> None:
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
-    3 Ray did not start, 130 interrupted. The same command goes on where an earlier one stopped.
+    3 Ray did not start or was lost, 130 interrupted. The same command goes on where an earlier one stopped.
     """
     from grid.commands.run import run_sweep
 
-    status = run_sweep(*_open_sweep(given), address=given.address, tracking_uri=given.tracking_uri)
+    status = run_sweep(
+        *_open_sweep(given),
+        address=given.address,
+        tracking_uri=given.tracking_uri,
+        most_waiting=None if given.wait is None else 60 * given.wait,
+    )
     raise SystemExit(status)
+
+
+@main.command(short_help="Logs in MLflow the cells of DIR that it lacks.")
+@click.argument("results", metavar="DIR")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in DIR]")
+@click.option("--experiment", metavar="NAME", help="Experiment. [default: each sweep's name]")
+def track(results: str, tracking_uri: str | None, experiment: str | None) -> None:
+    """Logs in MLflow the finished cells of DIR that it lacks: after a fetch, or where MLflow was down.
+
+    \b
+    Exit status: 0, 1 MLflow did not take all of them (the same command goes on), 2 the input is wrong.
+    """
+    from grid.track.mlflow import ui_command
+    from grid.track.upload import upload
+
+    found = upload(results, tracking_uri, experiment)
+    for each in found:
+        click.echo(f"{each.sweep}: {each.logged} of {each.cells} finished cells were missing and are logged")
+        if each.problem:
+            click.echo(f"MLflow did not take all: {each.problem}; go on with the same command", err=True)
+    click.echo(f"mlflow   {ui_command(found[0].uri)}")
+    if any(each.problem for each in found):
+        raise SystemExit(EXIT_SOME_FAILED)
 
 
 @main.command("list", short_help="Lists what a sweep can name, and the shipped sweeps.")
@@ -160,13 +215,23 @@ def list_(kind: str, names: tuple[str, ...], as_json: bool) -> None:
     click.echo(json.dumps(listing(kind, names), indent=2) if as_json else listing_text(kind, names))
 
 
-@main.command()
-@click.argument("results", metavar="DIR")
+@main.command(short_help="Says what the results folder DIR holds, or how the jobs of a cluster go.")
+@click.argument("results", metavar="[DIR | JOB]", required=False)
+@click.option("--address", metavar="URL", help="The head's dashboard, http://HEAD:8265: its jobs, or one JOB.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def status(results: str, as_json: bool) -> None:
-    """Says what the results folder DIR holds, and what failed and why."""
+def status(results: str | None, address: str | None, as_json: bool) -> None:
+    """Says what the results folder DIR holds, and what failed and why; with --address how the jobs of a cluster go.
+
+    Without DIR and --address it asks the cluster that RAY_API_SERVER_ADDRESS names.
+    """
     import json
 
+    if address is not None or results is None:
+        from grid.commands.jobs import jobs_status, jobs_text
+
+        rows = jobs_status(results, address)
+        click.echo(json.dumps(rows, indent=2) if as_json else jobs_text(rows))
+        return
     from grid.commands.results import status_of, status_text
 
     found = status_of(results)
@@ -244,5 +309,5 @@ def bench(options: tuple[str, ...]) -> None:
         raise SystemExit(EXIT_SOME_FAILED)
 
 
-main.add_command(data)
-main.add_command(search)
+for each in (data, search, submit, logs, stop, fetch_results, doctor):
+    main.add_command(each)

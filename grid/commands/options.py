@@ -37,9 +37,9 @@ def argument(**how: Any) -> Any:
     return field(metadata={"declare": lambda name: click.argument(name, **how)})
 
 
-def option(flag: str, **how: Any) -> Any:
+def option(*flags: str, **how: Any) -> Any:
     """A field that is an option of the command; see `click.option`."""
-    return field(metadata={"declare": lambda name: click.option(flag, name, **how)})
+    return field(metadata={"declare": lambda name: click.option(*flags, name, **how)})
 
 
 def reads(kind: type[T]) -> Callable[[Callable[[T], None]], Command]:

@@ -11,6 +11,7 @@ from typing import Any
 from analysis.results.damage import Inspection, inspect
 from analysis.results.load import open_results, results_folder, rows
 from analysis.results.query import query_results
+from grid.launch.status_file import read_progress, shown
 from tta_core.text_table import text_table
 
 
@@ -34,6 +35,7 @@ def status_of(results: str) -> dict[str, Any]:
         "methods": [dict(zip(names, row, strict=True)) for row in counts],
         "failures": [{"cell": cell, "reason": reason} for cell, reason in failures],
         "damages": _damages(results, inspect(results, thorough=False)),
+        "launch": read_progress(results_folder(results)),
     }
 
 
@@ -48,7 +50,7 @@ def _damages(results: str, found: Inspection) -> list[dict[str, str]]:
 def status_text(status: Mapping[str, Any]) -> str:
     """`status_of` for people."""
     head = f"{status['results']}: {status['done']} cells done, {status['failed']} failed"
-    lines = [head, f"last cell started {status['last_started']}", ""]
+    lines = [head, f"last cell started {status['last_started']}", *_launch_lines(status), ""]
     if status["methods"]:
         table = [
             [row["sweep"], row["method"], row["done"], row["failed"], _percent(row["mean_accuracy"]), _seconds(row)]
@@ -57,8 +59,15 @@ def status_text(status: Mapping[str, Any]) -> str:
         lines.append(_table(["sweep", "method", "done", "failed", "mean score", "loop time"], table))
     else:
         lines = [f"{head}. Run a sweep into it: tta-grid run SWEEP --results {status['results']}"]
+        lines += _launch_lines(status)
     lines += [f"failed: {failure['cell']}: {failure['reason']}" for failure in status["failures"]]
     return "\n".join([*lines, *_damage_lines(status)])
+
+
+def _launch_lines(status: Mapping[str, Any]) -> list[str]:
+    """How far the launch is that writes to the folder, or was cut off; nothing of one that ended."""
+    launch = status["launch"]
+    return [f"launch   {launch['state']}: {shown(launch)}"] if launch and launch["state"] != "ended" else []
 
 
 def _damage_lines(told: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from grid.search.search import Search
 
 
-def run_sweep(sweep: Sweep, store: ResultStore, *, address: str | None, tracking_uri: str | None) -> int:
+def run_sweep(
+    sweep: Sweep,
+    store: ResultStore,
+    *,
+    address: str | None,
+    tracking_uri: str | None,
+    most_waiting: float | None = None,
+) -> int:
     """Runs the cells of a sweep that the store lacks, and tells how it ended.
 
     Args:
@@ -27,6 +34,7 @@ def run_sweep(sweep: Sweep, store: ResultStore, *, address: str | None, tracking
         store: where results go; made if it is missing.
         address: a Ray head to connect to; None starts Ray on this machine.
         tracking_uri: MLflow store; None for the sweep's.
+        most_waiting: seconds after which a launch ends for which no node has room; None for never.
 
     Returns:
         The exit status.
@@ -38,7 +46,14 @@ def run_sweep(sweep: Sweep, store: ResultStore, *, address: str | None, tracking
     search = _search(plan, store)
     mirror = MlflowMirror(plan, store, tracking_uri, source=search) if sweep.tracking.enabled else None
     try:
-        outcome = launch_plan(plan, store, source=search, address=address, listeners=[mirror] if mirror else [])
+        outcome = launch_plan(
+            plan,
+            store,
+            source=search,
+            address=address,
+            listeners=[mirror] if mirror else [],
+            most_waiting=most_waiting,
+        )
     except KeyboardInterrupt:
         click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
         return EXIT_INTERRUPTED

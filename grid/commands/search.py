@@ -18,7 +18,7 @@ class ShowOptions:
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
-@click.command("show")
+@click.command("show", short_help="Shows what the studies in DIR chose.")
 @reads(ShowOptions)
 def show_studies(given: ShowOptions) -> None:
     """Shows what the studies in the results folder DIR chose, what it gained, and what speaks against it."""
@@ -40,7 +40,7 @@ class ExportOptions:
     name: str = option("--name", metavar="NAME", default="tuned", show_default=True, help="Name of the preset.")
 
 
-@click.command("export")
+@click.command("export", short_help="Prints the settings that a study chose.")
 @reads(ExportOptions)
 def export_settings(given: ExportOptions) -> None:
     """Prints the settings that a study in DIR chose, as YAML: for `base:` of a sweep, and as a preset of the method."""
@@ -49,10 +49,26 @@ def export_settings(given: ExportOptions) -> None:
     click.echo(export_text(find_studies(given.results, given.study), given.name), nl=False)
 
 
+@dataclass(frozen=True)
+class DashboardOptions:
+    """Which studies a dashboard is to show."""
+
+    results: str = argument(metavar="DIR")
+
+
+@click.command("dashboard")
+@reads(DashboardOptions)
+def print_dashboard(given: DashboardOptions) -> None:
+    """Prints the command that shows trials in a browser. It says how to install what is missing."""
+    from grid.commands.studies import dashboard_command
+
+    click.echo(dashboard_command(given.results))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def search() -> None:
-    """Shows what searches chose, and exports it."""
+    """Shows what searches chose, exports it, and tells how to look at their trials."""
 
 
-for each in (show_studies, export_settings):
+for each in (show_studies, export_settings, print_dashboard):
     search.add_command(each)

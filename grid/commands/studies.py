@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from shutil import which
 from typing import Any
 
+from analysis import schema
 from analysis.aggregate.estimates import estimate
+from analysis.aggregate.studies import Choice, StudyResult, TrialRow, read_studies
 from analysis.figures.table import interval_text
 from analysis.results.load import open_results
-from analysis.results.studies import Choice, StudyResult, read_studies
 from analysis.texts import points
 from grid.plan.studies import settings_text
 from tta_core.errors import InputError, first_names
@@ -36,10 +40,18 @@ def studies_values(studies: Sequence[StudyResult]) -> list[dict[str, Any]]:
     """For machines."""
     rows = []
     for each in studies:
-        row = asdict(each) | {"gains": each.gains, "warnings": each.warnings()}
-        row["choices"] = [_choice_values(choice) for choice in each.choices]
+        row = asdict(each) | {"gains": each.gains, "warnings": each.warnings(), "states": each.states}
+        row["trials"] = [asdict(trial) | {"values": _cells(trial)} for trial in each.trials]
+        row |= {name: [_choice_values(one) for one in getattr(each, name)] for name in ("choices", "tried")}
         rows.append(row)
     return rows
+
+
+def _cells(trial: TrialRow) -> list[dict[str, Any]]:
+    return [
+        {"samples_per_domain": samples, "seed": seed, "point": point, "value": value}
+        for (samples, seed, point), value in trial.values.items()
+    ]
 
 
 def studies_text(studies: Sequence[StudyResult], results: str) -> str:
@@ -53,11 +65,17 @@ def studies_text(studies: Sequence[StudyResult], results: str) -> str:
 def _lines(study: StudyResult) -> list[str]:
     counts = ", ".join(f"{count} {state}" for state, count in study.states.items())
     facts = [("trials", f"{counts}; {study.cells} cells, {study.cell_seconds / 3600:.3g} cell hours")]
-    facts += [(each.rule, _choice_text(each, study.definition["objective"])) for each in study.choices]
+    facts += [(each.rule, _choice_text(each, study)) for each in study.choices]
+    if len(study.front) > 1:
+        facts.append(("front", f"trials {', '.join(map(str, study.front))}: none is better in all objectives"))
     if study.gains:
         gain = estimate(study.gains)
         interval = "one seed, no interval" if gain.interval is None else f"95 % {interval_text(gain, points)}"
         facts.append(("gain", f"{points(gain.mean)} points over the default where reported ({interval})"))
+    for samples, (tau, count) in study.rank_agreement().items():
+        facts.append(
+            ("ladder", f"{samples} samples per domain rank {count} settings as the whole stream: tau {tau:.2f}")
+        )
     if study.importance:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in study.importance.items())
         facts.append(("weight", f"{shares} of the spread (PED-ANOVA)"))
@@ -65,10 +83,12 @@ def _lines(study: StudyResult) -> list[str]:
     return [f"study {study.study}: {study.state}", *(f"  {name:<10}{what}" for name, what in facts)]
 
 
-def _choice_text(choice: Choice, objective: str) -> str:
+def _choice_text(choice: Choice, study: StudyResult) -> str:
     tried = "not tried on the choosing cells"
-    if choice.estimate is not None:
-        tried = f"{objective} {choice.estimate:.4f} on the choosing cells, trial {choice.trial}"
+    measures = next((each.measures for each in study.trials if each.trial == choice.trial), {})
+    if measures:
+        words = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+        tried = f"{words} on the choosing cells, trial {choice.trial}"
     return f"{settings_text(choice.settings)} ({tried})"
 
 
@@ -104,6 +124,22 @@ def export_text(studies: Sequence[StudyResult], name: str) -> str:
             "",
         ]
     )
+
+
+def dashboard_command(results: str) -> str:
+    """The command that serves the studies of a results folder on this machine.
+
+    Raises:
+        InputError: if there are none in the folder, or the package that serves them is not installed.
+    """
+    find_studies(results, None)
+    journal = Path(results) / schema.SEARCH_FOLDER / schema.JOURNAL
+    if not journal.exists():
+        raise InputError(f"{results} has no journal: give optuna-dashboard the URL that is the `storage` of its sweep")
+    command = f"optuna-dashboard {shlex.quote(str(journal))} --host 127.0.0.1"
+    if which("optuna-dashboard") is None:
+        raise InputError(f"optuna-dashboard is not installed: pip install optuna-dashboard, then run: {command}")
+    return command
 
 
 def _names(studies: Sequence[StudyResult]) -> str:

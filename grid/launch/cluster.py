@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from grid.events import LaunchError
 from grid.launch.environment import QUIET, SWITCHES, fresh_ray, set_switches
+from grid.launch.head_watch import watching_head
 from grid.launch.own_ray import own_ray
 from grid.plan.sweep import Resources
 from tta_core.errors import InputError
+
+PAUSES = (0, 5, 15)
+"""Seconds before each try to connect."""
 
 
 @contextmanager
@@ -29,10 +36,10 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[Path | No
 
     Raises:
         InputError: if no head answers, or this machine can never hold a trial.
-        LaunchError: if Ray does not start on this machine.
+        LaunchError: if Ray does not start on this machine, or the cluster does not take the driver in.
     """
     set_switches()
-    with own_ray() if address is None else _ray_at(address) as folder, terminate_like_interrupt():
+    with own_ray() if address is None else connected(address) as folder, terminate_like_interrupt():
         if address is None:
             import ray
 
@@ -41,23 +48,73 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[Path | No
 
 
 @contextmanager
-def _ray_at(address: str) -> Iterator[None]:
+def connected(address: str) -> Iterator[None]:
+    """Holds a connection to the head of a cluster, and ends the process with one message if the head is lost.
+
+    Raises:
+        InputError: if there is no head, it refuses the token, or it has other versions.
+        LaunchError: if it does not take the driver in.
+    """
+    set_switches()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # In a job the switches may be set by the job: its values and ours are the same, and Ray asks who wins.
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     ray = fresh_ray()
-    switches = {name: os.environ[name] for name in SWITCHES}
     try:
+        _connect(ray, address)
+        with _silent(ray), watching_head(ray.get_runtime_context().gcs_address):
+            yield None
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keeps the last page of a lost node's log out of ours: Ray prints it whatever `log_to_driver` says."""
+    worker = ray._private.worker
+    plain = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *given, **how: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = plain
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connects, and does so again where the machine is too busy: Ray's own patience ends after 30 s."""
+    switches = {name: os.environ[name] for name in SWITCHES}
+    for pause in PAUSES:
+        time.sleep(pause)
         try:
             ray.init(address, runtime_env={"env_vars": switches}, **QUIET)
-        except ConnectionError as error:
-            raise InputError(f"no Ray cluster at {address!r} ({error}): start one, or leave --address out") from None
+            return
         except ray.exceptions.AuthenticationError:
             raise InputError(
                 f"the Ray cluster at {address!r} refuses this token: give its own in RAY_AUTH_TOKEN, or in the file "
                 "that RAY_AUTH_TOKEN_PATH names"
             ) from None
-        yield None
-    finally:
+        except ConnectionError as error:
+            raise InputError(
+                f"no Ray cluster at {address!r} ({_first_line(error)}): start one, or leave --address out. A driver "
+                "runs on a node of the cluster; from anywhere else use tta-grid submit"
+            ) from None
+        except Exception as error:  # Ray raises this very class, and whatever else it met.
+            if "ersion mismatch" in str(error):
+                raise InputError(
+                    f"the cluster at {address!r} has another Python or Ray ({_first_line(error)}): install the same "
+                    "on all nodes, see clusters/README.md"
+                ) from None
+            problem = error
         ray.shutdown()
+    raise LaunchError(
+        f"the Ray cluster at {address!r} did not take this driver in, tried {len(PAUSES)} times "
+        f"({_first_line(problem)}): this machine may be too busy, or its own part of Ray is not running. Finished "
+        "cells are kept: go on later with the same command"
+    ) from problem
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def check_reachable(address: str) -> None:
@@ -77,15 +134,21 @@ def check_reachable(address: str) -> None:
                 f"no Ray head answers at {address!r} ({error}): start it, give another --address, or leave it out to "
                 "run on this machine"
             ) from None
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not _has_token():
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not has_token():
         raise InputError(
             f"no token for the Ray cluster at {address!r}: make one with `ray get-auth-token --generate`, copy the "
             "file to all nodes and start Ray there with RAY_AUTH_MODE=token; or set RAY_AUTH_MODE=disabled for a "
             "cluster without tokens, which anyone who reaches it controls"
         )
+    if address == "auto" and not os.environ.get("RAY_ADDRESS"):
+        raise InputError(
+            "address 'auto' means the cluster that RAY_ADDRESS names, as it does in a job: give host:port of the head, "
+            "or set RAY_ADDRESS"
+        )
 
 
-def _has_token() -> bool:
+def has_token() -> bool:
+    """Whether there is a token to show, where Ray looks for one."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
     return (Path.home() / ".ray" / "auth_token").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grid.events import CellListener
 from grid.launch.queue import CellQueue, CellSource
@@ -37,6 +37,7 @@ def launch_plan(
     source: CellSource | None = None,
     address: str | None = None,
     listeners: Sequence[CellListener] = (),
+    most_waiting: float | None = None,
 ) -> Outcome:
     """Runs the cells of a plan that the store lacks.
 
@@ -46,10 +47,12 @@ def launch_plan(
         source: where cells come from, asked while the store is held; by default the plan.
         address: a Ray head to connect to; by default Ray is started on this machine.
         listeners: hear what happens to cells, while the store is held.
+        most_waiting: seconds after which a launch ends for which no node has room; None for never.
 
     Raises:
-        InputError: if the store or the cluster cannot be used, or images or weights are missing on this machine. What
-            a cluster has is seen by its trials only.
+        InputError: if the store or the cluster cannot be used, or images or weights are missing on this machine, or
+            on a node that is there when the launch begins.
+        LaunchError: if Ray does not start, or no node had room for too long.
     """
     from grid.launch.cluster import check_reachable
     from grid.launch.environment import set_switches
@@ -60,7 +63,7 @@ def launch_plan(
     if address is not None:
         check_reachable(address)
     else:
-        check_available([*plan.to_run.values(), *(config for study in plan.studies for config in study.choosing)])
+        check_available(read_by(plan))
     set_switches()
     store.create()
     with store.locked():
@@ -72,7 +75,7 @@ def launch_plan(
                 source, store.states(), max_retries=resources.max_retries, max_concurrent=resources.max_concurrent
             )
             if not queue.idle:
-                _run(plan, source, queue, store, address, listeners)
+                _run(plan, source, queue, store, address, listeners, most_waiting)
         states = store.states()
         return Outcome(
             plan=plan,
@@ -82,6 +85,11 @@ def launch_plan(
         )
 
 
+def read_by(plan: Plan) -> list[RunConfig]:
+    """Cells that stand for what all cells of a plan read."""
+    return [*plan.to_run.values(), *(config for study in plan.studies for config in study.choosing)]
+
+
 def _run(
     plan: Plan,
     source: CellSource,
@@ -89,10 +97,14 @@ def _run(
     store: ResultStore,
     address: str | None,
     listeners: Sequence[CellListener],
+    most_waiting: float | None,
 ) -> None:
     from grid.launch.cluster import ray_cluster
+    from grid.launch.mark import put_mark
+    from grid.launch.nodes import check_nodes
     from grid.launch.progress import LaunchProgress
     from grid.launch.provenance import git_commit
+    from grid.launch.status_file import StatusFile
     from grid.launch.trial import TrialContext
 
     resources = plan.sweep.resources
@@ -106,8 +118,16 @@ def _run(
     )
     with ExitStack() as context:
         progress = context.enter_context(LaunchProgress(source))
+        status = context.enter_context(StatusFile(store.folder, plan.sweep.sweep, source))
         # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
         own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
+        if address is not None:
+            mark = context.enter_context(put_mark(store.folder))
+            for warning in check_nodes(mark, resources, read_by(plan)):
+                progress.warn(warning)
+            trial_context = replace(trial_context, mark=mark)
         from grid.launch.tune import run_cells
 
-        run_cells(queue, trial_context, store, resources, [progress, *listeners], snapshots=own)
+        listeners = [progress, status, *listeners]
+        run_cells(queue, trial_context, store, resources, listeners, snapshots=own, most_waiting=most_waiting)
+        status.complete = queue.done

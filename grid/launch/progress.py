@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from grid.events import CellEnd
+from grid.launch.pace import Pace
 from grid.launch.queue import CellSource
-from grid.plan.plan import duration
+from grid.plan.simulate import duration
 
 
 class LaunchProgress:
@@ -40,9 +40,7 @@ class LaunchProgress:
             disable=not stream.isatty(),
         )
         self._task = self._bar.add_task("starting Ray", total=self._total, summary="")
-        # (time, estimated cost done) at the first cell that ended and now: what came before it is starting up.
-        self._first: tuple[float, float] | None = None
-        self._cost_done = 0.0
+        self._pace = Pace(source)
         self._best: tuple[float, str] | None = None
         self.finished = 0
         self.failed = 0
@@ -60,6 +58,15 @@ class LaunchProgress:
         """Says that Ray is up."""
         self._bar.update(self._task, description="running cells")
 
+    def warn(self, text: str) -> None:
+        """Says what may go wrong."""
+        self._console.print(f"warning: {text}", markup=False)
+
+    def waiting(self, reason: str) -> None:
+        """Says what keeps all cells from running."""
+        self._bar.update(self._task, description="waiting")
+        self._console.print(f"waiting: {reason}", markup=False)
+
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Prints the cell's line and moves the bar."""
         if end.status == "unwritten":
@@ -69,8 +76,7 @@ class LaunchProgress:
             return
         self.finished += end.status == "done"
         self.failed += end.status == "failed"
-        self._cost_done += self._source.cost(cell)
-        self._first = self._first or (time.monotonic(), self._cost_done)
+        self._pace.ended(cell)
         label = self._source.labels[cell]
         if end.accuracy is not None and (self._best is None or end.accuracy > self._best[0]):
             self._best = (end.accuracy, label)
@@ -87,11 +93,4 @@ class LaunchProgress:
 
     def _summary(self) -> str:
         best = f"best {self._best[0]:.1%} ({self._best[1]})" if self._best else "no result yet"
-        return f"{self.failed} failed | {best} | {self._time_left()} left"
-
-    def _time_left(self) -> str:
-        cost_left = max(0.0, self._source.expected_cost - self._cost_done)
-        if self._first is None or self._cost_done <= self._first[1]:
-            return duration(self._source.expected_wall)
-        began, cost_before = self._first
-        return duration((time.monotonic() - began) * cost_left / (self._cost_done - cost_before))
+        return f"{self.failed} failed | {best} | {duration(self._pace.seconds_left)} left"

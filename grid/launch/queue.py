@@ -9,6 +9,9 @@ from typing import Protocol
 from grid.events import CellState
 from tta_core.run.config import RunConfig
 
+MOST_NODES_LOST = 20
+"""Nodes that one cell may lose: one that brings its node down must end some time."""
+
 
 class CellSource(Protocol):
     """Says which cells are to run. A plan is one; a search, which chooses cells by the results of earlier ones, too.
@@ -38,6 +41,9 @@ class CellSource(Protocol):
 
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""
+
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result once its predictions are of few classes."""
 
     def next(self, states: Mapping[str, CellState]) -> Mapping[str, RunConfig]:
         """Returns cells that may run now, in order: cell id -> configuration.
@@ -80,6 +86,7 @@ class CellQueue:
         self._waiting: deque[str] = deque()
         self._running: set[str] = set()
         self._retries: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
         self._may_have_more = True
 
     def take(self) -> tuple[str, RunConfig] | None:
@@ -94,6 +101,10 @@ class CellQueue:
         self._running.add(cell)
         return cell, self._configs[cell]
 
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result once its predictions are of few classes."""
+        return self._source.may_stop(cell)
+
     @property
     def done(self) -> bool:
         """Whether no cell runs, and there are no more."""
@@ -106,12 +117,18 @@ class CellQueue:
             self._ask()
         return self.done
 
-    def retry(self, cell: str) -> bool:
-        """Puts a cell that died behind those that wait; returns False if it was tried often enough."""
-        tried = self._retries.get(cell, 0)
-        if tried >= self._max_retries:
+    def retry(self, cell: str, *, node_lost: bool = False) -> bool:
+        """Puts a cell that died behind those that wait; returns False if it was tried often enough.
+
+        Args:
+            cell: the cell.
+            node_lost: whether its node was lost with it, as one that was lent is any time: that says nothing against
+                the cell, and is counted apart.
+        """
+        tries, most = (self._lost, MOST_NODES_LOST) if node_lost else (self._retries, self._max_retries)
+        if self._max_retries == 0 or tries.get(cell, 0) >= most:
             return False
-        self._retries[cell] = tried + 1
+        tries[cell] = tries.get(cell, 0) + 1
         self._running.discard(cell)
         self._waiting.append(cell)
         return True

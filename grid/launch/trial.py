@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from grid.events import CellEnd
+from grid.launch.mark import Mark, node_name
+from grid.plan.studies import unadapted
 from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -23,6 +28,7 @@ class TrialContext:
         git_commit: commit of this project on the driver.
         checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
         corrupt_images: what happens to images that cannot be decoded: `error` or `skip`.
+        mark: what a node of a cluster is held against before its first cell; None on the driver's own machine.
     """
 
     sweep: str
@@ -31,17 +37,53 @@ class TrialContext:
     git_commit: str
     checkpoint_every: int
     corrupt_images: Literal["error", "skip"] = "error"
+    mark: Mark | None = None
 
 
-def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
+@dataclass(frozen=True)
+class _Place:
+    """The node of this worker: its name, and why it cannot run cells."""
+
+    name: str
+    problem: str
+
+
+_PLACES: dict[str, _Place] = {}
+
+
+def _place(mark: Mark) -> _Place:
+    """Looks at this node, once a worker and launch: one that joined late was not there when the driver asked."""
+    if mark.name not in _PLACES:
+        _PLACES[mark.name] = _Place(node_name(), mark.problem_here())
+    return _PLACES[mark.name]
+
+
+def run_cell(config: RunConfig, context: TrialContext, *, stop_collapsed: bool = False) -> CellEnd:
     """Runs one cell and publishes its result, or why it failed, in the store.
 
     A cell that is in the store already is not run again, so a trial may be tried any number of times. Where the store
     cannot be written nothing is published.
 
+    Args:
+        config: the cell.
+        context: what it shares with others.
+        stop_collapsed: whether it ends once its predictions are of few classes beside those of the source, which the
+            store must have; it has no result then, and counts as failed.
+
     Raises:
         Exception: what may pass when tried again in a fresh process, such as a GPU that ran out of memory.
     """
+    node = ""
+    if context.mark is not None:
+        place = _place(context.mark)
+        if place.problem:
+            return CellEnd("unwritten", reason=f"node {place.name}: {place.problem}")
+        node = place.name
+    return replace(_run(config, context, stop_collapsed=stop_collapsed), node=node)
+
+
+def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> CellEnd:
+    from tta_core.diagnostics.collapse import CollapsedError
     from tta_core.run.cell import CollapseError, run
     from tta_core.run.checkpoint import discard
 
@@ -56,8 +98,9 @@ def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
             checkpoint_file=checkpoint,
             checkpoint_every=context.checkpoint_every,
             corrupt_images=context.corrupt_images,
+            usual=_of_source(config, store) if stop_collapsed else None,
         )
-    except (InputError, CollapseError) as error:
+    except (InputError, CollapseError, CollapsedError) as error:
         # Trying again would end the same way.
         discard(checkpoint)
         return _failed(store, config, str(error), context)
@@ -75,6 +118,15 @@ def run_cell(config: RunConfig, context: TrialContext) -> CellEnd:
         return _failed(store, config, f"the result has no place in the store ({error})", context)
     discard(checkpoint)
     return CellEnd("done", accuracy=result.score, seconds=result.seconds)
+
+
+def _of_source(config: RunConfig, store: ResultStore) -> dict[str, NDArray[Any]] | None:
+    """What the source predicts on the stream of a cell; None if the store does not have it."""
+    file = store.cell_folder(unadapted(config).cell_id()) / "samples.parquet"
+    if not file.exists():
+        return None
+    table = pq.read_table(file, columns=["position", "prediction"], partitioning=None)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _failed(store: ResultStore, config: RunConfig, reason: str, context: TrialContext) -> CellEnd:

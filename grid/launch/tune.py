@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -16,9 +17,12 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from grid.events import CellEnd, CellListener
+from grid.events import CellEnd, CellListener, LaunchError
+from grid.launch.nodes import rooms
 from grid.launch.queue import CellQueue
+from grid.launch.reasons import death_of
 from grid.launch.trial import TrialContext, run_cell
+from grid.launch.waiting import Waiting
 from grid.plan.sweep import Resources
 from grid.store.store import ResultStore, UnwritableError
 from tta_core.errors import InputError
@@ -26,6 +30,12 @@ from tta_core.run.config import RunConfig
 
 TELL_FAILURES = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 """Loggers of Tune that print trials that failed."""
+
+MOST_ASKED = 64
+"""Trials that a cluster is asked for beyond those that it can hold now: it grows by what it is asked for."""
+
+ARRIVAL_SECONDS = 60.0
+"""How long a file system may take to show the driver what a node wrote; NFS looks again after a minute."""
 
 
 def run_cells(
@@ -36,6 +46,7 @@ def run_cells(
     listeners: Sequence[CellListener],
     *,
     snapshots: Path,
+    most_waiting: float | None = None,
 ) -> None:
     """Runs all cells of a queue on the connected cluster; returns early, without an error, when interrupted.
 
@@ -50,16 +61,20 @@ def run_cells(
         resources: what a trial gets.
         listeners: hear what happens.
         snapshots: where Tune may keep files of its own meanwhile; on a cluster its nodes must share it.
+        most_waiting: seconds after which a launch ends for which no node has room; None for never.
 
     Raises:
-        InputError: if the store takes no more results. The cells that it has are kept.
+        InputError: if the store takes no more results, or a node cannot run cells. The cells that it has are kept.
+        LaunchError: if no node had room for too long.
     """
     # Tune would print each failure and its traceback: listeners tell of it, and the store keeps the traceback.
     for name in TELL_FAILURES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # A searcher's trials wait one by one otherwise, and a worker that ends has none to go on with.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_slots(resources) + 1))
-    events = CellEvents(queue, context, store, listeners)
+    asked = _slots(resources) + (1 if context.mark is None else MOST_ASKED)
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(asked))
+    waiting = Waiting(resources, rooms, most_seconds=most_waiting)
+    events = CellEvents(queue, context, store, listeners, waiting)
     # Two experiments of one name would mix their files.
     name = f"{context.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     tuner = tune.Tuner(
@@ -89,6 +104,11 @@ def run_cells(
         shutil.rmtree(snapshots / name, ignore_errors=True)
     if events.problem:
         raise InputError(f"{events.problem.rstrip('.')}. Finished cells are kept; then go on with the same command")
+    if waiting.given_up:
+        raise LaunchError(
+            f"{waiting.reason}, for longer than --wait allows: add nodes, or let a trial ask for less (resources). "
+            "Finished cells are kept; then go on with the same command"
+        )
 
 
 def _slots(resources: Resources) -> int:
@@ -99,7 +119,7 @@ def _slots(resources: Resources) -> int:
 
 
 def _trainable(config: dict[str, Any], context: TrialContext) -> None:
-    tune.report(asdict(run_cell(config["config"], context)))
+    tune.report(asdict(run_cell(config["config"], context, stop_collapsed=config["stop_collapsed"])))
 
 
 def _cell_of(trial: Any) -> str:
@@ -131,7 +151,7 @@ class _CellSearcher(_NeverPickled, Searcher):
         if taken is None:
             return Searcher.FINISHED if self._queue.done else None
         cell, config = taken
-        return {"cell": cell, "config": config}
+        return {"cell": cell, "config": config, "stop_collapsed": self._queue.may_stop(cell)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: `CellEvents` hears of it, and why."""
@@ -144,34 +164,70 @@ class CellEvents(_NeverPickled, tune.Callback):
     """Tells queue and listeners what happens to trials, and records cells that are not tried again.
 
     Attributes:
-        problem: why the store takes no more results; empty while it does.
+        problem: why no more cells can run; empty while they can.
     """
 
     def __init__(
-        self, queue: CellQueue, context: TrialContext, store: ResultStore, listeners: Sequence[CellListener]
+        self,
+        queue: CellQueue,
+        context: TrialContext,
+        store: ResultStore,
+        listeners: Sequence[CellListener],
+        waiting: Waiting | None = None,
     ) -> None:
         self._queue = queue
         self._context = context
         self._store = store
         self._listeners = listeners
+        self._waiting = waiting
+        self._running: set[str] = set()
         self.problem = ""
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune looked after all trials, as it does several times a second."""
+        if self._waiting and (reason := self._waiting.look(running=bool(self._running))):
+            for listener in self._listeners:
+                listener.waiting(reason)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took a trial."""
+        self._running.add(_cell_of(trial))
         for listener in self._listeners:
             listener.cell_started(_cell_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial reported how its cell ended."""
-        self._ended(
-            _cell_of(trial), CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)})
-        )
+        cell = _cell_of(trial)
+        end = CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)})
+        if end.status in ("done", "failed") and not self._arrives(cell, end):
+            reason = (
+                f"the node {end.node} says that the cell {cell} is {end.status}, and {self._store.folder} does not "
+                "have it here: it lies in another folder of that path there. Give --results on a file system that the "
+                "driver and all nodes share"
+            )
+            end = CellEnd("unwritten", reason=reason)
+        self._ended(cell, end)
+
+    def _arrives(self, cell: str, end: CellEnd) -> bool:
+        """Whether the driver finds what a node wrote."""
+        if not end.node:
+            return True
+        ends = time.monotonic() + ARRIVAL_SECONDS
+        while not self._store.has(cell):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(1)
+        return True
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's worker died, or raised what may pass."""
         cell, details = _cell_of(trial), _error_text(trial)
-        reason = _reason(details)
-        if self._queue.retry(cell):
+        death = death_of(details)
+        reason = death.reason
+        if death.hopeless:
+            self._ended(cell, CellEnd("unwritten", reason=reason))
+            return
+        if self._queue.retry(cell, node_lost=death.node_lost):
             self._tell(cell, CellEnd("retry", reason=reason))
             return
         context = self._context
@@ -184,6 +240,11 @@ class CellEvents(_NeverPickled, tune.Callback):
             return
         self._ended(cell, CellEnd("failed", reason=reason))
 
+    @property
+    def ends(self) -> bool:
+        """Whether the launch ends here, with cells left."""
+        return bool(self.problem) or (self._waiting is not None and self._waiting.given_up)
+
     def _ended(self, cell: str, end: CellEnd) -> None:
         if end.status in ("done", "failed"):
             self._queue.end(cell, end.status)
@@ -192,6 +253,7 @@ class CellEvents(_NeverPickled, tune.Callback):
         self._tell(cell, end)
 
     def _tell(self, cell: str, end: CellEnd) -> None:
+        self._running.discard(cell)
         for listener in self._listeners:
             listener.cell_ended(cell, end)
 
@@ -208,7 +270,7 @@ class _StopAtProblem(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to end all."""
-        return bool(self._events.problem)
+        return self._events.ends
 
 
 def _error_text(trial: Any) -> str:
@@ -216,10 +278,3 @@ def _error_text(trial: Any) -> str:
         return Path(trial.error_file).read_text() if trial.error_file else ""
     except OSError:
         return ""
-
-
-def _reason(details: str) -> str:
-    """The line of Tune's error text that says most: the exception, or that the worker died."""
-    if not details.strip() or "The actor died" in details or "The actor is dead" in details:
-        return "its worker process died (killed, out of memory, or crashed)"
-    return details.strip().splitlines()[-1]

@@ -125,7 +125,7 @@ def _merged(points: Iterable[Point]) -> Point:
 
 
 def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:
-    method = str(point["method"])
+    method = point["method"]
     method_spec(method)  # An unknown method is named before its settings are looked at.
     values = {key: value for key, value in point.items() if not _is_scoped(key)}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,12 @@ from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
 from grid.plan.labels import cell_labels
-from grid.plan.studies import StudyPlan, plan_studies
+from grid.plan.make_studies import plan_studies
+from grid.plan.simulate import Outlook, duration, simulate
+from grid.plan.studies import StudyPlan
 from grid.plan.sweep import Resources, Sweep
 from tta_core.backbones.table import backbone_spec
+from tta_core.errors import InputError
 from tta_core.methods.registry import method_spec
 from tta_core.methods.spec import NEEDS
 from tta_core.run.config import RunConfig
@@ -85,8 +89,42 @@ class Plan:
         return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
 
     def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
-        """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`."""
-        return {cell: config for cell, config in self.cells.items() if cell not in states}
+        """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`.
+
+        Whole seeds come first, so that a launch that is stopped has something to compare; in each the longest cell, so
+        that none is left alone at the end.
+        """
+        left = {cell: config for cell, config in self.cells.items() if cell not in states}
+        turn = {seed: number for number, seed in enumerate(self.sweep.seeds)}
+        order = sorted(left, key=lambda cell: (turn.get(left[cell].seed, len(turn)), -self.seconds[cell]))
+        return {cell: left[cell] for cell in order}
+
+    def outlook(self, gpus: float | None, failure_rate: float = 0.0, price: float | None = None) -> Outlook:
+        """What the cells that are left would cost elsewhere.
+
+        Args:
+            gpus: GPUs on which a launch is replayed, or CPU slots if a cell takes no GPU; None for no replay.
+            failure_rate: share of cells that die once.
+            price: of an hour of a GPU, or of a slot.
+
+        Raises:
+            InputError: if not even one cell fits.
+        """
+        resources = self.sweep.resources
+        share = resources.gpu or 1.0
+        ended: dict[str, CellState] = {cell: "done" for cell in self.cells if cell not in self.to_run}
+        seconds = [self.seconds[cell] for cell in self.next(ended)]
+        simulation = None
+        if gpus is not None:
+            slots = min(int(gpus / share + 1e-9), resources.max_concurrent or sys.maxsize)
+            if slots < 1:
+                raise InputError(f"--simulate {gpus:g}: a cell takes {share:g} GPUs: give at least as many")
+            simulation = simulate(seconds, slots, startup=STARTUP_SECONDS, failure_rate=failure_rate)
+        return Outlook(simulation, sum(seconds) / 3600, share, price, self.estimate.basis.partition(";")[0])
+
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result: none that reports."""
+        return False
 
     def cost(self, cell: str) -> float:
         """Estimated seconds of a cell's loop."""
@@ -127,16 +165,16 @@ class Plan:
     def _study_lines(self) -> list[str]:
         if not self.studies:
             return []
-        chosen = sum(len(study.points) * len(study.seeds) for study in self.studies)
-        cells = sum(study.expected_cells for study in self.studies)
+        chosen = sum(study.reported_cells for study in self.studies)
+        cells = sum(study.expected_cells + len(study.all_references) for study in self.studies)
         total = (
-            f"search: {len(self.studies)} studies, about {cells} cells that choose and {chosen} that report what is "
-            f"chosen, {duration(self.search_seconds)} of loops"
+            f"search: {len(self.studies)} studies, about {cells} cells that choose and {chosen} that report what "
+            f"comes out, {duration(self.search_seconds)} of loops"
         )
         return [*(line for study in self.studies for line in [*study.lines(), ""]), total]
 
-    def as_json(self) -> str:
-        """The plan for machines."""
+    def as_json(self, outlook: Outlook | None = None) -> str:
+        """The plan for machines, and what it would cost elsewhere."""
         cells = [
             {
                 "cell": cell,
@@ -160,17 +198,11 @@ class Plan:
                 "estimated_seconds": round(self.estimate.seconds, 1),
                 "estimate_basis": self.estimate.basis,
                 **({"studies": [study.values() for study in self.studies]} if self.studies else {}),
+                **(outlook.values() if outlook else {}),
                 "cells": cells,
             },
             indent=2,
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `0:42`, `12:05` or `3:07:00`."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
@@ -253,8 +285,7 @@ def _search_seconds(study: StudyPlan, measured: Mapping[tuple[str, str], float])
         sum(_cell_seconds({str(number): config for number, config in enumerate(cells)}, measured).values())
         for cells in (study.choosing, study.points)
     )
-    choosing, reported = choosing / len(study.choosing), reported * len(study.seeds)
-    return study.expected_cells * choosing + reported
+    return study.expected_cells * choosing / len(study.choosing) + study.reported_cells * reported / len(study.points)
 
 
 def _slots(resources: Resources) -> int:

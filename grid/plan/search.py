@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tta_core.errors import unknown_name
+from grid.plan.objectives import OBJECTIVES, check_measures
+from grid.plan.samplers import SamplerChoice, SamplerName, read_sampler
 from tta_core.frozen import Frozen
-
-Sampler = Literal["tpe", "random", "qmc", "gp", "nsgaii", "grid"]
-
-Objective = Literal["accuracy", "mean_domain_accuracy", "worst_domain_accuracy", "late_accuracy", "calibration_error"]
-
-NOT_BUILT: Mapping[str, str] = {
-    "constraints": "leave it out, and look at the measures of the chosen settings afterwards",
-    "cell_hours": "bound the search by `trials` or `cells`",
-    "hours": "bound the search by `trials` or `cells`; interrupted with Ctrl-C, the same command goes on",
-    "warm_start": "cells that the results folder has are used in any case; give known settings in `first`",
-    "storage": "the study lies in the results folder, as an Optuna journal",
-    "stop_collapsed": "a setting that collapsed is raced out after its second seed",
-    "ladder": "use `race`",
-}
-"""Keys that are meant to come -> what to do until then."""
 
 SCHEDULERS = ("scheduler", "pruner", "asha", "median", "hyperband")
 """What stops a run in the middle of its stream, by the names that users know."""
 
+STORAGES = ("sqlite", "postgresql", "mysql")
+"""Databases that Optuna's studies may lie in."""
+
+EACH = "default"
+"""In `trials` by method: the number for all methods that are not named."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Race(Frozen):
@@ -41,26 +35,64 @@ class Race(Frozen):
     z: float = Field(default=1.0, ge=0)
 
 
+class Constraint(Frozen):
+    """What a setting must keep to be chosen: a bound on a measure, in the mean over the cells that choose.
+
+    Attributes:
+        measure: what is measured: any objective.
+        at_most, at_least: the bound; one of the two.
+    """
+
+    measure: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Constraint:
+        check_measures([self.measure], key="constraints: measure")
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError(f"constraints: {self.measure} has one bound: give at_most or at_least, not both")
+        return self
+
+    def violation(self, value: float) -> float:
+        """How far a value lies beyond the bound; not above 0 where it keeps it."""
+        return value - self.at_most if self.at_most is not None else (self.at_least or 0.0) - value
+
+    @property
+    def text(self) -> str:
+        """For people, and its name in Optuna's study."""
+        bound = f"at least {self.at_least}" if self.at_most is None else f"at most {self.at_most}"
+        return f"{self.measure} {bound}"
+
+
 class Search(Frozen):
     """How settings of the sweep's methods are chosen.
 
     Attributes:
-        trials: settings that each study tries; a mapping gives a number for each method.
+        trials: settings that each study tries; a mapping gives a number for each method, or `default`.
         space: `method.setting` -> where to look: `spec` for the range of the method, a list, or a mapping; by default
             the ranges of all methods of the sweep.
         per: axes of the sweep; each combination of their values gets a study of its own. By default all axes.
         select: fields of the cells that choose, in place of those of the reported cells.
         oracle: whether settings are chosen on the reported domains, which no honest result is.
-        objective: what is maximised, or minimised if it is an error.
+        objective: what is maximised, or minimised if it is an error or a cost; of several the front is reported.
+        constraints: what settings must keep to be chosen.
         seeds: replicates of each setting, in the order in which they are raced.
         race: when a setting gets no more replicates; `none` for never.
-        sampler: Optuna's sampler; `grid` tries all combinations of lists, integers and steps.
+        ladder: samples per domain of shorter streams that settings are raced on first, rising.
+        sampler: Optuna's sampler, or a mapping with its `name` and `options`; `grid` tries all combinations of lists,
+            integers and steps.
         cells: a study starts no further trial once its trials took so many cells.
+        cell_hours: likewise, of hours of their loops.
+        hours: no study starts a further trial after so many hours of a launch.
         plateau: a study ends after so many trials without an improvement of more than one standard error.
         ahead: trials that run at once; trial k knows the results of trials 0 to k - `ahead`.
         first: settings that are tried before the sampler is asked: `presets`, `none`, or a list.
+        warm_start: results folders. Settings whose cells they have are tried first; the cells are copied.
+        storage: URL of a database that the studies are mirrored in; by default a file in the results folder.
         diverged: what a setting counts whose network became infinite: as much as guessing, or nothing (`fail`).
-        reported: what runs on the reported cells: the chosen settings alone, or also those of the sweep.
+        stop_collapsed: whether a cell that chooses ends once its predictions are of few classes, see `grid.launch`.
+        reported: what runs on the reported cells: the chosen settings, also those of the sweep, or all that were tried.
         max_failed: failed trials in a row that end a study.
     """
 
@@ -69,45 +101,100 @@ class Search(Frozen):
     per: list[str] | None = None
     select: dict[str, Any] = Field(default_factory=dict)
     oracle: bool = False
-    objective: Objective = "accuracy"
+    objective: str | list[str] = "accuracy"
+    constraints: list[Constraint] = Field(default_factory=list)
     seeds: list[Seed] = Field(default=[1000, 1001, 1002], min_length=1)
     race: Literal["none"] | Race = Race()
-    sampler: Sampler = "tpe"
+    ladder: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    sampler: SamplerName | SamplerChoice = "tpe"
     cells: int | None = Field(default=None, ge=1)
+    cell_hours: Positive | None = None
+    hours: Positive | None = None
     plateau: int | None = Field(default=None, ge=1)
     ahead: int = Field(default=4, ge=1)
     first: Literal["presets", "none"] | list[dict[str, Any]] = "presets"
+    warm_start: list[str] = Field(default_factory=list)
+    storage: str | None = None
     diverged: Literal["chance", "fail"] = "chance"
-    reported: Literal["best", "best+default"] = "best+default"
+    stop_collapsed: bool = True
+    reported: Literal["best", "best+default", "all"] = "best+default"
     max_failed: int = Field(default=5, ge=1)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives; the first one decides between settings of the front."""
+        return (self.objective,) if isinstance(self.objective, str) else tuple(self.objective)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Objectives and what constraints bound, each once."""
+        return tuple(dict.fromkeys([*self.objectives, *(each.measure for each in self.constraints)]))
+
+    @property
+    def racing(self) -> Race | None:
+        """The race; None if there is none."""
+        steady = len(self.objectives) == 1 and OBJECTIVES[self.objectives[0]].raced
+        return self.race if isinstance(self.race, Race) and steady else None
+
+    @property
+    def sampler_name(self) -> SamplerName:
+        """Name of the sampler."""
+        return self.sampler if isinstance(self.sampler, str) else self.sampler.name
+
+    @property
+    def sampler_options(self) -> Mapping[str, Any]:
+        """Its options."""
+        return {} if isinstance(self.sampler, str) else self.sampler.options
+
+    def trials_of(self, method: str) -> int:
+        """Settings that a study of a method tries."""
+        return self.trials if isinstance(self.trials, int) else self.trials.get(method) or self.trials[EACH]
 
     @model_validator(mode="before")
     @classmethod
-    def _say_what_is_not_built(cls, values: Any) -> Any:
+    def _read(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
         for key in values:
-            if key in NOT_BUILT:
-                raise ValueError(f"{key} is not built yet: {NOT_BUILT[key]}")
             if key in SCHEDULERS:
                 raise ValueError(
                     f"{key} is not offered: the first third of a stream does not rank methods (Kendall's tau of Tent "
                     "is -0.4), so stopping there picks the wrong setting; allowed is race, which compares whole "
-                    "streams: race: {z: 1.0}"
+                    "streams: race: {z: 1.0}, and ladder, which begins with shorter whole streams"
                 )
-        for key, kind, why in (
-            ("sampler", Sampler, "cmaes needs a package that this one does not; auto loads code over the network"),
-            ("objective", Objective, "a list of several, and measures without labels, are not built yet"),
-        ):
-            given, allowed = values.get(key), kind.__args__  # type: ignore[attr-defined]
-            if given is not None and given not in allowed:
-                raise ValueError(str(unknown_name(key, given, allowed, f"({why})")))
-        if values.get("reported") == "all":
-            raise ValueError("reported = 'all' is not built yet: give best or best+default")
-        return values
+        return {**values, "sampler": read_sampler(values["sampler"])} if "sampler" in values else values
 
     @model_validator(mode="after")
-    def _seeds_differ(self) -> Search:
+    def _fits_together(self) -> Search:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {self.seeds}: a seed is there twice; give each once")
+        if not self.objectives:
+            raise ValueError("objective = []: give at least one, such as accuracy")
+        check_measures(self.objectives, key="objective")
+        if len(self.objectives) > 1:
+            if self.sampler_name == "cmaes":
+                raise ValueError("sampler = 'cmaes' looks for one objective, here are several: give tpe or nsgaii")
+            if self.plateau is not None:
+                raise ValueError("plateau = a number looks at one objective, here are several: leave it out")
+        if self.racing is None and "race" in self.model_fields_set and self.race != "none":
+            raise ValueError(
+                f"race = a rule compares one steady objective, here is {', '.join(self.objectives)}: give race: none"
+            )
+        if self.ladder and self.racing is None:
+            raise ValueError("ladder = a list needs a race, which decides who climbs on: leave it out, or race")
+        if any(low >= high for low, high in pairwise(self.ladder)):
+            raise ValueError(f"ladder = {self.ladder}: give samples per domain that rise")
+        url = self.storage
+        if url is not None:
+            kind, found, _ = url.partition("://")
+            if not found or kind.partition("+")[0] not in STORAGES:
+                raise ValueError(
+                    f"storage = {url!r} is no URL of a database: give one that begins with "
+                    f"{', '.join(f'{name}://' for name in STORAGES)}, or leave it out for a file in the results folder"
+                )
+            if self.sampler_name == "cmaes":
+                raise ValueError(
+                    "storage = a database, and sampler = 'cmaes' keeps pickled objects there, which whoever can write "
+                    "to it could replace: leave storage out, or give another sampler"
+                )
         return self

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from grid.plan.search import Search
+from grid.plan.search import EACH, Search
+from grid.plan.space import PRESET
 from grid.plan.sweep import CELL_FIELDS, Sweep, check_cell_key
 from tta_core.data.benchmarks import benchmark_spec
 from tta_core.errors import InputError
@@ -62,12 +63,8 @@ def given_spaces(search: Search, methods: Sequence[str], sweep: Sweep, *, where:
                     f"{where}: space: {key} changes the protocol, and numbers under two protocols cannot be compared: "
                     "make it an axis of the grid, with a study each"
                 )
-            if setting == "preset":
-                raise InputError(
-                    f"{where}: space: {key} is not built yet: `first: presets` tries each preset; or make preset an "
-                    "axis of the grid"
-                )
-            check_cell_key(str(key), where=f"{where}: space")
+            if setting != PRESET:
+                check_cell_key(str(key), where=f"{where}: space")
             if method not in methods:
                 raise InputError(
                     f"{where}: space: {key}, but {method} is not in this sweep: its methods are {', '.join(methods)}; "
@@ -106,11 +103,12 @@ def check_trials(search: Search, spaces: Mapping[str, Any], *, where: str) -> No
     """Raises `InputError` if `trials` by method and what is searched differ."""
     if not isinstance(search.trials, dict):
         return
-    if missing := [name for name in spaces if name not in search.trials]:
+    if missing := [name for name in spaces if name not in search.trials and EACH not in search.trials]:
         raise InputError(
-            f"{where}: trials says nothing of {', '.join(missing)}: give a number for each, or one for all"
+            f"{where}: trials says nothing of {', '.join(missing)}: give a number for each, or one for all others as "
+            f"{EACH}"
         )
-    if unknown := [name for name in search.trials if name not in spaces]:
+    if unknown := [name for name in search.trials if name not in spaces and name != EACH]:
         raise InputError(
             f"{where}: trials names {', '.join(unknown)}, of which nothing is searched: searched are "
             f"{', '.join(spaces)}; leave it out"

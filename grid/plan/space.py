@@ -15,6 +15,9 @@ from tta_core.methods.spec import Choice, MethodSpec, SearchSpace
 
 KEYS = ("low", "high", "log", "step", "values", "when")
 
+PRESET = "preset"
+"""In a space: the preset that a method's other settings come from."""
+
 
 class Dimension(Frozen):
     """Where a study looks for one setting.
@@ -104,16 +107,36 @@ def read_dimensions(
     found: dict[str, Dimension] = {}
     for name, value in given.items():
         key = f"{where}: {spec.name}.{name}"
+        if name == PRESET:
+            found[name] = _presets(value, spec, key)
+            continue
         if name not in spec.settings.model_fields:
             raise unknown_name(f"setting of {spec.name}", name, spec.settings.model_fields, f"({where})")
         found[name] = _dimension(name, value, spec, fixed, key)
-    found = {name: _with_conditions(found[name], found, spec, fixed, f"{where}: {spec.name}.{name}") for name in found}
+    found = {
+        name: found[name]
+        if name == PRESET
+        else _with_conditions(found[name], found, spec, fixed, f"{where}: {spec.name}.{name}")
+        for name in found
+    }
     try:
         order = list(TopologicalSorter({name: each.when.keys() for name, each in found.items()}).static_order())
     except CycleError as error:
         circle = " -> ".join(error.args[1])
         raise InputError(f"{where}: the conditions `when` go in a circle: {circle}; take one of them out") from None
     return tuple(found[name] for name in order)
+
+
+def _presets(given: Any, spec: MethodSpec, key: str) -> Dimension:
+    names = list(spec.preset_names()) if given == "spec" else given
+    if not isinstance(names, list | tuple) or not names:
+        raise InputError(f"{key}: {given!r}: give spec for all presets, or a list of their names")
+    for name in names:
+        if name not in spec.preset_names():
+            raise unknown_name(f"preset of {spec.name}", name, spec.preset_names(), f"({key})")
+    if len(set(names)) < len(names):
+        raise InputError(f"{key}: a preset is there twice in {list(names)}: give each once")
+    return Dimension(name=PRESET, kind="choice", values=tuple(names))
 
 
 def _dimension(name: str, given: Any, spec: MethodSpec, fixed: Mapping[str, Any], key: str) -> Dimension:

@@ -1,28 +1,23 @@
-"""The studies of a sweep with `search:`: what is looked for where, on which cells, and how many. Imports no optuna."""
+"""One study of a sweep with `search:`: what is looked for where, on which cells, and how many. Imports no optuna."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from grid.plan.objectives import OBJECTIVES, Reads
 from grid.plan.search import Search
-from grid.plan.search_fit import check_seeds, check_select, check_trials, given_spaces, study_keys
-from grid.plan.space import Dimension, read_dimensions
-from grid.plan.sweep import Sweep
-from tta_core.errors import InputError
-from tta_core.methods.spec import HELD_OUT_IMAGES
+from grid.plan.space import PRESET, Dimension
+from tta_core.data.benchmarks import CLEAN
 from tta_core.run.config import RunConfig, canonical_hash
 
 RACED_SHARE = 0.75
 """Cells that racing leaves of all, measured over 84 settings with three seeds."""
-
-SHORT = 0.9
-"""Below this share of the reported length a setting that collapses late cannot be seen."""
 
 DEFAULT = "the sweep's settings"
 """Where the settings come from that the sweep gives a method without a search."""
@@ -38,12 +33,14 @@ class Instance:
         seed: the seed.
         point: number of the point in the study.
         config: the cell.
+        whole: whether its stream is the whole choosing one, and no shorter one of a ladder.
         cell: its id.
     """
 
     seed: int
     point: int
     config: RunConfig
+    whole: bool = True
 
     @cached_property
     def cell(self) -> str:
@@ -65,6 +62,9 @@ class StudyPlan:
         seeds: the reported seeds.
         space: the ranges, those that others depend on first.
         first: settings that are tried first: where they come from -> values of the searched settings.
+        rungs: the choosing cells on the shorter streams of a ladder, the shortest first.
+        warm: results folder -> cells that are copied from there, of settings that are tried first.
+        known: how many settings these are.
         notes: what a user should know of the ranges.
     """
 
@@ -77,18 +77,22 @@ class StudyPlan:
     seeds: tuple[int, ...]
     space: tuple[Dimension, ...]
     first: Mapping[str, Settings]
-    notes: tuple[str, ...] = field(default=())
+    rungs: tuple[tuple[RunConfig, ...], ...] = ()
+    warm: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    known: int = 0
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def definition(self) -> dict[str, Any]:
         """What decides which settings are tried and how they are judged. Budgets are no part of it."""
         search = self.search
+        unused = {name for name in ("constraints", "ladder") if not getattr(search, name)}
         return {
             "method": self.method,
             "choosing": [config.cell_id() for config in self.choosing],
             "space": [json.loads(each.model_dump_json(exclude_defaults=True)) for each in self.space],
             "first": dict(self.first),
-            **json.loads(search.model_dump_json(include=set(DEFINING))),
+            **json.loads(search.model_dump_json(include=set(DEFINING) - unused)),
         }
 
     @cached_property
@@ -100,15 +104,14 @@ class StudyPlan:
 
     @cached_property
     def trials(self) -> int:
-        """Settings that are tried: those asked for, or all combinations where there are fewer."""
-        trials = self.search.trials
-        asked = trials[self.method] if isinstance(trials, dict) else trials
+        """Settings that are tried: those asked for, or all combinations where there are fewer, and those known."""
+        asked = self.known + self.search.trials_of(self.method)
         return asked if self.combinations is None else min(asked, len(self.first) + self.combinations)
 
     @cached_property
     def combinations(self) -> int | None:
         """How many settings the sampler `grid` tries; None for other samplers."""
-        if self.search.sampler != "grid":
+        if self.search.sampler_name != "grid":
             return None
         return math.prod(len(each.grid() or ()) for each in self.space)
 
@@ -122,18 +125,59 @@ class StudyPlan:
         """How the settings are chosen, in a word."""
         return "oracle" if self.search.oracle else "held-out"
 
+    @cached_property
+    def own_settings(self) -> Settings:
+        """What the sweep gives the searched settings."""
+        point = self.points[0]
+        return {each.name: point.preset if each.name == PRESET else point.settings[each.name] for each in self.space}
+
+    @cached_property
+    def reads(self) -> frozenset[Reads]:
+        """What its measures need beside the cells that choose."""
+        found = {OBJECTIVES[name].reads for name in self.search.measures}
+        return frozenset(each for each in found if each is not None)
+
     def instances(self, settings: Mapping[str, Any]) -> list[Instance]:
-        """The cells that judge settings, in the order in which they are raced: seeds slowest.
+        """The cells that judge settings, in the order in which they are raced: shorter streams first, seeds slowest.
 
         Raises:
             InputError: if the method does not take these settings.
         """
-        made = [_with_settings(config, settings) for config in self.choosing]
         return [
-            Instance(seed, number, config.model_copy(update={"seed": seed}))
+            Instance(seed, number, config.model_copy(update={"seed": seed}), whole=configs is self.choosing)
+            for configs in (*self.rungs, self.choosing)
+            for made in [[_with_settings(config, settings) for config in configs]]
             for seed in self.search.seeds
             for number, config in enumerate(made)
         ]
+
+    def references(self, config: RunConfig) -> dict[Reads, RunConfig]:
+        """The cells without adaptation that a choosing cell is compared with."""
+        wanted: set[Reads] = {each for each in self.reads if each != "outputs"}
+        if self.search.stop_collapsed:
+            wanted.add("source")
+        found: dict[Reads, RunConfig] = {}
+        for name in sorted(wanted):
+            key = (name, config.seed, config.stream, config.domains, config.samples_per_domain)
+            if key not in self._references:
+                self._references[key] = unadapted(config, clean=name == "clean")
+            found[name] = self._references[key]
+        return found
+
+    @cached_property
+    def _references(self) -> dict[tuple[object, ...], RunConfig]:
+        return {}
+
+    @cached_property
+    def all_references(self) -> dict[str, RunConfig]:
+        """The cells without adaptation that this study needs: id -> configuration."""
+        configs = [config for each in (*self.rungs, self.choosing) for config in each]
+        return {
+            made.cell_id(): made
+            for seed in self.search.seeds
+            for config in configs
+            for made in self.references(config.model_copy(update={"seed": seed})).values()
+        }
 
     def reported(self, settings: Mapping[str, Any]) -> list[RunConfig]:
         """The cells that report settings."""
@@ -141,28 +185,45 @@ class StudyPlan:
         return [config.model_copy(update={"seed": seed}) for seed in self.seeds for config in made]
 
     @property
+    def cells_of_a_trial(self) -> int:
+        """Cells that judge one setting, if it is not raced out."""
+        return len(self.search.seeds) * len(self.choosing) * (1 + len(self.rungs))
+
+    @property
+    def reported_cells(self) -> int:
+        """Cells that report what comes out, about: of all trials, or of one chosen setting."""
+        return len(self.points) * len(self.seeds) * (self.trials if self.search.reported == "all" else 1)
+
+    @property
     def most_cells(self) -> int:
         """Cells that all trials need if none is raced out."""
-        return self.trials * len(self.search.seeds) * len(self.choosing)
+        return self.trials * self.cells_of_a_trial
 
     @property
     def expected_cells(self) -> int:
         """Cells that the trials will need, about."""
-        raced = isinstance(self.search.race, str) or len(self.search.seeds) * len(self.choosing) < 2
-        return self.most_cells if raced else math.ceil(self.most_cells * RACED_SHARE)
+        raced = self.search.racing is not None and self.cells_of_a_trial > 1
+        return math.ceil(self.most_cells * RACED_SHARE) if raced else self.most_cells
 
     def lines(self) -> list[str]:
         """For people."""
+        search = self.search
         domains = list(dict.fromkeys(name for config in self.choosing for name in config.domains))
         shown = ", ".join(domains) if len(domains) <= 4 else f"{len(domains)} domains"
         samples = sum(config.num_samples for config in self.choosing)
         facts = [
             ("space", f"{len(self.space)} settings: {'; '.join(each.text() for each in self.space)}"),
-            ("chosen on", f"{shown}{' (ORACLE)' if self.search.oracle else ''}: {samples:,} samples, "
-             f"{self.length_ratio:.2f} of the reported length; seeds {', '.join(map(str, self.search.seeds))}"),
-            ("trials", f"{self.trials} x {len(self.search.seeds) * len(self.choosing)} cells, about "
-             f"{self.expected_cells} after racing; first: {', '.join(self.first) or 'none'}"),
+            ("chosen on", f"{shown}{' (ORACLE)' if search.oracle else ''}: {samples:,} samples, "
+             f"{self.length_ratio:.2f} of the reported length; seeds {', '.join(map(str, search.seeds))}"),
+            ("chosen by", ", ".join([*search.objectives, *(each.text for each in search.constraints)])),
+            ("trials", f"{self.trials} x {self.cells_of_a_trial} cells"
+             + (f", about {self.expected_cells} after racing" if self.expected_cells < self.most_cells else "")
+             + f"; first: {', '.join(self.first) or 'none'}"),
         ]  # fmt: skip
+        if search.ladder:
+            facts.append(("ladder", f"{', '.join(map(str, search.ladder))} samples per domain before the whole stream"))
+        if search.hours is not None:
+            facts.append(("hours", f"{search.hours:g} of a launch: how many trials that are depends on the machine"))
         return [
             f"study {self.name}",
             *(f"  {name:<10}{what}" for name, what in facts),
@@ -183,187 +244,38 @@ class StudyPlan:
         }
 
 
-DEFINING = ("oracle", "objective", "seeds", "race", "sampler", "ahead", "diverged")
+DEFINING = (
+    *("oracle", "objective", "constraints", "seeds", "race", "ladder", "sampler", "ahead", "diverged"),
+    "stop_collapsed",
+)
 """Keys of `search:` that are part of a study's definition as they stand."""
 
 
-def plan_studies(sweep: Sweep, cells: Iterable[RunConfig]) -> tuple[StudyPlan, ...]:
-    """The studies of a sweep; none if it has no `search:`.
-
-    Args:
-        sweep: the sweep.
-        cells: its cells.
+def unadapted(config: RunConfig, *, clean: bool = False) -> RunConfig:
+    """The cell that adapts nothing on the stream of another, or on all clean images.
 
     Raises:
-        InputError: for anything in `search:` that does not fit the sweep, its methods or their settings.
+        InputError: if the benchmark has no clean images.
     """
-    search = sweep.search
-    if search is None:
-        return ()
-    where = f"sweep {sweep.sweep!r}: search"
-    configs = list(cells)
-    methods = list(dict.fromkeys(config.method for config in configs))
-    given = given_spaces(search, methods, sweep, where=where)
-    check_select(search, where=where)
-    check_trials(search, given, where=where)
-    check_seeds(search, sweep, where=where)
-    per = study_keys(search, sweep, where=where)
-    studies = []
-    for values, points in _groups(configs, per).items():
-        method = points[0].method
-        if given.get(method):
-            studies.append(_study(sweep, search, dict(zip(per, values, strict=True)), points, given[method], where))
-    return tuple(studies)
-
-
-def _study(
-    sweep: Sweep,
-    search: Search,
-    per: Mapping[str, Any],
-    configs: Sequence[RunConfig],
-    given: Mapping[str, Any],
-    where: str,
-) -> StudyPlan:
-    points = list({config.model_copy(update={"seed": 0}).cell_id(): config for config in configs}.values())
-    points = [config.model_copy(update={"seed": 0}) for config in points]
-    spec, fixed, notes = points[0].method_spec, points[0].settings, list[str]()
-    space = read_dimensions(given, spec, fixed, where=f"{where}: space")
-    if search.sampler == "grid":
-        for each in space:
-            if each.grid() is None or each.when:
-                raise InputError(
-                    f"{where}: space: {spec.name}.{each.name}: the sampler grid tries all values, and here is "
-                    f"{each.text()}: give a list, or a step, without when; or another sampler"
-                )
-    first, space = _first(search, spec.name, points[0], space, notes, where)
-    choosing = [_choosing(config, search, where) for config in points]
-    made = StudyPlan(
-        sweep=sweep.sweep,
-        search=search,
-        method=spec.name,
-        per=per,
-        points=tuple(points),
-        choosing=tuple(choosing),
-        seeds=tuple(dict.fromkeys(config.seed for config in configs)),
-        space=space,
-        first=first,
-        notes=tuple(notes),
-    )
-    if len(first) >= made.trials:
-        notes.append(
-            f"{len(first)} settings come first, so the sampler has nothing to do: raise trials, or give first: none"
-        )
-    if made.length_ratio < SHORT:
-        notes.append("the choosing stream is shorter than the reported one: a setting that collapses late is not seen")
-    if not search.oracle and any(HELD_OUT_IMAGES in config.needs() for config in choosing):
-        notes.append(f"{spec.name} is itself prepared from held-out corruptions: it is chosen on what it has seen")
-    return replace(made, notes=tuple(notes))
-
-
-def _choosing(config: RunConfig, search: Search, where: str) -> RunConfig:
-    """The cell that chooses in place of a reported one."""
-    honest = {} if search.oracle else {"domains": "held-out", "samples_per_domain": "match"}
-    select = honest | search.select
-    match = select.get("samples_per_domain") == "match"
-    values = config.model_dump() | {name: value for name, value in select.items() if value != "match"}
-    if match or (search.oracle and "domains" in search.select and "samples_per_domain" not in search.select):
+    values = config.model_dump() | {"method": "source", "preset": "recommended", "settings": {}, "diagnostics": "none"}
+    if clean:
+        values |= {"domains": [CLEAN], "stream": "mixed", "seed": 0}
         values.pop("samples_per_domain")
-    try:
-        found = RunConfig.from_values(values)
-        longest = found.num_samples
-    except InputError as error:
-        raise InputError(f"{where}: the cells that choose are not allowed: {error}. Change `select`") from None
-    if not search.oracle and (shared := set(found.domains) & set(config.domains)):
-        raise InputError(
-            f"{where}: select has domains that are also reported: {', '.join(sorted(shared))}. A setting chosen there "
-            "is chosen with the labels that it is judged by: give others, such as held-out, or oracle: true"
-        )
-    if not match or longest <= config.num_samples:
-        return found
-    low, high = 1, found.samples_per_domain
-    while low < high:
-        middle = (low + high) // 2
-        enough = found.model_copy(update={"samples_per_domain": middle}).num_samples >= config.num_samples
-        low, high = (low, middle) if enough else (middle + 1, high)
-    return found.model_copy(update={"samples_per_domain": low})
-
-
-def _first(
-    search: Search, method: str, point: RunConfig, space: tuple[Dimension, ...], notes: list[str], where: str
-) -> tuple[dict[str, Settings], tuple[Dimension, ...]]:
-    """Settings that are tried first, each once, and the ranges with what these add to them."""
-    if search.first == "none":
-        return {}, space
-    spec, dimensions = point.method_spec, dict[str, Dimension]()
-    dimensions |= {each.name: each for each in space}
-    candidates = dict[str, Mapping[str, Any]]()
-    if search.first == "presets":
-        candidates[DEFAULT] = point.settings
-        for preset in spec.preset_names():
-            own = spec.resolve(preset, {}).model_dump(mode="json")
-            candidates[f"preset {preset}"] = point.settings | {name: own[name] for name in dimensions}
-    else:
-        for number, entry in enumerate(search.first):
-            own = {key.partition(".")[2]: value for key, value in entry.items() if key.startswith(f"{method}.")}
-            for name in own:
-                if name not in dimensions:
-                    raise InputError(f"{where}: first: {method}.{name} is not in the space: put it in, or leave it out")
-            if own:
-                candidates[f"given {number}"] = point.settings | own
-    found = dict[str, Settings]()
-    for origin, settings in candidates.items():
-        wider = _containing(dimensions, settings)
-        if wider is None:
-            if search.first != "presets":
-                raise InputError(f"{where}: first: entry {origin.split()[-1]} is outside the space: widen it")
-            notes.append(f"{origin} is left out: it has values that are not in the space")
-            continue
-        for name, each in wider.items():
-            if each != dimensions[name]:
-                notes.append(f"the range of {name} is extended to {settings[name]:g}, for {origin}")
-        dimensions = wider
-        values: Settings = {}
-        for each in dimensions.values():
-            if each.holds({**point.settings, **values}):
-                values[each.name] = settings[each.name]
-        if values not in found.values():
-            found[origin] = values
-    return found, tuple(dimensions.values())
-
-
-def _containing(dimensions: Mapping[str, Dimension], settings: Mapping[str, Any]) -> dict[str, Dimension] | None:
-    """The ranges, extended so that they contain settings; None if they cannot be."""
-    found = {}
-    for name, each in dimensions.items():
-        wider = each if each.contains(settings[name]) or not each.holds(settings) else each.extended(settings[name])
-        if wider is None:
-            return None
-        found[name] = wider
-    return found
-
-
-def _groups(configs: Sequence[RunConfig], per: Sequence[str]) -> dict[tuple[Any, ...], list[RunConfig]]:
-    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
-    for config in configs:
-        groups.setdefault(tuple(_plain(_axis_value(config, key)) for key in per), []).append(config)
-    return groups
-
-
-def _axis_value(config: RunConfig, key: str) -> Any:
-    method, dot, setting = key.partition(".")
-    if dot:
-        return config.settings[setting] if method == config.method else None
-    return config.weights_tag() if key == "weights" else getattr(config, key)
-
-
-def _plain(value: Any) -> Any:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return RunConfig.from_values(values)
 
 
 def _with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     if not settings:
         return config
-    return RunConfig.from_values(config.model_dump() | {"settings": config.settings | dict(settings)})
+    own, preset = dict(settings), config.preset
+    base: Mapping[str, Any] = config.settings
+    if PRESET in own:
+        # What the sweep itself set stays.
+        spec, preset = config.method_spec, own.pop(PRESET)
+        plain = spec.resolve(config.preset, {}).model_dump(mode="json")
+        given = {name: value for name, value in config.settings.items() if value != plain[name]}
+        base = spec.resolve(preset, given).model_dump(mode="json")
+    return RunConfig.from_values(config.model_dump() | {"preset": preset, "settings": {**base, **own}})
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -21,7 +21,9 @@ def importance(study: Study) -> dict[str, float]:
         warnings.simplefilter("ignore")  # Of what is experimental in Optuna.
         try:
             return optuna.importance.get_param_importances(
-                study.mirror, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+                study.mirror,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target=(lambda trial: trial.values[0]) if len(study.plan.search.objectives) > 1 else None,
             )
         except (ValueError, RuntimeError):
             return {}  # All values are equal.

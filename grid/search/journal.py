@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from grid.plan.search import Constraint
 from grid.plan.space import Dimension
 from grid.search.propose import distribution, encoded
 from grid.search.trials import Trial
+from tta_core.errors import InputError
 
 RECORD = "tta_grid"
 """User attribute of a trial that has our record of it."""
@@ -39,23 +41,55 @@ class _NoLock:
 class Journal:
     """The journal of all studies of a results folder."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, url: str | None = None, suffix: str = "") -> None:
+        """Opens the journal.
+
+        Args:
+            file: where it is.
+            url: a database in its place.
+            suffix: of the names of studies, which tells those of several results folders in one database apart.
+
+        Raises:
+            InputError: if the database cannot be used.
+        """
+        self._suffix = suffix
+        if url is not None:
+            self._storage = _database(url)
+            return
         cut_torn_lines(file)
         backend: BaseJournalBackend = JournalFileBackend(str(file), lock_obj=_NoLock())  # type: ignore[arg-type]
         self._storage = JournalStorage(backend)
 
-    def study(self, name: str, *, maximise: bool, definition: Mapping[str, Any]) -> optuna.Study:
+    def study(self, name: str, *, maximise: Sequence[bool], definition: Mapping[str, Any]) -> optuna.Study:
         """A study; made if it is not there."""
         study = optuna.create_study(
             storage=self._storage,
-            study_name=name,
-            direction="maximize" if maximise else "minimize",
+            study_name=name + self._suffix,
+            directions=["maximize" if each else "minimize" for each in maximise],
             load_if_exists=True,
             sampler=optuna.samplers.RandomSampler(),
         )
         if not study.user_attrs:
             study.set_user_attr("definition", dict(definition))
         return study
+
+
+def _database(url: str) -> BaseStorage:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return RDBStorage(url)
+    except (ImportError, SQLAlchemyError, ValueError, OSError) as error:
+        try:
+            shown = make_url(url).render_as_string(hide_password=True)
+        except SQLAlchemyError:
+            shown = url.partition("://")[0] + "://..."
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"search.storage = {shown!r} cannot be used ({reason}): allowed is the URL of a database that is there, "
+            "with its driver installed; or leave it out for a file in the results folder"
+        ) from None
 
 
 def cut_torn_lines(file: Path) -> None:
@@ -88,20 +122,31 @@ def records(study: optuna.Study) -> Iterator[tuple[dict[str, Any], dict[str, Any
         yield record, trial.system_attrs
 
 
-def frozen(trial: Trial, space: Sequence[Dimension], *, known: bool = True) -> FrozenTrial:
+def frozen(
+    trial: Trial,
+    space: Sequence[Dimension],
+    *,
+    objectives: Sequence[str],
+    constraints: Sequence[Constraint] = (),
+    known: bool = True,
+) -> FrozenTrial:
     """A trial as Optuna has it.
 
     Args:
         trial: the trial.
         space: the ranges of its study.
+        objectives: of its study.
+        constraints: of its study.
         known: whether its outcome may be known; otherwise it runs.
     """
     ranges = {each.name: each for each in space if each.name in trial.settings}
+    means = trial.means if known else {}
     made = create_trial(
         state=TrialState.RUNNING,
         params={name: encoded(each, trial.settings[name]) for name, each in ranges.items()},
         distributions={name: distribution(each) for name, each in ranges.items()},
-        system_attrs=trial.sampler_notes,
+        system_attrs=dict(trial.sampler_notes),
+        constraints={each.text: each.violation(means[each.measure]) for each in constraints} if means else None,
     )
     made.datetime_start = trial.started_at.astimezone(UTC).replace(tzinfo=None)
     if not known:
@@ -111,10 +156,7 @@ def frozen(trial: Trial, space: Sequence[Dimension], *, known: bool = True) -> F
     if trial.state == "failed":
         made.state = TrialState.FAIL
         return made
-    total = 0.0
-    for step, score in enumerate(trial.scores):
-        total += score.value
-        made.intermediate_values[step] = total / (step + 1)
+    made.intermediate_values = dict(enumerate(trial.running_means())) if len(objectives) == 1 else {}
     made.state = TrialState.COMPLETE if trial.whole else TrialState.PRUNED
-    made.value = trial.value if trial.whole else None
+    made.values = [means[name] for name in objectives] if trial.whole else None
     return made

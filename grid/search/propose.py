@@ -11,20 +11,30 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial
 
-from grid.plan.search import Sampler
+from grid.plan.samplers import SamplerName
 from grid.plan.space import Dimension
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 POPULATION = 12
-"""Settings of a generation of `nsgaii`: Optuna's 50 are more than most studies have trials."""
+"""Settings of a generation of `nsgaii` and `nsgaiii`: Optuna's 50 are more than most studies have trials."""
 
 Settings = dict[str, Any]
 
@@ -32,8 +42,15 @@ Settings = dict[str, Any]
 class _QMC(QMCSampler):
     """Takes the point of the sequence that it is told, where Optuna counts how often it was asked."""
 
-    def __init__(self, seed: int, number: int, space: Mapping[str, BaseDistribution]) -> None:
-        super().__init__(seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False)
+    def __init__(
+        self, seed: int, number: int, space: Mapping[str, BaseDistribution], options: Mapping[str, Any]
+    ) -> None:
+        super().__init__(
+            seed=seed,
+            **{"scramble": True, **options},
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
         self._number = number
         self._space = dict(space)
 
@@ -44,31 +61,58 @@ class _QMC(QMCSampler):
         return self._number
 
 
-Maker = Callable[[int, int, int, Sequence[Dimension]], BaseSampler]
-"""Makes a sampler from the seed of the question, the seed of the study, the trial's number and the space."""
+@dataclass(frozen=True)
+class Question:
+    """What a sampler is made for.
 
-SAMPLERS: Mapping[Sampler, Maker] = {
-    "tpe": lambda seed, _, __, space: TPESampler(
-        seed=seed, multivariate=_has_conditions(space), group=_has_conditions(space)
-    ),
-    "random": lambda seed, _, __, ___: RandomSampler(seed=seed),
-    "qmc": lambda _, seed, number, space: _QMC(
-        seed, number, {each.name: distribution(each) for each in space if not each.when}
-    ),
-    "gp": lambda seed, _, __, ___: GPSampler(seed=seed),
-    "nsgaii": lambda seed, _, __, ___: NSGAIISampler(seed=seed, population_size=POPULATION),
+    Attributes:
+        seed: of the question.
+        study_seed: of the study.
+        number: of the trial.
+        space: the ranges.
+        options: those that the user gives the sampler.
+    """
+
+    seed: int
+    study_seed: int
+    number: int
+    space: Sequence[Dimension]
+    options: Mapping[str, Any]
+
+
+def _tpe(of: Question) -> BaseSampler:
+    conditional = any(each.when for each in of.space)
+    options = {"multivariate": conditional, "group": conditional, **of.options}
+    return TPESampler(seed=of.seed, **(options | {"group": options["group"] and options["multivariate"]}))
+
+
+def _qmc(of: Question) -> BaseSampler:
+    always = {each.name: distribution(each) for each in of.space if not each.when}
+    return _QMC(of.study_seed, of.number, always, of.options)
+
+
+MAKERS: Mapping[SamplerName, Callable[[Question], BaseSampler]] = {
+    "tpe": _tpe,
+    "random": lambda of: RandomSampler(seed=of.seed),
+    "qmc": _qmc,
+    "gp": lambda of: GPSampler(seed=of.seed, **of.options),
+    "nsgaii": lambda of: NSGAIISampler(seed=of.seed, **{"population_size": POPULATION, **of.options}),
+    "nsgaiii": lambda of: NSGAIIISampler(seed=of.seed, **{"population_size": POPULATION, **of.options}),
+    "cmaes": lambda of: CmaEsSampler(seed=of.seed, **of.options),
 }
+"""All but `grid`, which is no sampler: the study goes through all values itself."""
 
 
 def propose(
-    sampler: Sampler,
+    sampler: SamplerName,
     space: Sequence[Dimension],
     known: Sequence[FrozenTrial],
     *,
     study: str,
     number: int,
     attempt: int,
-    maximise: bool,
+    maximise: Sequence[bool],
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, dict[str, Any]]:
     """The settings of trial `number`.
 
@@ -79,16 +123,17 @@ def propose(
         study: name of the study.
         number: of the trial.
         attempt: of the question: how many answers the method did not take.
-        maximise: the direction of the objective.
+        maximise: the direction of each objective.
+        options: of the sampler.
 
     Returns:
         The settings, and what the sampler wants to be kept with the trial.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of what is experimental in Optuna, and pinned here by its version.
+        question = Question(_seed(study, number, attempt), _seed(study), number, space, options or {})
         asked = optuna.create_study(
-            direction="maximize" if maximise else "minimize",
-            sampler=SAMPLERS[sampler](_seed(study, number, attempt), _seed(study), number, space),
+            directions=["maximize" if each else "minimize" for each in maximise], sampler=MAKERS[sampler](question)
         )
         asked.add_trials(known)
         trial = asked.ask()
@@ -97,10 +142,6 @@ def propose(
             if each.holds(settings):
                 settings[each.name] = decoded(each, trial._suggest(each.name, distribution(each)))
         return settings, dict(asked.trials[-1].system_attrs)
-
-
-def _has_conditions(space: Sequence[Dimension]) -> bool:
-    return any(each.when for each in space)
 
 
 def _seed(*of: object) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 
 from analysis import schema
 from grid.events import CellState
@@ -15,9 +16,6 @@ from grid.search.study import Study
 from grid.search.tables import StudyFiles, supersede, write_sweep_cells
 from grid.store.store import ResultStore
 from tta_core.run.config import RunConfig
-
-JOURNAL = "studies.log"
-"""File of all studies in the folder `search`: `optuna-dashboard DIR/search/studies.log` opens it."""
 
 
 class Search:
@@ -37,6 +35,8 @@ class Search:
         self._store = store
         self._labels: dict[str, str] = {}
         self._chosen: dict[str, RunConfig] = {}
+        self._guarded: set[str] = set()
+        self._copied: dict[str, CellState] = {}
         self._given: set[str] = set()
         self._written: dict[str, tuple[object, ...]] = {}
 
@@ -47,13 +47,25 @@ class Search:
         (results / schema.SEARCH_FOLDER).mkdir(parents=True, exist_ok=True)
         supersede(results, plan.studies)
         write_sweep_cells(results, plan.sweep.sweep, list(plan.cells))
-        journal, states = Journal(results / schema.SEARCH_FOLDER / JOURNAL), self._store.states()
+        for each in plan.studies:
+            for folder, cells in each.warm.items():
+                for cell in cells:
+                    self._store.take_over(Path(folder) / schema.CELLS_FOLDER / cell)
+                    self._copied[cell] = "done"
+        url = None if plan.sweep.search is None else plan.sweep.search.storage
+        suffix = "" if url is None else f".{self._store.id[:8]}"
+        journal = Journal(results / schema.SEARCH_FOLDER / schema.JOURNAL, url=url, suffix=suffix)
+        states = self._store.states()
         return [Study(each, self._store, journal, states) for each in plan.studies]
 
     @property
     def cells(self) -> dict[str, RunConfig]:
         """The cells that report: those of the plan, and of what was chosen so far."""
         return self._plan.cells | self._chosen
+
+    def may_stop(self, cell: str) -> bool:
+        """Whether a cell may end without a result: one that only chooses."""
+        return cell in self._guarded and cell not in self.cells
 
     @property
     def ended(self) -> bool:
@@ -62,8 +74,11 @@ class Search:
 
     def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
         """The cells that studies need now; if they all wait, one of the grid."""
+        studies = self.studies
+        # A launch looked into the folder before cells of others were copied.
+        states = ChainMap(self._copied, dict(states))
         needed: dict[str, RunConfig] = {}
-        for study in self.studies:
+        for study in studies:
             needed |= study.next(states)
             self._note(study)
         new = {cell: config for cell, config in (needed | self._chosen).items() if self._is_new(cell, states)}
@@ -98,7 +113,8 @@ class Search:
 
     @property
     def _searched_cells(self) -> int:
-        return sum(each.expected_cells + len(each.points) * len(each.seeds) for each in self._plan.studies)
+        studies = self._plan.studies
+        return sum(each.expected_cells + len(each.all_references) + each.reported_cells for each in studies)
 
     def _is_new(self, cell: str, states: Mapping[str, CellState]) -> bool:
         return cell not in self._given and cell not in states
@@ -109,6 +125,10 @@ class Search:
         if self._written.get(study.plan.name) == stand:
             return
         chosen = {config.cell_id(): config for config in study.chosen()}
+        tried = [config for trial in study.candidates for config in study.plan.reported(trial.settings)]
+        chosen |= {config.cell_id(): config for config in tried if config.cell_id() not in chosen}
+        if study.plan.search.stop_collapsed:
+            self._guarded |= {each.cell for trial in study.trials for each in trial.instances}
         self._label(study, chosen)
         StudyFiles(self._store.folder, study).write()
         self._chosen |= chosen
@@ -126,8 +146,10 @@ class Search:
                 ]
                 words += [f"point={each.point}"] if several else []
                 self._labels.setdefault(each.cell, " ".join(words) + ")")
-        best = study.best
+        for cell, config in study.plan.all_references.items():
+            self._labels.setdefault(cell, f"source (to compare with, seed={config.seed})")
+        names = [each.name for each in study.plan.space]
         for cell, config in chosen.items():
-            if best is not None:
-                words = [study.plan.method, settings_text(best.settings), f"(chosen, {study.plan.rule})"]
-                self._labels.setdefault(cell, " ".join([*words, f"seed={config.seed}"]))
+            own = {name: config.settings[name] for name in names if name in config.settings}
+            words = [study.plan.method, settings_text(own), f"(reported, {study.plan.rule})", f"seed={config.seed}"]
+            self._labels.setdefault(cell, " ".join(words))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis import schema
+from grid.plan.objectives import OBJECTIVES
 from grid.plan.studies import StudyPlan
 from grid.search.importance import importance
 from grid.search.study import Study
@@ -50,10 +51,13 @@ class StudyFiles:
             "method": plan.method,
             "per": json.dumps(dict(plan.per)),
             "definition": json.dumps(plan.definition),
+            "maximise": OBJECTIVES[plan.search.objectives[0]].maximise,
             "oracle": plan.search.oracle,
             "state": study.state if study.ended else "open",
             "length_ratio": plan.length_ratio,
             "best_trial": None if study.best is None else study.best.number,
+            "front": [trial.number for trial in study.front] if len(plan.search.objectives) > 1 else [],
+            "references": list(plan.all_references),
             "importance": json.dumps(found) if found else "",
             "cells": sum(len(trial.scores) for trial in study.trials),
             "cell_seconds": sum(trial.seconds for trial in study.trials),
@@ -61,12 +65,13 @@ class StudyFiles:
 
     def _selections(self) -> list[Row]:
         """What was chosen, and the sweep's own settings beside it; earlier choices stay, as such."""
-        plan, best, rows = self._plan, self._study.best, list[Row]()
-        if plan.search.reported == "best+default":
-            own = {each.name: plan.points[0].settings[each.name] for each in plan.space}
-            rows.append(self._selection("default", self._study.default, own, {}))
-        if best is not None:
-            rows.append(self._selection(plan.rule, best, best.settings, best.settings))
+        plan, rows = self._plan, list[Row]()
+        if plan.search.reported != "best":
+            rows.append(self._selection("default", self._study.default, plan.own_settings, {}))
+        rows += [self._selection(plan.rule, trial, trial.settings, trial.settings) for trial in self._study.picked]
+        rows += [
+            self._selection(schema.CANDIDATE, trial, trial.settings, trial.settings) for trial in self._study.candidates
+        ]
         now = {(row["rule"], cell) for row in rows for cell in row["cells"]}
         for row in _rows(self._folder / "selections.parquet"):
             if left := [cell for cell in row["cells"] if (row["rule"], cell) not in now]:
@@ -120,11 +125,13 @@ def _trial_row(study: str, trial: Trial) -> Row:
         "origin": trial.origin,
         "settings": json.dumps(trial.settings),
         "value": trial.value,
+        "measures": json.dumps(trial.means),
         "standard_error": trial.standard_error,
         "by_instance": [
             {
                 "seed": instance.seed,
                 "point": instance.point,
+                "samples_per_domain": instance.config.samples_per_domain,
                 "cell": instance.cell,
                 "value": values[number] if number < len(values) else None,
                 "reused": instance.cell in trial.reused,

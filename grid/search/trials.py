@@ -11,8 +11,10 @@ from typing import Any, Literal
 from grid.plan.studies import Instance
 from grid.search.scores import Score
 
-TrialState = Literal["running", "complete", "raced-out", "diverged", "failed"]
-"""How a trial stands. One that diverged has a cell whose network became infinite."""
+TrialState = Literal["running", "complete", "raced-out", "collapsed", "diverged", "failed"]
+"""How a trial stands. One that diverged has a cell whose network became infinite, one that collapsed a cell that was
+stopped as its predictions were of few classes.
+"""
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Trial:
         instances: the cells that judge them, in order; none if the method does not take the settings.
         best: number of the best trial that was known when this one was asked for; None if there was none.
         sampler_notes: what the sampler wants to be kept.
+        lost: `collapsed` or `diverged` if one of its cells did, though others follow.
         state: how it stands.
         reason: why it failed, or why its race ended.
         scores: what its first cells are worth.
@@ -39,6 +42,7 @@ class Trial:
     instances: list[Instance]
     best: int | None = None
     sampler_notes: dict[str, Any] = field(default_factory=dict)
+    lost: Literal["", "collapsed", "diverged"] = ""
     state: TrialState = "running"
     reason: str = ""
     scores: list[Score] = field(default_factory=list)
@@ -57,14 +61,29 @@ class Trial:
         return bool(self.instances) and len(self.scores) == len(self.instances)
 
     @property
+    def judged(self) -> list[Score]:
+        """The scores of cells with the whole choosing stream."""
+        return [score for instance, score in self.seen if instance.whole]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Measure -> mean over the cells with the whole stream that have run; empty if none has."""
+        scores = self.judged
+        return (
+            {name: statistics.fmean(each.values[name] for each in scores) for name in scores[0].values}
+            if scores
+            else {}
+        )
+
+    @property
     def value(self) -> float | None:
-        """Mean over the cells that have run; None if none has."""
-        return statistics.fmean(score.value for score in self.scores) if self.scores else None
+        """The first objective likewise; None if no such cell has run."""
+        return next(iter(self.means.values()), None)
 
     @property
     def standard_error(self) -> float | None:
         """Standard error of `value` over cells; None of fewer than two."""
-        values = [score.value for score in self.scores]
+        values = [score.value for score in self.judged]
         return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
     @property
@@ -77,13 +96,24 @@ class Trial:
         """The cells that have run, with what they are worth."""
         return list(zip(self.instances, self.scores, strict=False))
 
-    def pairs(self) -> dict[Hashable, float]:
-        """(seed, point, domain) -> value, of the cells that have run."""
+    def pairs(self, like: Instance) -> dict[Hashable, float]:
+        """(seed, point, domain) -> value, of the cells that have run on streams as long as that of a cell."""
         return {
             (instance.seed, instance.point, part): value
             for instance, score in self.seen
+            if instance.config.samples_per_domain == like.config.samples_per_domain
             for part, value in score.parts.items()
         }
+
+    def running_means(self) -> list[float]:
+        """After each cell the mean of the first objective over those on streams of its length."""
+        found, values, length = list[float](), list[float](), None
+        for instance, score in self.seen:
+            if instance.config.samples_per_domain != length:
+                values, length = [], instance.config.samples_per_domain
+            values.append(score.value)
+            found.append(statistics.fmean(values))
+        return found
 
     def end(self, state: TrialState, reason: str = "") -> None:
         """Records how it ended."""
@@ -97,7 +127,7 @@ class Trial:
             "settings": self.settings,
             "state": self.state,
             "reason": self.reason,
-            "scores": [[score.value, dict(score.parts), score.seconds] for score in self.scores],
+            "scores": [[dict(score.values), dict(score.parts), score.seconds] for score in self.scores],
             "reused": sorted(self.reused),
             "best": self.best,
         }
@@ -105,6 +135,6 @@ class Trial:
     @classmethod
     def from_record(cls, record: Mapping[str, Any], instances: list[Instance], notes: Mapping[str, Any]) -> Trial:
         """A trial that the journal has."""
-        scores = [Score(value, parts, seconds) for value, parts, seconds in record["scores"]]
+        scores = [Score(values, parts, seconds) for values, parts, seconds in record["scores"]]
         own = {key: record[key] for key in ("number", "origin", "settings", "state", "reason", "best")}
         return cls(**own, instances=instances, scores=scores, reused=set(record["reused"]), sampler_notes=dict(notes))

@@ -8,8 +8,10 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/notes.txt            what to know of the images that were read, if there is anything
     RESULTS/cells/<cell>/manifest.json  size and SHA-256 of each of these files
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
+    RESULTS/progress.json               how the last launch went, rewritten while it lasts
     RESULTS/damaged/                    what `tta-grid check --repair` moved away
     RESULTS/.staging/, RESULTS/.tune/   files being written, Ray Tune's snapshots on a cluster
+    RESULTS/.marks/                     what shows a cluster's nodes that they see the driver's folder
     RESULTS/.checkpoints/<cell>.pt      cells that were interrupted in mid-stream
     RESULTS/mlflow.db, mlartifacts/     MLflow's default store
 """
@@ -55,6 +57,17 @@ class ResultStore:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        """Names the folder.
+
+        Raises:
+            InputError: if it is a URL.
+        """
+        if "://" in str(folder):
+            raise InputError(
+                f"results {str(folder)!r}: results go to a folder, on a cluster to one that all nodes share (NFS, EFS, "
+                "Filestore, a claim of Kubernetes). Object stores are not written to yet: mount a file system, or copy "
+                "the folder there afterwards"
+            )
         self.folder = Path(folder).absolute()
 
     @property
@@ -138,6 +151,10 @@ class ResultStore:
         """Folder of a finished cell."""
         return self.folder / CELLS_FOLDER / cell
 
+    def has(self, cell: str) -> bool:
+        """Whether a cell has ended here; asks the file system anew, which a network may answer from memory."""
+        return any(cell in self._names(kind) for kind in (CELLS_FOLDER, FAILED_FOLDER))
+
     def entry_folder(self, cell: str) -> Path:
         """Folder of a cell that is in the store, finished or failed."""
         folder = self.cell_folder(cell)
@@ -163,6 +180,20 @@ class ResultStore:
             with self._staged() as aside:
                 _move(self.folder / FAILED_FOLDER / result.cell, aside / "failed")
 
+    def take_over(self, folder: Path) -> None:
+        """Copies a finished cell of another results folder; one that is there already stays as it is.
+
+        Raises:
+            UnwritableError: if this folder takes no more, or that one cannot be read.
+        """
+        if self.cell_folder(folder.name).exists():
+            return
+        with self._writing(), self._staged() as staging:
+            whole = shutil.copytree(folder, staging / folder.name)
+            for file in whole.iterdir():
+                _flush(file)
+            whole.rename(self.cell_folder(folder.name))
+
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
     ) -> None:
@@ -186,6 +217,37 @@ class ResultStore:
             ) from error
         with self._writing():
             self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback}, replace=True)
+
+    def adopt(self, kind: str, folder: Path) -> str:
+        """Publishes a copy of a cell of another store; returns what is wrong with it, and then leaves it out.
+
+        Args:
+            kind: `CELLS_FOLDER` or `FAILED_FOLDER`.
+            folder: the cell there.
+
+        Raises:
+            InputError: if this store cannot be written.
+        """
+        from analysis.results.damage import cell_problem
+
+        with self._staged() as staging, self._staged() as aside:
+            copied, target = staging / folder.name, self.folder / kind / folder.name
+            try:
+                shutil.copytree(folder, copied)
+            except (OSError, shutil.Error) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise InputError(self.unwritable(error)) from None
+                return f"cannot be copied ({error})"
+            if problem := cell_problem(copied, kind):
+                return problem
+            for file in copied.iterdir():
+                _flush(file)
+            _move(target, aside / "replaced")
+            copied.rename(target)
+            _flush(target.parent)
+            if kind == CELLS_FOLDER:
+                _move(self.folder / FAILED_FOLDER / folder.name, aside / "failed")
+        return ""
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
         """Reasons of those of the given cells that failed."""
@@ -257,7 +319,7 @@ class ResultStore:
 
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""
-        for folder in (self.folder / ".staging", self.tune_folder):
+        for folder in (self.folder / ".staging", self.folder / ".marks", self.tune_folder):
             for leftover in folder.glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 

@@ -24,7 +24,7 @@ RECORDED_PACKAGES = ("ray", "tta-grid")
 
 
 def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str, pa.Table]:
-    """The tables of a finished cell, by file name."""
+    """The tables of a finished cell, by file name: four, `classes` of segmentation, `outputs` if the cell kept some."""
     cell = result.cell
     row = _config_columns(result.config, result.config.protocol(), sweep=sweep, git_commit=git_commit) | {
         "stream_order": result.stream_order,
@@ -41,6 +41,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "images_per_second": result.images_per_second,
         "peak_memory_mib": result.peak_memory_mib,
         "trainable_parameters": result.trainable_parameters,
+        "layers": json.dumps(result.layers),
         "artefact": result.artefact,
         "device": result.device,
         "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),
@@ -48,12 +49,17 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
     }
     scalars = {name: (s.unit, s.description) for name, s in result.config.method_spec.scalars.items()}
     no_loss = {"loss": np.full(len(result.batches["step"]), np.nan)}
-    return {
+    tables = {
         "cell": pa.Table.from_pylist([row], schema=schema.CELL),
         "batches": _table(cell, no_loss | result.batches, schema.batches_schema(scalars)),
         "samples": _table(cell, _plain(result.samples), schema.SAMPLES),
         "diagnostics": _diagnostics(result),
-    } | ({"classes": _table(cell, _by_class(result.samples), schema.CLASSES)} if "labelled" in result.samples else {})
+    }
+    if "labelled" in result.samples:
+        tables["classes"] = _table(cell, _by_class(result.samples), schema.CLASSES)
+    if result.outputs:
+        tables["outputs"] = _outputs(result)
+    return tables
 
 
 def _plain(samples: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -134,3 +140,13 @@ def _diagnostics(result: RunResult) -> pa.Table:
     found += result.measurements
     columns = {field.name: [getattr(one, field.name) for one in found] for field in fields(Measurement)}
     return pa.Table.from_pydict(columns | {"cell": [result.cell] * len(found)}, schema=schema.DIAGNOSTICS)
+
+
+def _outputs(result: RunResult) -> pa.Table:
+    columns = {
+        "cell": [result.cell] * len(result.outputs),
+        "quantity": [one.quantity for one in result.outputs],
+        "item": [one.item for one in result.outputs],
+        "values": [one.values for one in result.outputs],
+    }
+    return pa.Table.from_pydict(columns, schema=schema.OUTPUTS)

@@ -11,7 +11,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,12 @@ LOUD = ("alembic", "mlflow", "sqlalchemy")
 PATIENCE_SECONDS = 120.0
 """How long a driver waits for another that logs into the same file."""
 
+MOST_WAITING = 500
+"""Cells that may wait to be logged while a launch lasts. The next run logs the others, or `tta-grid track`."""
+
+LAST_SECONDS = 120.0
+"""How long the end of a launch waits for MLflow."""
+
 RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
 
@@ -57,10 +63,17 @@ class MlflowMirror:
     Attributes:
         uri: tracking store.
         problem: what went wrong first, if anything did; cells are not affected.
+        logged: cells that were logged.
     """
 
     def __init__(
-        self, plan: Plan, store: ResultStore, uri: str | None = None, *, source: CellSource | None = None
+        self,
+        plan: Plan,
+        store: ResultStore,
+        uri: str | None = None,
+        *,
+        source: CellSource | None = None,
+        patience: float | None = LAST_SECONDS,
     ) -> None:
         """Makes a mirror; nothing is read or written before it is entered.
 
@@ -69,6 +82,7 @@ class MlflowMirror:
             store: where their results are.
             uri: tracking store; by default the sweep's, then an sqlite file in the results folder.
             source: where the launch has its cells from; by default the plan.
+            patience: seconds that its end may take; None for as long as it takes.
 
         Raises:
             InputError: if MLflow cannot write to this kind of store.
@@ -91,6 +105,11 @@ class MlflowMirror:
         )
         self._parent: str | None = None
         self._finished = self._failures = 0
+        self._patience = patience
+        self._waiting: set[str] = set()
+        self._late = False
+        self._left_out = 0
+        self.logged = 0
 
     def __enter__(self) -> MlflowMirror:
         # Imported here, in the main thread: importing it beside Ray in another thread is asking for trouble.
@@ -107,11 +126,26 @@ class MlflowMirror:
             states = self._store.states()
             complete = all(cell in states for cell in self._source.cells)
             self._later(self._log_studies)
-        self._later(self._close, "KILLED" if not complete else "FAILED" if self._failures else "FINISHED")
+        status = "KILLED" if not complete else "FAILED" if self._failures else "FINISHED"
+        closing = self._later(self._close, status)
+        if lag := self.lag:
+            logging.getLogger(__name__).warning("MLflow is %d cells behind; waiting for it", lag)
+        wait([closing], timeout=self._patience)
+        self._late = not closing.done()
         self._thread.shutdown(wait=True)
+        if self._left_out and self.problem is None:
+            self.problem = f"{self._left_out} cells were not logged in time"
+
+    @property
+    def lag(self) -> int:
+        """Cells that ended and are not logged yet."""
+        return len(self._waiting)
 
     def cell_started(self, cell: str) -> None:
         """Nothing to log yet."""
+
+    def waiting(self, reason: str) -> None:
+        """Nothing to log."""
 
     def cell_ended(self, cell: str, end: CellEnd) -> None:
         """Logs the cell."""
@@ -119,10 +153,14 @@ class MlflowMirror:
             return
         self._finished += end.status == "done"
         self._failures += end.status == "failed"
+        if len(self._waiting) >= MOST_WAITING:
+            self._left_out += 1
+            return
+        self._waiting.add(cell)
         self._later(self._log, cell)
 
-    def _later(self, work: Callable[..., None], *arguments: Any) -> None:
-        self._thread.submit(self._guarded, work, *arguments)
+    def _later(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
+        return self._thread.submit(self._guarded, work, *arguments)
 
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         if self.problem is not None:
@@ -179,6 +217,9 @@ class MlflowMirror:
                 return runs
 
     def _log(self, cell: str) -> None:
+        if self._late:
+            self._left_out += 1
+            return
         tracked = read_tracked_cell(self._store, cell)
         tags = tracked.tags | {
             "store": self._store.id,
@@ -197,6 +238,8 @@ class MlflowMirror:
         for file in tracked.files:
             self._client.log_artifact(run.info.run_id, str(file))
         self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
+        self._waiting.discard(cell)
+        self.logged += 1
 
     def _log_studies(self) -> None:
         """Logs studies, and those of their cells that a launch before this one did not log."""
@@ -215,7 +258,9 @@ class MlflowMirror:
             name = f"{sweep.sweep} {time.strftime('%Y-%m-%d %H:%M:%S')}"
             run = self._client.create_run(self._experiment, tags=tags | {"mlflow.runName": name})
             self._parent = str(run.info.run_id)
-            self._client.log_dict(self._parent, sweep.model_dump(mode="json"), "sweep.yaml")
+            # The URL of a database may hold a password.
+            values = sweep.model_dump(mode="json", exclude={"search": {"storage"}})
+            self._client.log_dict(self._parent, values, "sweep.yaml")
         return self._parent
 
     def _close(self, status: str) -> None:

@@ -60,7 +60,7 @@ def _log(
         params = {key: json.dumps(definition[key]) for key in ("space", "sampler", "seeds", "objective", "race")}
         client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
         client.log_dict(run.info.run_id, definition, "study.json")
-    better = min if definition["objective"] == "calibration_error" else max
+    better = max if row["maximise"] else min
     metrics, best, cells = [], list[float](), 0
     for trial in told:
         cells += trial["cells"]
@@ -69,7 +69,7 @@ def _log(
         if trial["state"] == "complete":
             best = [better([*best, trial["value"]])]
         if trial["value"] is not None and trial["state"] != "failed":
-            values["value"] = trial["value"]
+            values |= {"value": trial["value"], **json.loads(trial["measures"])}
         values |= {"best_value": best[0]} if best else {}
         if trial["trial"] >= logged:
             metrics += [Metric(name, value, when, trial["trial"]) for name, value in values.items()]

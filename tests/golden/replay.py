@@ -127,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             counts["skipped"] += 1
             print(f"SKIP  {case.name}  method {case.manifest['method']!r} is not implemented here")
             continue
+        if not precisions(case):
+            counts["failed"] += 1
+            print(f"FAIL  {case.name}  it holds no {FOLLOWERS[case.followed_as].scored}, which our method scores")
         for precision in precisions(case):
             if options.precision not in (None, precision):
                 continue

@@ -21,6 +21,16 @@ def find_classifier(network: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
+def count_logits(network: nn.Module) -> int | None:
+    """Number of logits of a network, by its classifier; None if that does not say."""
+    layer = find_classifier(network)
+    if isinstance(layer, TextPrototypeHead):
+        return len(layer.prototypes)
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        return len(layer.weight)
+    return None
+
+
 @torch.no_grad()
 def keep_classes(network: nn.Module, classes: Sequence[int]) -> nn.Module:
     """Leaves a network only some of its logits, in place, by cutting the rows of its classifier.

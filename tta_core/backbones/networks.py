@@ -71,7 +71,7 @@ def _filled(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor
         )
     if broken := [name for name, tensor in fitting.items() if not torch.isfinite(tensor).all()]:
         raise InputError(
-            f"the weights in {file} are infinite or not a number in {len(broken)} tensors: {first_names(broken)}. The "
+            f"the weights in {file} are infinite or not a number in {first_names(broken)}. The "
             "training that made them diverged, or the file is damaged: give an earlier checkpoint, or get it again"
         )
     network.load_state_dict(dict(fitting))
@@ -87,13 +87,19 @@ def _fit(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
 
 
 def _other_kinds(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Tensors of integers, complex numbers or the like where the network has floating-point ones, for people."""
+    """Tensors of integers, complex or sparse ones where the network has plain floating-point ones, for people."""
     own = network.state_dict()
     return [
-        f"{name} {str(tensor.dtype).removeprefix('torch.')}, not {str(own[name].dtype).removeprefix('torch.')}"
+        f"{name} {_kind(tensor)}, not {_kind(own[name])}"
         for name, tensor in weights.items()
-        if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
+        if name in own
+        and own[name].is_floating_point()
+        and (tensor.layout != torch.strided or not tensor.is_floating_point())
     ]
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
 
 
 def _translated(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -390,7 +390,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     Raises:
         InputError: if there is none of that name, with the closest match; of a bare architecture with its tags.
     """
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         tags = sorted(
             tag for tag, row in BACKBONES.items() if row.source == f"timm:{tag}" and tag.startswith(f"{name}.")
         )

@@ -104,7 +104,9 @@ def _tensors(content: object, file: Path) -> Mapping[str, Tensor]:
     """
     found = {".".join(path): tensors for path, tensors in _networks(content)}
     if not found:
-        keys = f": it has {first_names([str(key) for key in content])}" if isinstance(content, Mapping) else ""
+        keys = (
+            f": it has {first_names([str(key) for key in content]) or 'nothing'}" if isinstance(content, dict) else ""
+        )
         raise InputError(
             f"the weights file {file} holds no tensors by name, as `network.state_dict()` gives them{keys}. Save those"
         )

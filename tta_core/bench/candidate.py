@@ -22,6 +22,7 @@ from tta_core.bench.subject import make_subject
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.layer_counts import layers_values
 from tta_core.methods.registry import method_spec
 
 
@@ -181,6 +182,7 @@ class Candidate:
             source_ms=1000 * Spread.of(self.units).median,
             trainable_parameters=count_parameters(list(self.method.trainable_parameters().values())),
             activated_parameters=self.method.activated_parameters(),
+            layers=layers_values(self.method.layer_counts),
             forward_share=self.images_per_step / self.source.request.batch_size,
             compiled=self.compiled,
             backpropagated_share=selected / self.source.request.batch_size,

@@ -37,6 +37,7 @@ class Row:
         source_ms: median time of the source forwards around the steps, by the benchmark's clock.
         trainable_parameters: scalars that steps change.
         activated_parameters: those of them that take part in predicting one sample.
+        layers: by kind how many layers were found, taken (trained or replaced) and left as they are.
         compiled: whether the step runs the compiled trunk; None where compiling was not asked for.
         forward_share: images that reach a classifier in a step, over the images of the batch.
         backpropagated_share: images that enter the loss, over the images of the batch; mean of the timed steps.
@@ -60,6 +61,7 @@ class Row:
     source_ms: float | None = None
     trainable_parameters: int | None = None
     activated_parameters: int | None = None
+    layers: dict[str, dict[str, int]] = field(default_factory=dict)
     compiled: bool | None = None
     forward_share: float | None = None
     backpropagated_share: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tta_core.backbones.spec import NETWORK_KINDS
 from tta_core.bench.result import BenchResult, Row, Setting
 from tta_core.bench.subject import PASSING_MARGIN
+from tta_core.methods.layer_counts import layers_text
 from tta_core.methods.registry import method_spec
 from tta_core.text_table import text_table
 
@@ -34,6 +35,9 @@ def as_text(result: BenchResult) -> str:
     """The setting, an aligned table, what its columns mean, and the reasons of methods that failed."""
     shown = [column for column in COLUMNS if column[0] == "method" or any(column[1](row) for row in result.rows)]
     parts = [_setting_text(result.setting), _table(shown, result.rows), _legend({name for name, _ in shown}, result)]
+    layers = [f"  {row.method}:{row.preset}: {layers_text(row.layers)}" for row in result.rows if row.layers]
+    if layers:
+        parts.append("\n".join(["layers that are trained or replaced, of those found:", *layers]))
     failures = [f"failed: {row.method}:{row.preset}: {row.error}" for row in result.rows if row.error]
     left_out = [f"left out: {name}, which takes {NETWORK_KINDS[method_spec(name).network]}" for name in result.left_out]
     return "\n\n".join([*parts, "\n".join(left_out + failures)] if left_out + failures else parts)

@@ -22,6 +22,7 @@ class ObserverSpec:
         reads_clean: whether it reads clean images, which must then be there.
         in_auto: whether `auto` includes it: only what costs next to nothing.
         tasks: the tasks that it can measure in.
+        in_all: whether `all` includes it: what the report shows, and no rows of every class.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ObserverSpec:
     reads_clean: bool = False
     in_auto: bool = False
     tasks: tuple[Task, ...] = ("classification",)
+    in_all: bool = True
 
 
 OBSERVERS: Mapping[str, ObserverSpec] = {
@@ -84,6 +86,13 @@ OBSERVERS: Mapping[str, ObserverSpec] = {
             tasks=("classification", "segmentation"),
         ),
         ObserverSpec(
+            "outputs",
+            "probabilities, for rules that choose settings without labels",
+            "OutputsKept",
+            (),
+            in_all=False,
+        ),
+        ObserverSpec(
             "routing",
             "which expert serves which domain, balance and collapse",
             "Routing",
@@ -104,7 +113,7 @@ OBSERVERS: Mapping[str, ObserverSpec] = {
 }
 
 SETS: Mapping[str, tuple[str, ...]] = {
-    "all": tuple(OBSERVERS),
+    "all": tuple(name for name, row in OBSERVERS.items() if row.in_all),
     "auto": tuple(name for name, row in OBSERVERS.items() if row.in_auto),
     "none": (),
 }
@@ -124,10 +133,11 @@ def resolve_observers(given: Any, task: Task = "classification") -> tuple[str, .
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list | tuple):
         raise InputError(f"diagnostics = {given!r}: give auto, none, all, or a list such as [routing, forgetting]")
+    known = (*OBSERVERS, *SETS)
     chosen: set[str] = set()
-    for name in map(str, names):
-        if name not in OBSERVERS and name not in SETS:
-            raise unknown_name("name in diagnostics", name, (*OBSERVERS, *SETS))
+    for name in names:
+        if name not in known:
+            raise unknown_name("name in diagnostics", name, known)
         if name in OBSERVERS and task not in OBSERVERS[name].tasks:
             fitting = [row.name for row in OBSERVERS.values() if task in row.tasks]
             raise InputError(

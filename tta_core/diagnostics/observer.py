@@ -46,6 +46,21 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Output:
+    """One row of what is kept of the network's probabilities.
+
+    Attributes:
+        quantity: `mean`, `gram` or `probabilities`.
+        item: number of the row of a matrix, or the sample's place in the stream.
+        values: `(classes,)`.
+    """
+
+    quantity: str
+    item: int
+    values: NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
 class Segment:
     """One stretch of the stream between two borders that no batch crosses.
 
@@ -179,3 +194,7 @@ class Observer(Remembering, ABC):
     @abstractmethod
     def measurements(self) -> list[Measurement]:
         """Everything that was measured. Called once, when the stream has ended; may wait for the device."""
+
+    def outputs(self) -> list[Output]:
+        """What it kept of the probabilities. Called after `measurements`; nothing, for most."""
+        return []

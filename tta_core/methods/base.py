@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from tta_core.errors import InputError, closest_match
+from tta_core.methods.given import admitted, check_images, check_trained
+from tta_core.methods.layer_counts import LayerCount, count_layers, layers_with_parameters
 from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 from tta_core.methods.stateful import Remembering, Stateful
 
@@ -100,12 +102,17 @@ class Method(Remembering, ABC, Generic[Settings]):
             number of samples that entered the loss; `loss` (nat) is absent if the step made no update; the others are
             the scalars that the method's spec declares. Kept as tensors so that a step waits for no device.
         generator: the method's own random numbers, on the CPU, so that initial values agree on all devices.
+        layer_counts: how many layers of each kind there were, and how many of them the method trains or replaces.
     """
 
+    layer_counts: Mapping[str, LayerCount]
+
+    @torch.inference_mode(False)
     def __init__(
         self, network: nn.Module, settings: Settings, context: Context, initial: Mapping[str, Tensor] | None = None
     ) -> None:
-        self.network = network.eval().requires_grad_(False)
+        self.network = admitted(network, context.num_classes)
+        found = layers_with_parameters(self.network)
         self.settings = settings
         self.context = context
         self.num_classes = context.num_classes
@@ -120,12 +127,15 @@ class Method(Remembering, ABC, Generic[Settings]):
         _set_initial(self.network, initial or {})
         self.begin()
         trained = self.trainable_parameters()
+        check_trained(trained, network)
+        self.layer_counts = count_layers(found, self.network)
         self.optimizer = self.make_optimizer(list(trained.values()))
         self._source = self.state_dict()
         # All networks start equal, so one copy of the parameters serves them all.
         self._source["parameters"] = dict.fromkeys(self.networks(), self._source["parameters"][STUDENT])
         self._added = [name for name, parameter in trained.items() if parameter not in backbone]
 
+    @torch.inference_mode(False)
     def __call__(self, images: Tensor) -> Tensor:
         """One online step: predicts a batch and adapts to it.
 
@@ -134,14 +144,17 @@ class Method(Remembering, ABC, Generic[Settings]):
 
         Returns:
             The logits that are scored, `(batch, classes)` or `(batch, classes, height, width)`, detached.
-        """
-        if images.ndim != 4 or images.shape[0] == 0:
-            raise InputError(
-                f"images of shape {tuple(images.shape)}: give (batch, channels, height, width) with at least one image"
-            )
-        with torch.enable_grad():
-            return self.step(images).detach()
 
+        Raises:
+            InputError: for images that the network does not take.
+        """
+        check_images(images, self.network)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad()  # Whoever called backward in between left gradients that are not the step's.
+        with torch.enable_grad():
+            return self.step(images.clone() if images.is_inference() else images).detach()
+
+    @torch.inference_mode(False)
     def predict(self, images: Tensor) -> Tensor:
         """Predicts a batch as things stand: adapts nothing, records nothing, leaves nothing behind.
 
@@ -261,11 +274,13 @@ class Method(Remembering, ABC, Generic[Settings]):
             self.generator.set_state(generator)
             self._load_parts(states)
 
+    @torch.inference_mode(False)
     def reset(self) -> None:
         """Returns to the state at construction, bit for bit."""
         self.load_state_dict(self._source)
         self.record = {}
 
+    @torch.inference_mode(False)
     def state_dict(self) -> dict[str, Any]:
         """Copies of everything that later steps depend on.
 
@@ -282,6 +297,7 @@ class Method(Remembering, ABC, Generic[Settings]):
             "parts": self._part_states(),
         }
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state that `state_dict` of the same method, settings and backbone gave.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from tta_core.data.spec import Task
 from tta_core.errors import InputError, named_row
+from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.spec import MethodSpec
 
 if TYPE_CHECKING:
@@ -97,6 +99,22 @@ def method_class(name: str, task: Task = "classification") -> type[Method[Any]]:
     return implementation
 
 
+class _Arguments(Frozen):
+    """The arguments of `build_method` that are plain values."""
+
+    num_classes: Count
+    seed: Seed
+    batch_size: Count | None
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+
+
+def _tensors_by_name(value: object) -> bool:
+    from torch import Tensor
+
+    return isinstance(value, Mapping) and all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
 def build_method(
     name: str,
     network: nn.Module,
@@ -121,15 +139,16 @@ def build_method(
 
     Args:
         name: method, as in `tta-grid list methods`.
-        network: a timm network with its weights loaded, on its device, in its precision.
-        num_classes: number of logits; margins are multiples of ln(num_classes).
+        network: a timm network with its weights loaded, on its device, in its precision: float32 or wider where it is
+            trained. Gradients that it has are dropped; weight norm and other parametrizations become plain weights.
+        num_classes: number of its logits; margins are multiples of ln(num_classes).
         preset: named settings to start from.
         seed: seed of the method's own random numbers.
         batch_size: images in a full batch of the stream, for methods that treat short ones differently.
         mean: per-channel mean that was subtracted from pixels in [0, 1].
         std: per-channel standard deviation that they were divided by afterwards.
-        source_images: batches of clean, unlabelled source images, normalised like the stream, for methods whose spec
-            needs them.
+        source_images: batches of clean source images, normalised like the stream, for methods whose spec needs them; of
+            pairs with labels the images are taken.
         labelled_source: likewise, batches of training images of the source with their labels.
         held_out: likewise, batches of images under corruptions that are not reported, with their labels.
         artefact: what the method would make of these before the stream (`Method.make_artefact`), made elsewhere.
@@ -141,21 +160,42 @@ def build_method(
         **settings: settings that differ from the preset.
 
     Raises:
-        InputError: for an unknown method, preset or setting, a value that is not allowed, or a network without the
-            layers that the method adapts.
+        InputError: for an unknown method, preset or setting, a value that is not allowed, batches that are none, or a
+            network that is compiled, cannot be trained, has another number of logits, or lacks the layers that the
+            method adapts.
     """
     from torch import nn
 
     from tta_core.methods.base import Context
+    from tta_core.methods.given import GivenBatches
 
     spec = method_spec(name, task)
     if not isinstance(network, nn.Module):
         raise InputError(f"network = {network!r} is no network: give a torch.nn.Module with its weights loaded")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise InputError(f"num_classes = {num_classes!r} is not allowed: give the number of the network's logits")
+    plain = {"num_classes": num_classes, "seed": seed, "batch_size": batch_size, "mean": mean, "std": std}
+    validated(_Arguments, plain, where="build_method")
+    for argument, tensors in (("initial", initial), ("artefact", artefact)):
+        if tensors is not None and not _tensors_by_name(tensors):
+            raise InputError(f"{argument} = {tensors!r}: give tensors by name, or leave it out")
     resolved = spec.resolve(preset, settings)
-    context = Context(num_classes, seed, batch_size, mean, std, source_images, labelled_source, held_out, artefact)
-    context = replace(context, output_size=output_size, base_scale=base_scale)
+
+    def checked(argument: str, batches: Iterable[Any] | None) -> GivenBatches | None:
+        labelled = argument != "source_images"
+        return None if batches is None else GivenBatches(batches, argument, network, num_classes, labelled=labelled)
+
+    context = Context(
+        num_classes,
+        seed,
+        batch_size,
+        mean,
+        std,
+        output_size=output_size,
+        base_scale=base_scale,
+        source_images=checked("source_images", source_images),
+        labelled_source=checked("labelled_source", labelled_source),
+        held_out=checked("held_out", held_out),
+        artefact=artefact,
+    )
     if artefact is None:
         context.require(name, spec.needs_of(resolved))
     return method_class(name, task)(network, resolved, context, initial)

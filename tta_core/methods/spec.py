@@ -127,6 +127,7 @@ class MethodSpec(Frozen):
         published_cost: the same, measured of the method's released code on a vision transformer; None if it was not.
         trains: whether the method trains parameters of the network, with its defaults.
         episodic: whether it forgets what it trained before the next sample, so that no step leaves a parameter changed.
+        recovers: whether it finds back from predicting few classes by itself, so that this must last to be a collapse.
         starts_at_source: whether the first batch gets the logits of the source network. It does not where something
             random or trained is added, or where the batch itself has a say.
         amplifies_rounding: by how much more than other methods the first steps enlarge a difference in rounding.
@@ -159,6 +160,7 @@ class MethodSpec(Frozen):
     published_cost: float | None = None
     trains: bool = True
     episodic: bool = False
+    recovers: bool = False
     starts_at_source: bool = True
     amplifies_rounding: float = Field(default=1.0, ge=1)
     learns_from_noise: dict[str, Any] = Field(default_factory=dict)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from tta_core.backbones.classifier import keep_classes
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import backbone_spec
 from tta_core.data.opened import DomainImages, unproven_labels
+from tta_core.diagnostics.collapse import CollapseGuard
 from tta_core.diagnostics.make import make_observers
-from tta_core.diagnostics.observer import Measurement, Observer, Scene
-from tta_core.errors import InputError
+from tta_core.diagnostics.observer import Measurement, Observer, Output, Scene
+from tta_core.errors import DIVERGED, InputError, unknown_name
 from tta_core.methods.base import Context, Diagnostics, Method
 from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.layer_counts import layers_values
 from tta_core.methods.registry import method_class
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES
 from tta_core.run.checkpoint import Checkpoints
@@ -65,12 +67,14 @@ class RunResult:
         images_per_second: samples divided by seconds.
         peak_memory_mib: see `tta_core.run.cost.CostMeter`.
         trainable_parameters: numbers that the method updates.
+        layers: by kind how many layers were found, taken (trained or replaced) and left as they are.
         artefact: hash of what the method prepared before the stream, see `tta_core.run.preparation`; empty if nothing.
         device: the device that ran the cell.
         versions: Python and packages.
         started_at: UTC.
         skipped: images of the stream that were left out because they cannot be decoded; they are in no number here.
         notes: what to know of the images that were read, such as that nothing proves the order of their classes.
+        outputs: what the observer `outputs` kept of the probabilities; empty without it.
     """
 
     config: RunConfig
@@ -87,12 +91,14 @@ class RunResult:
     images_per_second: float
     peak_memory_mib: float
     trainable_parameters: int
+    layers: dict[str, dict[str, int]]
     artefact: str
     device: str
     versions: dict[str, str]
     started_at: datetime
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
 
     @property
     def score(self) -> float:
@@ -127,6 +133,7 @@ def run(
     checkpoint_file: Path | None = None,
     checkpoint_every: int = 0,
     corrupt_images: CorruptImages = "error",
+    usual: Columns | None = None,
 ) -> RunResult:
     """Runs one cell: builds the method around its backbone and feeds it the stream.
 
@@ -140,13 +147,20 @@ def run(
         corrupt_images: what happens to images of the stream that cannot be decoded: `error`, or `skip` to leave them
             out, named in the result. What methods prepare themselves from, and what is only measured on, must be whole
             in any case: it is the same for all cells.
+        usual: `position` and `prediction` of the source on this stream: the run ends where its own predictions become
+            of few classes beside these.
 
     Raises:
         InputError: for values that are not allowed, a device that is not there, weights that do not fit.
         CollapseError: if parameters or predictions become infinite or not a number.
+        CollapsedError: if `usual` is given, and its predictions become of few classes.
     """
     if not isinstance(config, RunConfig):
         config = RunConfig.from_values(config)
+    if corrupt_images not in get_args(CorruptImages):
+        raise unknown_name("value of corrupt_images", corrupt_images, get_args(CorruptImages))
+    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+        raise InputError(f"checkpoint_every = {checkpoint_every!r}: give a number of batches, 0 for no checkpoints")
     started_at = datetime.now(UTC)
     target = choose_device(device)
     torch.manual_seed(config.seed)
@@ -159,9 +173,13 @@ def run(
     method, artefact = _build(config, normalise, target, domains)
     parameters = method.trainable_parameters()
     meter = CostMeter(target)
-    observers = _observers(config, method, order, normalise, meter)
-    cell = config.cell_id()
-    checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=cell) if checkpoint_file else None
+    scene = _scene(config, method, order, normalise, meter)
+    observers = make_observers(config.diagnostics, scene)
+    cell = identity = config.cell_id()
+    if usual is not None:
+        observers.append(_guard(config, scene, usual))
+        identity = f"{cell} guarded"
+    checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=identity) if checkpoint_file else None
     gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
     meter.start()
     record = run_stream(
@@ -187,7 +205,7 @@ def run(
                 "its weights are damaged or of another network, or the images are"
             )
         raise CollapseError(
-            f"{config.method} diverged: parameters or predictions are infinite or not a number; lower the learning "
+            f"{config.method} {DIVERGED}parameters or predictions are infinite or not a number; lower the learning "
             f"rate (settings: {json.dumps(config.settings)})"
         )
     return RunResult(
@@ -205,12 +223,14 @@ def run(
         images_per_second=len(order) / meter.seconds,
         peak_memory_mib=meter.peak_memory_mib,
         trainable_parameters=count_parameters(list(parameters.values())),
+        layers=layers_values(method.layer_counts),
         artefact=artefact,
         device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
         skipped=record.skipped,
         notes=(*([unproven_labels(unproven)] if unproven else []), *fewer_images(config, order, domains)),
+        outputs=record.outputs,
     )
 
 
@@ -247,10 +267,14 @@ def _build(
     return implementation(network, settings, context), name
 
 
-def _observers(
-    config: RunConfig, method: Method[Any], order: StreamOrder, normalise: Normalise, meter: CostMeter
-) -> list[Observer]:
-    scene = Scene(
+def _guard(config: RunConfig, scene: Scene, usual: Columns) -> Observer:
+    source = np.full(len(scene.order), -1, np.int32)
+    source[usual["position"]] = usual["prediction"]
+    return CollapseGuard(scene, source, recovers=config.method_spec.recovers)
+
+
+def _scene(config: RunConfig, method: Method[Any], order: StreamOrder, normalise: Normalise, meter: CostMeter) -> Scene:
+    return Scene(
         method=method,
         order=order,
         batch_size=config.batch_size,
@@ -261,7 +285,6 @@ def _observers(
         off_clock=meter.paused,
         outcomes=TASKS[config.task].outcomes,
     )
-    return make_observers(config.diagnostics, scene)
 
 
 def choose_device(name: str) -> torch.device:

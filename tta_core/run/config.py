@@ -85,13 +85,13 @@ class RunConfig(StreamChoice):
         if not isinstance(values, Mapping) or "method" not in values:
             return values
         given = dict(values)
-        benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
-        spec = method_spec(str(given["method"]), benchmark.task)
+        benchmark = benchmark_spec(given.get("benchmark", DEFAULT_BENCHMARK))
+        spec = method_spec(given["method"], benchmark.task)
         settings = given.get("settings", {})
         if not isinstance(settings, Mapping):
             raise InputError(f"settings = {settings!r} is not a mapping of setting to value")
-        resolved = spec.resolve(str(given.get("preset", "recommended")), dict(settings))
-        backbone = backbone_spec(str(given.get("backbone", DEFAULT_BACKBONE)))
+        resolved = spec.resolve(given.get("preset", "recommended"), dict(settings))
+        backbone = backbone_spec(given.get("backbone", DEFAULT_BACKBONE))
         return given | {
             "settings": resolved.model_dump(mode="json"),
             "weights": resolve_own_weights(given.get("weights"), backbone, BACKBONES),

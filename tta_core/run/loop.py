@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tta_core.backbones.precision import autocast
 from tta_core.data.opened import DomainImages
-from tta_core.diagnostics.observer import Measurement, Moment, Observer, Segment, segments_of
+from tta_core.diagnostics.observer import Measurement, Moment, Observer, Output, Segment, segments_of
 from tta_core.errors import InputError
 from tta_core.methods.base import Diagnostics, Method
 from tta_core.run.checkpoint import Checkpoints
@@ -46,6 +46,7 @@ class StreamRecord:
             the mean of what it had seen before each reset and at the end, weighted by samples.
         measurements: what the observers measured; only finite values.
         skipped: the images that were left out because they cannot be decoded, in stream order.
+        outputs: what an observer kept of the probabilities.
     """
 
     samples: Columns
@@ -53,6 +54,7 @@ class StreamRecord:
     diagnostics: Diagnostics
     measurements: list[Measurement]
     skipped: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
 
 
 def run_stream(
@@ -166,6 +168,7 @@ def run_stream(
         _weighted_mean(between_resets),
         _measurements(observers),
         tuple(steps.skipped),
+        tuple(one for observer in observers for one in observer.outputs()),
     )
 
 

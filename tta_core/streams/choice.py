@@ -91,13 +91,13 @@ class StreamChoice(Frozen):
         if not isinstance(values, Mapping):
             return values
         given = dict(values)
-        benchmark = benchmark_spec(str(given.get("benchmark", DEFAULT_BENCHMARK)))
+        benchmark = benchmark_spec(given.get("benchmark", DEFAULT_BENCHMARK))
         domains = given.get("domains")
         if domains is None or domains in ((), []):
             domains = "reported"
         given["domains"] = _resolved_domains(domains, benchmark, at_severities=bool(given.get("order_file")))
         given |= resolved_files(given, benchmark, domains_given=domains != "reported")
-        given["stream"] = str(given.get("stream", "mixed"))
+        given["stream"] = given.get("stream", "mixed")
         stream = stream_spec(given["stream"])
         if stream.severities:
             given["severity"] = max(stream.severities)

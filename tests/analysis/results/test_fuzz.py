@@ -18,7 +18,7 @@ from analysis.results.query import query_results
 FUZZ = settings(
     derandomize=True,
     deadline=None,
-    max_examples=100,
+    max_examples=40,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )
@@ -46,8 +46,8 @@ def test_damaged_parquet_is_answered_or_refused(results, name, change) -> None:
     kind, where, bit = change
     folder = results.folder / "cells" / "tent-mixed-0"
     if not folder.exists():
-        results.add("source", hits=(1, 0) * 20)
-        results.add("tent", hits=(1, 0) * 20, scalars={"threshold": [0.5, 0.25]}, usage={"a": [0.5, 0.5]})
+        results.add("source", hits=(1, 0) * 4)
+        results.add("tent", hits=(1, 0) * 4, scalars={"threshold": [0.5, 0.25]}, usage={"a": [0.5, 0.5]})
         shutil.copytree(folder, results.folder / "kept")
     content = (results.folder / "kept" / f"{name}.parquet").read_bytes()
     changed = bytearray(where if kind == "garbage" else content)

@@ -59,7 +59,7 @@ def test_every_read_beside_a_fast_writer_succeeds(results) -> None:
     for seed in range(3):
         results.add("source", seed)
     with fast_writer(results):
-        for number in range(50):
+        for number in range(20):
             con = open_results(results.folder)
             for view in ("cells", "samples", "batches"):
                 assert rows(con, f"select count(*) from {view} where cell like 'source%'")[0][0] % 3 == 0

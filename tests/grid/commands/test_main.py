@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -137,6 +138,19 @@ def test_methods_are_listed_with_what_decides_whether_they_may_be_compared():
     text = call("list", "methods").output
     assert "source images (clean, unlabelled images of the source)" in text
     assert f"prepares          {imse['prepares']}" in text
+    assert "tables            official: LAME's and mariodoebler's tables; foa: FOA's table (54.1)" in text
+    assert "checked           traces of fiveai/LAME d2e5f63, mr-eggplant/FOA 004b02d" in text
+
+
+def test_no_help_text_is_cut():
+    def groups(path, command):
+        if isinstance(command, click.Group):
+            yield path
+            for name, below in command.commands.items():
+                yield from groups((*path, name), below)
+
+    for path in groups((), main):
+        assert "..." not in call(*path, "--help").output.partition("Commands:")[2]
 
 
 def test_what_presets_share_is_said_once():

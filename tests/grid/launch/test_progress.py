@@ -56,7 +56,7 @@ def test_a_terminal_gets_the_lines_and_a_bar(plan):
 
 def test_time_left_is_the_plans_until_two_cells_ended_and_then_measured(plan, monkeypatch):
     clock = iter([100.0, 110.0, 110.0])
-    monkeypatch.setattr("grid.launch.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("grid.launch.pace.time.monotonic", lambda: next(clock))
     progress = LaunchProgress(plan, io.StringIO())
     first, second, *_ = plan.cells
     progress.cell_ended(first, CellEnd("done", accuracy=0.5, seconds=1))

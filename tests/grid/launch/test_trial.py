@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from grid.events import CellEnd
 from grid.launch.environment import SWITCHES
 from grid.launch.queue import CellQueue
 from grid.launch.trial import TrialContext, run_cell
+from grid.plan.studies import unadapted
 from grid.plan.sweep import Resources
 from grid.store.store import ResultStore
-from tta_core.errors import InputError
+from tta_core.errors import COLLAPSED, InputError
 from tta_core.run import cell as runner
 from tta_core.run.config import RunConfig
 
@@ -64,6 +66,21 @@ def test_a_full_disk_is_no_failure_of_the_cell_and_the_next_launch_goes_on(place
     assert run_cell(config, context).status == "done"
 
 
+def test_a_cell_that_may_stop_ends_without_a_result_once_it_collapses(tiny, monkeypatch):
+    config, store, context = tiny
+    monkeypatch.setattr("tta_core.diagnostics.collapse.SHARE", 10.0)  # All predictions are of few classes.
+    monkeypatch.setattr("tta_core.diagnostics.collapse.LEAST_WINDOW", 50)
+    source = unadapted(config)
+    assert run_cell(source, context).status == "done"
+    end = run_cell(config, context, stop_collapsed=True)
+    assert end.status == "failed"
+    assert f" {COLLAPSED}at 128 of 200 samples" in end.reason
+    assert store.states() == {source.cell_id(): "done", config.cell_id(): "failed"}
+    # Without the source there is nothing to compare with, and a cell that reports is never stopped.
+    shutil.rmtree(store.cell_folder(source.cell_id()))
+    assert run_cell(config, context, stop_collapsed=True).status == "done"
+
+
 @pytest.fixture
 def tune(monkeypatch):
     """`grid.launch.tune`, imported as a launch does."""
@@ -88,6 +105,9 @@ class Given(dict):
 
     def next(self, states):
         return self
+
+    def may_stop(self, cell):
+        return False
 
 
 def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, started, monkeypatch):
@@ -114,7 +134,7 @@ def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, started
 def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, started, monkeypatch):
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
-    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr(started, "retry", lambda cell, **how: False)
     monkeypatch.setattr(store, "_publish", raising(PermissionError(errno.EACCES, "Permission denied")))
     events.on_trial_error(0, [], trial(config))
     assert events.problem.endswith("cannot be written (Permission denied): mend its permissions")
@@ -126,7 +146,7 @@ def test_a_failure_that_has_no_place_in_the_store_ends_the_launch_with_one_messa
 ):
     config, store, context = tiny
     events = tune.CellEvents(started, context, store, [])
-    monkeypatch.setattr(started, "retry", lambda cell: False)
+    monkeypatch.setattr(started, "retry", lambda cell, **how: False)
     monkeypatch.setattr("grid.store.tables.failure_table", raising(error))
     events.on_trial_error(0, [], trial(config))
     assert "failed (its worker process died" in events.problem
@@ -149,7 +169,7 @@ def test_a_trial_that_died_is_put_back_until_it_was_tried_often_enough(tune, tin
     for _ in range(3):
         assert searcher.suggest("meanwhile") is None
         events.on_trial_error(0, [], trial(config))
-        assert searcher.suggest("again") == {"cell": config.cell_id(), "config": config}
+        assert searcher.suggest("again") == {"cell": config.cell_id(), "config": config, "stop_collapsed": False}
     events.on_trial_error(0, [], trial(config))
     assert heard == [(config.cell_id(), status) for status in ("retry", "retry", "retry", "failed")]
     assert searcher.suggest("no more") == "FINISHED"
@@ -174,14 +194,15 @@ def raising(error):
 WORKER = """
 import sys
 from grid.launch.trial import TrialContext, run_cell
+from grid.plan.studies import unadapted
 from tta_core.run.config import RunConfig
 run_cell(RunConfig.model_validate_json(sys.argv[2]), TrialContext("a", sys.argv[1], "cpu", "", 1))
 """
 
 
 def test_a_cell_that_was_killed_in_mid_stream_goes_on_where_it_was(tmp_path):
-    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 8}
-    config = RunConfig.from_values(values | {"samples_per_domain": 200})
+    values = {"method": "moetta", "preset": "digits-c", "severity": 4, "stream": "continual", "batch_size": 4}
+    config = RunConfig.from_values(values | {"domains": ["fog", "contrast", "snow"], "samples_per_domain": 120})
     cell, store = config.cell_id(), ResultStore(tmp_path / "out")
     store.create()
     file = store.checkpoint_file(cell)

@@ -6,7 +6,8 @@ import json
 import pytest
 
 import tta_core
-from grid.plan.plan import cell_labels, duration, make_plan
+from grid.plan.plan import cell_labels, make_plan
+from grid.plan.simulate import duration
 from grid.plan.sweep import Sweep
 from grid.store.store import ResultStore
 

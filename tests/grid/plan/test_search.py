@@ -55,13 +55,25 @@ def test_settings_are_chosen_on_held_out_domains_over_as_many_samples(plan):
 
 def test_budgets_are_no_part_of_a_study_and_what_decides_is(plan):
     name = plan("trials: 5").studies[0].name
-    for same in ("trials: 9", "trials: 5, cells: 9", "trials: 5, plateau: 3", "trials: 5, reported: best"):
+    for same in (
+        "trials: 9",
+        "trials: 5, cells: 9",
+        "trials: 5, plateau: 3",
+        "trials: 5, reported: best",
+        "trials: 5, hours: 2",
+        "trials: 5, cell_hours: 3, storage: 'sqlite:///x.db'",
+        "trials: {default: 5}",
+    ):
         assert plan(same).studies[0].name == name
     for other in (
         "sampler: random",
         "seeds: [5, 6]",
         "race: none",
         "ahead: 2",
+        "ladder: [10]",
+        "stop_collapsed: false",
+        "constraints: [{measure: accuracy, at_least: 0.1}]",
+        "sampler: {name: tpe, options: {n_startup_trials: 3}}",
         "first: none",
         "space: {tent.lr: [0.1]}",
     ):
@@ -99,7 +111,8 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, space: {tent.lr0: spec}", "Did you mean 'lr'"),
         ("trials: 5, space: {sar.lr: spec}", "sar is not in this sweep"),
         ("trials: 5, space: {batch_size: [8, 16]}", "make it an axis of the grid"),
-        ("trials: 5, space: {tent.preset: [paper]}", "not built yet"),
+        ("trials: 5, space: {tent.preset: [papr]}", "unknown preset of tent 'papr'"),
+        ("trials: 5, space: {tent.preset: {low: 1, high: 2}}", "list of their names"),
         ("trials: 5, space: {tent.momentum: spec}", "has no range for it"),
         ("trials: 5, space: {tent.lr: {low: 1}}", "low and high"),
         ("trials: 5, space: {tent.lr: {low: 1, high: 0.1}}", "is not below"),
@@ -122,16 +135,38 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, select: {domains: [fog]}", "oracle: true"),
         ("trials: 5, select: {tent.lr: 1}", "not of the protocol"),
         ("trials: 5, select: {severity: 9}", "severity 9"),
-        ("trials: 5, sampler: cmaes", "cmaes needs"),
+        ("trials: 5, sampler: tep", "Did you mean 'tpe'"),
+        ("trials: 5, sampler: {name: tpe, option: {}}", "Did you mean 'options'"),
+        ("trials: 5, sampler: {name: tpe, options: {n_startup: 3}}", "Did you mean 'n_startup_trials'"),
+        ("trials: 5, sampler: {name: random, options: {seed: 3}}", "takes none"),
+        ("trials: 5, sampler: {name: nsgaii, options: {population_size: 1}}", "at least 2"),
+        ("trials: 5, sampler: {name: nsgaii, options: {crossover_prob: 2}}", "at most 1"),
+        ("trials: 5, sampler: {name: qmc, options: {qmc_type: sobl}}", "one of sobol, halton"),
         ("trials: 5, sampler: auto", "over the network"),
         ("trials: 5, sampler: grid, space: {tent.lr: spec}", "give a list, or a step"),
-        ("trials: 5, objective: [accuracy, calibration_error]", "not built yet"),
+        ("trials: 5, objective: [accuracy, accuracy]", "twice"),
+        ("trials: 5, objective: []", "give at least one"),
+        ("trials: 5, objective: vote", "compares all settings"),
+        ("trials: 5, objective: [accuracy, calibration_error], race: {z: 2.0}", "give race: none"),
+        ("trials: 5, objective: [accuracy, calibration_error], plateau: 3", "looks at one objective"),
+        ("trials: 5, objective: seconds_per_source, race: {z: 1.0}", "one steady objective"),
+        ("trials: 5, constraints: [{measure: acuracy, at_most: 1}]", "Did you mean 'accuracy'"),
+        ("trials: 5, constraints: [{measure: accuracy}]", "has one bound"),
+        ("trials: 5, constraints: [{measure: accuracy, at_most: 1, at_least: 0}]", "has one bound"),
+        ("trials: 5, ladder: [20, 10]", "that rise"),
+        ("trials: 5, ladder: [75]", "give fewer"),
+        ("trials: 5, ladder: [10], race: none", "needs a race"),
         ("trials: 5, objective: acuracy", "Did you mean 'accuracy'"),
-        ("trials: 5, hours: 3", "not built yet"),
-        ("trials: 5, warm_start: [x]", "not built yet"),
+        ("trials: 5, hours: 0", "greater than 0"),
+        ("trials: 5, warm_start: [nowhere]", "does not exist"),
+        ("trials: 5, storage: studies.db", "no URL of a database"),
+        ("trials: 5, storage: 'redis://here'", "sqlite://, postgresql://"),
         ("trials: 5, scheduler: asha", "does not rank methods"),
+        ("trials: 5, median: true", "does not rank methods"),
+        ("trials: 5, hyperband: {}", "does not rank methods"),
         ("trials: {tent: 3}", "says nothing of moetta"),
-        ("trials: 5, reported: all", "not built yet"),
+        ("trials: 5, reported: front", "reported"),
+        ("trials: 5, stop_collapsed: 3", "stop_collapsed"),
         ("trials: 5, first: [{tent.momentum: 0.5}]", "not in the space"),
         ("trials: 5, first: [{tent.lr: 5}], space: {tent.lr: [0.1]}", "outside the space"),
     ],
@@ -159,3 +194,35 @@ def test_an_oracle_may_choose_on_what_is_reported(plan):
     for study in plan("trials: 5, oracle: true, seeds: [0, 1]").studies:
         assert [each.cell_id() for each in study.choosing] == [each.cell_id() for each in study.points]
         assert "ORACLE" in "".join(study.lines())
+
+
+def test_samplers_whose_package_is_missing_say_what_to_install(plan, monkeypatch):
+    monkeypatch.setattr("grid.plan.samplers.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install cmaes"):
+        plan("trials: 5, sampler: cmaes")
+    monkeypatch.setattr("grid.plan.samplers.find_spec", lambda name: name)
+    assert plan("trials: 5, sampler: cmaes").studies
+    with pytest.raises(InputError, match="pickled objects"):
+        plan("trials: 5, sampler: cmaes, storage: 'sqlite:///x.db'")
+
+
+def test_options_are_those_of_optunas_samplers():
+    import inspect
+
+    import optuna.samplers as optunas
+
+    from grid.plan.samplers import SAMPLERS
+
+    names = [name for name in dir(optunas) if name.endswith("Sampler")]
+    classes = {name.removesuffix("Sampler").lower(): getattr(optunas, name) for name in names}
+    for name, options in SAMPLERS.items():
+        if options:
+            assert set(options) <= set(inspect.signature(classes[name]).parameters), name
+
+
+def test_the_longest_cells_of_a_seed_run_first(plan):
+    made = plan("trials: 5")
+    order = [(config.seed, made.cost(cell)) for cell, config in made.next({}).items()]
+    assert order == sorted(order, key=lambda each: (each[0], -each[1]))
+    assert set(made.next({})) == set(made.cells)
+    assert len({cost for _, cost in order}) > 1

@@ -63,6 +63,7 @@ def made_up(config, shift=0.0):
         images_per_second=1.0,
         peak_memory_mib=1.0,
         trainable_parameters=1,
+        layers={},
         artefact="",
         device="cpu",
         versions={},

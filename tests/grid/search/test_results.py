@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from analysis import schema
+from analysis.aggregate.studies import read_studies
 from analysis.report.leaderboard import leaderboard_markdown
 from analysis.report.selections import selection_table
 from analysis.results.checks import check_results
 from analysis.results.configurations import configurations
 from analysis.results.load import open_results
-from analysis.results.studies import read_studies
 from grid.commands.main import main
 from grid.search.scores import ForeignCellError, StoredScores
 from tests.grid.search.conftest import SEARCHED, history
@@ -58,7 +58,7 @@ def test_reported_labels_do_not_move_the_choice(driver):
 def test_a_study_reads_no_foreign_cell(done):
     (study,) = done.search.studies
     reported = study.plan.reported({})[0]
-    scores = StoredScores(done.store, "accuracy")
+    scores = StoredScores(done.store, ["accuracy"])
     with pytest.raises(ForeignCellError):
         scores.of(reported.cell_id(), study.plan.instances({})[0].config)
 

@@ -7,7 +7,7 @@ import pytest
 from tests.grid.search.conftest import SEARCHED, history, made_up
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsgaii", "nsgaiii"])
 def test_a_search_is_the_same_whatever_ends_first(driver, sampler):
     asked = [f"search.sampler={sampler}", "search.trials=9"]
     first = driver(overrides=asked)
@@ -112,12 +112,13 @@ def diverging(config):
 
 
 def test_what_diverges_counts_as_guessing_or_not_at_all(driver):
-    counted = driver(result=diverging).run().studies[0].trials
+    tried = ["search.first=[{tent.lr: 0.5, tent.momentum: 0.1}]"]
+    counted = driver(result=diverging, overrides=tried).run().studies[0].trials
     lost = [trial for trial in counted if trial.settings["lr"] > 0.1]
     assert lost
     assert {trial.state for trial in lost} == {"diverged"}
     assert all(trial.value == pytest.approx(0.1) for trial in lost)
-    left_out = driver(result=diverging, overrides=["search.diverged=fail"]).run().studies[0]
+    left_out = driver(result=diverging, overrides=[*tried, "search.diverged=fail"]).run().studies[0]
     assert {trial.state for trial in left_out.trials if trial.settings["lr"] > 0.1} == {"failed"}
     assert left_out.best.settings["lr"] <= 0.1
 

@@ -130,6 +130,13 @@ def test_skipped_images_are_counted_and_named(store, result):
     assert names == "fog: n01/image_0.JPEG (cut short)\n"
 
 
+def test_the_record_says_which_layers_were_taken(store, result):
+    write(store, result)
+    row = pq.read_table(store.cell_folder(result.cell) / "cell.parquet").to_pylist()[0]
+    assert json.loads(row["layers"]) == result.layers
+    assert all(each["found"] == each["taken"] + each["left"] > 0 for each in result.layers.values())
+
+
 def test_cells_that_skip_nothing_say_so(store, result):
     write(store, result)
     assert pq.read_table(store.cell_folder(result.cell) / "cell.parquet")["skipped_images"][0].as_py() == 0

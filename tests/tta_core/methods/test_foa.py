@@ -1,7 +1,5 @@
 import io
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,16 +177,6 @@ def test_a_state_of_another_version_or_dimension_is_refused():
         strategy.load_state_dict(strategy.state_dict() | {"version": [3, 2, 1]})
     with pytest.raises(InputError, match="in 5 dimensions, this one has 4"):
         strategy.load_state_dict(EvolutionStrategy(5, 6, 1.0, 3).state_dict())
-
-
-def test_the_library_is_imported_only_for_a_strategy_and_silently():
-    program = (
-        "import sys, warnings; warnings.simplefilter('error'); import tta_core.methods.foa.method as m; "
-        "assert 'cma' not in sys.modules; m.EvolutionStrategy(4, 6, 1.0, 1); assert 'cma' in sys.modules; "
-        "import matplotlib; assert matplotlib.get_backend(auto_select=False) is None"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # The method.

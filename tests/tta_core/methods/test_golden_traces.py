@@ -60,6 +60,30 @@ def test_an_option_without_a_translation_fails(monkeypatch, capsys):
     assert "option 'momentum' in the manifest has no translation" in capsys.readouterr().out
 
 
+def test_a_case_that_cannot_be_followed_is_one_failure_and_never_the_end(monkeypatch, capsys, tmp_path):
+    for name in ("imse_tta", "sar", "tent"):
+        for suffix in (".json", ".npz"):
+            (tmp_path / name).with_suffix(suffix).write_bytes((GOLDEN / name).with_suffix(suffix).read_bytes())
+    monkeypatch.setattr(replay.FOLLOWERS["imse"], "internals", lambda self, step: iter({}["blocks.0.attn.proj"]))
+    monkeypatch.setattr(replay.FOLLOWERS["sar"], "scored", "nothing")
+    assert replay.main([str(tmp_path), "--precision", "float32"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "FAIL  imse_tta  float32  KeyError: 'blocks.0.attn.proj'"
+    assert lines[1] == "FAIL  sar  it holds no nothing, which our method scores"
+    assert lines[2].startswith("PASS  tent  float32")
+    assert lines[-1] == "1 passed, 2 failed, 0 skipped"
+
+
+def test_imse_is_followed_on_other_layers_without_retrieval():
+    """A released option; internals name layers that are then not decomposed."""
+    case = CASES["imse_tta"]
+    trace = case.trace | {"extra/__svd_layers__": np.array(["blocks.0.attn.proj", "blocks.0.mlp.fc1"])}
+    hyper = case.hyper | {"components": ["mlp.fc1"]}
+    follower = replay.FOLLOWERS["imse"](Case(case.manifest | {"hyper": hyper}, trace), torch.float64)
+    follower.step(0)
+    assert "s_first_two_layers" in {comparison.quantity for comparison in follower.internals(0)}
+
+
 def test_a_path_without_a_case_is_named(capsys):
     assert replay.main(["nowhere"]) == 2
     assert "no golden case at nowhere" in capsys.readouterr().err

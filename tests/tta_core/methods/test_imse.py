@@ -65,6 +65,30 @@ def test_trained_names_and_measured_blocks(build, tiny_vit):
     assert "blocks.0.mlp.fc2" not in method.layers
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_norms_outside_of_the_frozen_blocks_learn_at_a_rate_of_their_own(rho, build, tiny_vit, batch):
+    settings = {"rho": rho, "lr": 0.02, "frozen_last_blocks": 1, "diversity_blocks": 1}
+    with_norms, without = (build(tiny_vit(depth=3), norm_lr=lr, **settings) for lr in (1e-3, 0.0))
+    added = with_norms.trainable_parameters().keys() - without.trainable_parameters().keys()
+    wanted = [*(f"blocks.{block}.norm{number}" for block in (0, 1) for number in (1, 2)), "norm"]
+    assert added == {f"{norm}.{part}" for norm in wanted for part in ("weight", "bias")}
+    with_norms(batch())
+    # The first step of Adam is the learning rate, whatever the gradient.
+    for name, parameter in with_norms.trainable_parameters().items():
+        moved = (parameter.detach() - with_norms.source_parameters[name]).abs()
+        rate = 1e-3 if name in added else 0.02
+        assert moved.max() == pytest.approx(rate, rel=1e-3), name
+        assert moved.max() <= rate * 1.0001
+    if rho == 0:
+        # One gradient: that of the loss at the source, by plain differentiation.
+        other = build(tiny_vit(depth=3), norm_lr=1e-3, **settings)
+        loss = other._objective(other._embed(batch())).loss
+        norms = [other.trainable_parameters()[name] for name in sorted(added)]
+        for name, gradient in zip(sorted(added), torch.autograd.grad(loss, norms), strict=True):
+            moved = with_norms.trainable_parameters()[name] - with_norms.source_parameters[name]
+            assert torch.equal(moved.sign()[gradient.abs() > 1e-6], -gradient.sign()[gradient.abs() > 1e-6])
+
+
 @pytest.mark.parametrize(
     ("depth", "setting", "trained"), [(3, "auto", 2), (3, "official", 3), (4, 2, 2), (11, "official", 9)]
 )

@@ -30,7 +30,10 @@ from tta_core.data.root import not_here, readable
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import first_names
 
-IN_PART = "to use only a part, name its images in subset_file, a line <class>/<file> for each"
+IN_PART = (
+    "to use only a part, name its images in subset_file, a line <class>/<file> for each; check-backbone finds them by "
+    "itself with --partial"
+)
 """What someone may do who has only some of the images."""
 
 TABLES = (".parquet", ".arrow")

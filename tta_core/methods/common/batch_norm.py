@@ -197,6 +197,8 @@ def normalise(
     """Normalises `(batch, channels, ...)`; the gradient goes through the statistics too if they have one."""
     mean, variance = statistics
     if not mean.requires_grad:
+        if weight is not None:
+            mean, variance = mean.to(weight.dtype), variance.to(weight.dtype)
         return functional.batch_norm(inputs, mean, variance, weight, bias, False, 0.0, epsilon)
     scale = (variance + epsilon).rsqrt()
     if weight is not None:
@@ -207,7 +209,8 @@ def normalise(
 
 
 def _towards(one: Statistics, other: Statistics, share: float) -> Statistics:
-    return Statistics(torch.lerp(one.mean, other.mean, share), torch.lerp(one.variance, other.variance, share))
+    pairs = ((mine.to(theirs.dtype), theirs) for mine, theirs in zip(one, other, strict=True))
+    return Statistics(*(torch.lerp(mine, theirs, share) for mine, theirs in pairs))
 
 
 def _along_channels(values: Tensor, ndim: int) -> Tensor:

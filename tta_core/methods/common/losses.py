@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+HALF_PRECISIONS = (torch.float16, torch.bfloat16)
+
 
 def widened(logits: Tensor) -> Tensor:
     """Returns half-precision logits as float32; wider ones as they are."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return logits.float() if logits.dtype in HALF_PRECISIONS else logits
 
 
 def softmax_entropy(logits: Tensor) -> Tensor:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
+from timm.layers import RmsNorm, RmsNorm2d, RmsNorm2dFp32, RmsNormFp32
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from tta_core.backbones.spec import NetworkKind
 from tta_core.errors import InputError
 
-NORM_TYPES = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
-"""The normalisation layers that test-time adaptation adapts; timm's LayerNorm2d is a LayerNorm."""
+RMS_NORMS = (nn.RMSNorm, RmsNorm, RmsNorm2d, RmsNormFp32, RmsNorm2dFp32)
+
+NORM_TYPES = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, _InstanceNorm, *RMS_NORMS)
+"""The normalisation layers that test-time adaptation adapts, of any number of dimensions and synchronised ones too.
+
+timm's layers are subclasses of these but for RMS norms.
+"""
 
 
 def network_kinds(network: nn.Module) -> tuple[NetworkKind, ...]:
@@ -19,7 +28,7 @@ def network_kinds(network: nn.Module) -> tuple[NetworkKind, ...]:
     kinds: list[NetworkKind] = []
     if isinstance(network, VisionTransformer):
         kinds.append("transformer")
-    if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
         kinds.append("batch-norm")
     return tuple(kinds)
 
@@ -99,18 +108,33 @@ def replace_modules(
 
 
 def use_batch_statistics(network: nn.Module) -> None:
-    """Makes every BatchNorm2d normalise with the statistics of the current batch, in eval mode too."""
+    """Makes every BatchNorm normalise with the statistics of the current batch, in eval mode too.
+
+    A channel of which a batch shows a single value has no variance there, and the statistics of the source stand in.
+    """
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            module.register_buffer("source_mean", module.running_mean, persistent=False)
+            module.register_buffer("source_variance", module.running_var, persistent=False)
             module.track_running_stats = False
-            module.running_mean = None
-            module.running_var = None
             module.num_batches_tracked = None
+            _forget_source(module)
+            module.register_forward_pre_hook(_recall_source)
+            module.register_forward_hook(_forget_source, always_call=True)
+
+
+def _recall_source(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if inputs[0].numel() == inputs[0].shape[1]:
+        norm.running_mean, norm.running_var = norm.source_mean, norm.source_variance
+
+
+def _forget_source(norm: nn.Module, *_: Any) -> None:
+    norm._buffers.update(running_mean=None, running_var=None)
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:
     """Whether what the network says to an image depends on the others in the batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None for m in network.modules())
+    return any(isinstance(m, _BatchNorm) and m.running_mean is None for m in network.modules())
 
 
 def count_parameters(parameters: Sequence[nn.Parameter]) -> int:

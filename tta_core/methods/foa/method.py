@@ -27,6 +27,7 @@ from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.transformer import embed
 from tta_core.methods.foa.evolution import Array, EvolutionStrategy
 from tta_core.methods.foa.spec import FOASettings, needs_source
+from tta_core.methods.given import check_trained
 from tta_core.methods.stateful import Stateful
 
 REFERENCE_BATCH = 64
@@ -77,6 +78,7 @@ class FOA(Method[FOASettings]):
     def prepare(self) -> None:
         """Checks the network; for the variant `bp` thaws its normalisation layers."""
         self.transformer = with_class_token(self.network, "foa")
+        check_trained({"cls_token": self.transformer.cls_token}, self.network)  # Prompts are of its type.
         self.source = FeatureStatistics(self.artefact["std"], self.artefact["mean"]) if self.artefact else None
         if self.settings.variant == "bp":
             # What lies before the blocks is computed without a graph.

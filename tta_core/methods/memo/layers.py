@@ -16,6 +16,7 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNorm, GroupNormAct, LayerNorm, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tta_core.errors import InputError
 from tta_core.methods.common.losses import widened
@@ -124,7 +125,7 @@ class PerImageBatchNorm(PerImageNorm):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, norm: nn.BatchNorm2d, prior_strength: float | None) -> None:
+    def __init__(self, norm: _BatchNorm, prior_strength: float | None) -> None:
         """Takes over a layer with running statistics; without a prior strength it uses these alone."""
         super().__init__(norm)
         assert norm.running_mean is not None
@@ -173,7 +174,7 @@ def replace_norms(network: nn.Module, method: str, prior_strength: float | None)
         made = _per_image(norm, prior_strength)
         if made is None:
             every = False
-            if prior_strength is not None and isinstance(norm, nn.BatchNorm2d):
+            if prior_strength is not None and isinstance(norm, _BatchNorm):
                 raise InputError(
                     f"{method} mixes the source's statistics of BatchNorm with an image's, and the layer {name!r} "
                     f"({type(norm).__name__}) keeps none that it knows: give prior_strength: null"
@@ -193,6 +194,7 @@ def _per_image(norm: Any, prior_strength: float | None) -> PerImageNorm | None:
         return PerImageLayerNorm2d(norm)
     if kind in (nn.GroupNorm, GroupNorm, GroupNormAct):
         return PerImageGroupNorm(norm)
-    if kind in (nn.BatchNorm2d, BatchNormAct2d) and norm.running_mean is not None and norm.running_var is not None:
+    batch_norms = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
+    if kind in batch_norms and norm.running_mean is not None and norm.running_var is not None:
         return PerImageBatchNorm(norm, prior_strength)
     return None

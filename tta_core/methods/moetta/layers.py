@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import NORM_TYPES, replace_modules
@@ -20,6 +21,9 @@ PUBLISHED_DISABLED_NORMS = {("VisionTransformer", 49): "0-14", ("ConvNeXt", 36):
 GLOBAL_ROUTER = "global_router"
 """Name of the module that is added to the network for a router that serves all layers."""
 
+
+EXPERT_BASES = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.SyncBatchNorm)
+"""The norms that experts can be added to: each sample is one entry of the first axis."""
 
 CHANNELS_FIRST_LAYER_NORMS = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32)
 
@@ -114,7 +118,7 @@ def install_experts(
         shared = _router(network.get_submodule(roles.routing), rules, generator, uniform=True)
 
     def with_experts(norm: nn.Module) -> MoELayerNorm:
-        assert isinstance(norm, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d), "counted norms are of these types"
+        assert isinstance(norm, EXPERT_BASES), "roles were given to these types only"
         router = _router(norm, rules, generator) if shared is None else SharedRouter(shared)
         return _layer_class(norm)(
             norm,
@@ -152,15 +156,15 @@ def _channel_axis(norm: nn.Module) -> int:
 def _layer_class(norm: nn.Module) -> type[MoELayerNorm]:
     if isinstance(norm, nn.GroupNorm):
         return MoEGroupNorm
-    return MoEBatchNorm2d if isinstance(norm, nn.BatchNorm2d) else MoELayerNorm
+    return MoEBatchNorm2d if isinstance(norm, _BatchNorm) else MoELayerNorm
 
 
 def _check_base(name: str, norm: nn.Module, number: int) -> None:
     weight = getattr(norm, "weight", None)
-    if weight is None or weight.ndim != 1:
+    if weight is None or weight.ndim != 1 or not isinstance(norm, EXPERT_BASES):
         raise InputError(
-            f"moetta needs norms with one affine pair over the channels, and norm {number} of this network, {name}, is "
-            f"{norm}: name it in disabled_norms"
+            "moetta needs LayerNorm, GroupNorm or BatchNorm2d with one affine pair over the channels, and norm "
+            f"{number} of this network, {name}, is {norm}: name it in disabled_norms"
         )
 
 

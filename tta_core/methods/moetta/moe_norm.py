@@ -35,7 +35,7 @@ class MoELayerNorm(nn.Module):
 
     def __init__(
         self,
-        norm: nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d,
+        norm: nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.SyncBatchNorm,
         router: Router | SharedRouter,
         generator: torch.Generator,
         *,
@@ -110,11 +110,28 @@ class MoEGroupNorm(MoELayerNorm):
 
 
 class MoEBatchNorm2d(MoELayerNorm):
-    """The same on a BatchNorm2d, always with the statistics of the current batch."""
+    """The same on a BatchNorm2d, with the statistics of the current batch.
+
+    A channel of which a batch shows a single value has no variance there, and the statistics of the source stand in.
+
+    Attributes:
+        source_mean, source_variance: these, `(channels,)`; None if the layer kept none.
+    """
 
     channel_axis = 1
+    source_mean: Tensor | None
+    source_variance: Tensor | None
+
+    def __init__(self, norm: nn.BatchNorm2d | nn.SyncBatchNorm, *arguments: Any, **options: Any) -> None:
+        super().__init__(norm, *arguments, **options)
+        self.register_buffer("source_mean", norm.running_mean, persistent=False)
+        self.register_buffer("source_variance", norm.running_var, persistent=False)
 
     def _normalise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        mean, variance = self.source_mean, self.source_variance
+        if x.numel() == x.shape[1] and mean is not None and variance is not None:
+            alone = functional.batch_norm(x, mean.to(x), variance.to(x), eps=self.eps)
+            return _affine_by_channel(alone, weight, bias)
         # functional.batch_norm refuses a single value in a channel, which a batch of one may have.
         normalised = torch.batch_norm(x, None, None, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
         return _affine_by_channel(normalised, weight, bias)

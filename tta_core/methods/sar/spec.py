@@ -35,6 +35,7 @@ SPEC = MethodSpec(
     paper="Niu et al., Towards Stable Test-Time Adaptation in Dynamic Wild World, ICLR 2023",
     changes="trains weight and bias of the normalisation layers before the last quarter of the network",
     implementation="SAR",
+    recovers=True,
     traces=("mr-eggplant/SAR 20f6e24", "AnikiFan/MoETTA 7f36ccf"),
     tables={
         "official": "SAR's own on ViT-B",

@@ -32,7 +32,7 @@ class T3A(Method[T3ASettings]):
     def begin(self) -> None:
         """Makes the rows of the classifier the first supports."""
         settings, logits = self.settings, self.space.logits
-        unit = functional.normalize(self.space.vectors, dim=-1)
+        unit = functional.normalize(widened(self.space.vectors), dim=-1)
         own = settings.row_class == "own"
         labels = torch.arange(len(unit), device=unit.device) if own else logits.argmax(dim=-1)
         if settings.filter_k > 0:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+from scipy.stats import kendalltau
 
 from analysis import schema
+from analysis.aggregate.estimates import Estimate, estimate
 from analysis.results.load import FINISHED, rows
 from analysis.vocabulary import DEFAULT
 
@@ -24,6 +27,38 @@ SHORT = 0.9
 """Choosing streams shorter than this share of the reported ones do not see settings that collapse late."""
 
 Accuracies = Mapping[tuple[str, int], float]
+
+
+COMPLETE = "complete"
+"""State of a trial with a value for each of its cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """A trial.
+
+    Attributes:
+        trial: its number.
+        state: how it ended.
+        settings: values of the searched settings.
+        value: the first objective, mean over cells with the whole stream; None if there is none.
+        measures: measure -> mean likewise.
+        values: (samples per domain, seed, point) -> first objective of a cell that has run.
+    """
+
+    trial: int
+    state: str
+    settings: Mapping[str, Any]
+    value: float | None
+    measures: Mapping[str, float]
+    values: Mapping[tuple[int, int, int], float]
+
+    def by_length(self) -> dict[int, float]:
+        """Samples per domain -> mean over the cells with these."""
+        found: dict[int, list[float]] = {}
+        for (samples, _, _), value in self.values.items():
+            found.setdefault(samples, []).append(value)
+        return {samples: math.fsum(values) / len(values) for samples, values in sorted(found.items())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +95,12 @@ class StudyResult:
         importance: setting -> share; empty if it is unknown.
         cells: cells that the trials took.
         cell_seconds: wall time of their loops in s.
-        states: state of a trial -> how many.
-        choices: those that stand, the default first.
+        trials: by number.
+        best_trial: number of the chosen one, or the best so far.
+        front: of several objectives the trials that none is better than.
+        maximise: whether larger values of the first objective are better.
+        choices: those that stand, the default first; without those of `tried`.
+        tried: settings that are reported though they were not chosen.
     """
 
     study: str
@@ -74,13 +113,36 @@ class StudyResult:
     importance: Mapping[str, float]
     cells: int
     cell_seconds: float
-    states: Mapping[str, int]
+    trials: tuple[TrialRow, ...]
+    best_trial: int | None
+    front: tuple[int, ...]
+    maximise: bool
     choices: tuple[Choice, ...]
+    tried: tuple[Choice, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives, the one first that decides."""
+        given = self.definition["objective"]
+        return (given,) if isinstance(given, str) else tuple(given)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """State of a trial -> how many."""
+        return dict(sorted(Counter(each.state for each in self.trials).items()))
 
     @property
     def chosen(self) -> Choice | None:
         """What the study chose; None if it has not ended, or all failed."""
         return next((each for each in self.choices if each.rule != DEFAULT), None)
+
+    @property
+    def best_tried(self) -> float | None:
+        """The best mean accuracy of all settings that were reported: an oracle's. None if only chosen ones were."""
+        if not self.tried:
+            return None
+        reported = [list(each.accuracies.values()) for each in (*self.choices, *self.tried)]
+        return max((math.fsum(values) / len(values) for values in reported if values), default=None)
 
     @property
     def default(self) -> Choice | None:
@@ -98,6 +160,31 @@ class StudyResult:
                 by_seed.setdefault(key[1], []).append(value - self.default.accuracies[key])
         return [math.fsum(values) / len(values) for _, values in sorted(by_seed.items())]
 
+    @property
+    def estimated_gain(self) -> Estimate | None:
+        """What the choosing cells say of the chosen setting against the default: the mean over pairs of these."""
+        if self.chosen is None or self.default is None or self.default.trial is None or self.chosen.trial is None:
+            return None
+        rows = {each.trial: each.values for each in self.trials}
+        own, other = rows[self.chosen.trial], rows[self.default.trial]
+        sign = 1 if self.maximise else -1
+        pairs = [sign * (own[key] - other[key]) for key in own if key in other]
+        return estimate(pairs) if pairs else None
+
+    def rank_agreement(self) -> dict[int, tuple[float, int]]:
+        """Rung of a ladder -> Kendall's tau of its ranking with that of the whole stream, and of how many settings."""
+        found: dict[int, list[tuple[float, float]]] = {}
+        for each in self.trials:
+            if each.state == COMPLETE:
+                *rungs, (_, whole) = each.by_length().items()
+                for samples, value in rungs:
+                    found.setdefault(samples, []).append((value, whole))
+        return {
+            samples: (float(kendalltau(*zip(*pairs, strict=True)).statistic), len(pairs))
+            for samples, pairs in found.items()
+            if len(pairs) > 2
+        }
+
     def warnings(self) -> list[str]:
         """What speaks against the choice."""
         said, total = [], sum(self.states.values())
@@ -111,12 +198,17 @@ class StudyResult:
             )
         if total < LEAST_TRIALS * len(space):
             said.append(f"{total} trials for {len(space)} settings: fewer than {LEAST_TRIALS} each")
-        if lost := self.states.get("diverged", 0):
-            said.append(f"{lost} of {total} trials diverged")
+        for state in ("diverged", "collapsed"):
+            if lost := self.states.get(state, 0):
+                said.append(f"{lost} of {total} trials {state}")
+        if self.chosen is None and self.state not in ("open", "failed") and self.states.get(COMPLETE):
+            said.append("no setting keeps the constraints: nothing was chosen")
         if self.chosen is not None:
             said += [words for each in space for words in _near_end(each, self.chosen.settings)]
             if self.default is not None and self.default.settings == self.chosen.settings:
                 said.append("no setting was better than the default")
+            elif (gain := self.estimated_gain) is not None and not (gain.excludes_zero and gain.mean > 0):
+                said.append("on the choosing cells the chosen settings are not significantly better than the default")
         return said
 
 
@@ -149,21 +241,30 @@ def read_studies(con: duckdb.DuckDBPyConnection, *, superseded: bool = False) ->
         )
     }
     choices: dict[str, list[Choice]] = {}
-    for study, rule, trial, settings, estimate, cells in rows(
-        con, "select study, rule, trial, settings, estimate, cells from selections where current order by rule"
+    for study, rule, trial, settings, guess, cells in rows(
+        con,
+        "select study, rule, trial, settings, estimate, cells from selections where current order by rule, trial",
     ):
         found = [accuracies[cell] for cell in cells if cell in accuracies]
         choice = Choice(
             rule=rule,
             trial=trial,
             settings=json.loads(settings),
-            estimate=estimate,
+            estimate=guess,
             accuracies={(fingerprint, seed): accuracy for fingerprint, seed, accuracy in found},
         )
         choices.setdefault(study, []).append(choice)
-    states: dict[str, dict[str, int]] = {}
-    for study, state, count in rows(con, "select study, state, count(*) from trials group by all order by all"):
-        states.setdefault(study, {})[state] = count
+    trials: dict[str, list[TrialRow]] = {}
+    for study, number, state, settings, value, measures, cells in rows(
+        con, "select study, trial, state, settings, value, measures, by_instance from trials order by study, trial"
+    ):
+        values = {
+            (each["samples_per_domain"], each["seed"], each["point"]): each["value"]
+            for each in cells
+            if each["value"] is not None
+        }
+        made_trial = TrialRow(number, state, json.loads(settings), value, json.loads(measures), values)
+        trials.setdefault(study, []).append(made_trial)
     made = [
         StudyResult(
             study=study,
@@ -176,13 +277,36 @@ def read_studies(con: duckdb.DuckDBPyConnection, *, superseded: bool = False) ->
             importance=json.loads(importance) if importance else {},
             cells=cells,
             cell_seconds=seconds,
-            states=states.get(study, {}),
-            choices=tuple(sorted(choices.get(study, []), key=lambda each: each.rule != DEFAULT)),
+            trials=tuple(trials.get(study, [])),
+            best_trial=best,
+            front=tuple(front),
+            maximise=maximise,
+            choices=tuple(
+                sorted(
+                    (each for each in choices.get(study, []) if each.rule != schema.CANDIDATE),
+                    key=lambda each: each.rule != DEFAULT,
+                )
+            ),
+            tried=tuple(each for each in choices.get(study, []) if each.rule == schema.CANDIDATE),
         )
-        for study, method, per, definition, oracle, state, ratio, importance, cells, seconds in rows(
+        for (
+            study,
+            method,
+            per,
+            definition,
+            oracle,
+            state,
+            ratio,
+            importance,
+            cells,
+            seconds,
+            best,
+            front,
+            maximise,
+        ) in rows(
             con,
-            "select study, method, per, definition, oracle, state, length_ratio, importance, cells, cell_seconds "
-            "from studies order by study",
+            "select study, method, per, definition, oracle, state, length_ratio, importance, cells, cell_seconds, "
+            "best_trial, front, maximise from studies order by study",
         )
     ]
     return [each for each in made if superseded or each.state != schema.SUPERSEDED]

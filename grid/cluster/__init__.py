@@ -1,0 +1,1 @@
+"""Clusters from outside: jobs, a look at all nodes, results brought home."""

@@ -1,0 +1,74 @@
+"""Notices that the head of a cluster is gone, before Ray aborts the driver in mid-sentence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+EVERY_SECONDS = 5.0
+PATIENCE_SECONDS = 40.0
+"""How long the head may be silent. After 60 s without it Ray (2.60) aborts the process, and no Python code runs any
+more."""
+
+EXIT_HEAD_LOST = 3
+
+
+@contextmanager
+def watching_head(
+    address: str,
+    *,
+    lost: Callable[[str], None] | None = None,
+    every: float = EVERY_SECONDS,
+    patience: float = PATIENCE_SECONDS,
+) -> Iterator[None]:
+    """Looks after the head while the context lasts.
+
+    Args:
+        address: host:port of the head.
+        lost: what to do when it has been silent for too long, given a message; by default the process prints it and
+            ends with status 3.
+        every: seconds from one look to the next.
+        patience: seconds of silence.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not done.wait(every):
+            if _answers(address, every):
+                heard = time.monotonic()
+            elif time.monotonic() - heard >= patience:
+                (lost or _end)(
+                    f"the Ray head at {address} has not answered for {patience:.0f} s, and its cells are lost with it. "
+                    "Finished cells are kept: start the cluster again, then go on with the same command"
+                )
+                return
+
+    thread = threading.Thread(target=watch, name="head-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _answers(address: str, timeout: float) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+def _end(message: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"Error: {message}\n")
+    sys.stderr.flush()
+    # The main thread may sit in a call of Ray that never returns: nothing else ends it.
+    os._exit(EXIT_HEAD_LOST)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from tta_core.data.files.label_maps import IGNORED, LabelMaps, Table, WholeFiles, file_size
 from tta_core.data.root import data_root, not_here, own_folder, readable
 from tta_core.data.sources.base import Domain, Storage
+from tta_core.data.sources.segmentation_pairs import Pairs
 from tta_core.data.sources.segmentation_survey import SegmentationSurvey
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import first_names
@@ -109,31 +109,6 @@ class SegmentationFolders(Storage):
         images = WholeFiles(found.images, found.names, file_size(found.images / found.names[0]))
         pixels, tables = file_size(found.maps / found.map_names[0]), LAYOUTS[row.name].map_ends
         return images, LabelMaps(found.maps, found.map_names, pixels, tables, row.num_classes)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Images of a domain with their label maps.
-
-    Attributes:
-        images, maps: the folders.
-        names, map_names: the files below them, in one order.
-        without_map: images that have none.
-        without_image: label maps that belong to no image.
-        strange: files beside the images that are none of them, such as references of `train_ref`.
-    """
-
-    images: Path
-    maps: Path
-    names: tuple[str, ...]
-    map_names: tuple[str, ...]
-    without_map: tuple[str, ...] = ()
-    without_image: tuple[str, ...] = ()
-    strange: tuple[str, ...] = ()
-
-    def list_hash(self) -> str:
-        """Twelve hexadecimal digits of a hash of the images' names in their order."""
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:12]
 
 
 def pairs(domain: Domain) -> Pairs:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tta_core.data.files.label_maps import IGNORED, file_size
+from tta_core.data.sources.segmentation_pairs import Pairs
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.data.survey import Beside, Checked, Survey
 from tta_core.errors import InputError
-
-if TYPE_CHECKING:
-    from tta_core.data.sources.segmentation_folders import Pairs
 
 GET_AGAIN = "Get it again from the archive."
 

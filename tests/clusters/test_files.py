@@ -299,7 +299,7 @@ FAKES = {
     "hostname": "echo 127.0.0.1",
     # What srun is to run comes after its own options.
     "srun": 'while [[ $1 == --* ]]; do shift; done; echo "srun $*" >> "$SAID"; exec "$@"',
-    "ray": 'echo "ray $RAY_AUTH_MODE $*" >> "$SAID"; trap "exit 0" TERM; sleep 60 & wait',
+    "ray": 'echo "ray $RAY_AUTH_MODE $*" >> "$SAID"; sleep 60 > /dev/null 2>&1 & trap "kill $!; exit 0" TERM; wait',
     "python": 'echo "python $(stat -c %a "$RAY_AUTH_TOKEN_PATH") $*" >> "$SAID"; exit 7',
     "seq": "echo 1",
 }

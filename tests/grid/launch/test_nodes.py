@@ -56,7 +56,7 @@ def test_other_versions_are_named_one_by_one(tmp_path):
 def test_a_trial_on_a_node_without_the_folder_runs_no_cell(tiny_sweep, store, monkeypatch):
     config = next(iter(make_plan(tiny_sweep, store).cells.values()))
     monkeypatch.setattr(trial, "node_name", lambda: "n7 (10.0.0.7)")
-    monkeypatch.setattr(trial, "_run", lambda config, context: CellEnd("done"))
+    monkeypatch.setattr(trial, "_run", lambda config, context, *, stop_collapsed: CellEnd("done"))
     for moved, status in ((False, "done"), (True, "unwritten")):
         with put_mark(store.folder) as mark:
             if moved:

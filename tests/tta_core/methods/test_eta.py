@@ -223,7 +223,7 @@ def test_an_artefact_of_another_network_is_refused(build, tiny_vit):
 
 
 def test_no_source_images_at_all_are_an_error(build, tiny_vit):
-    with pytest.raises(InputError, match="without a single batch"):
+    with pytest.raises(InputError, match="source_images holds no batches"):
         build("eata", source_images=[])
     with pytest.raises(InputError, match="without a single batch"):
         fisher_information(tiny_vit(), [])

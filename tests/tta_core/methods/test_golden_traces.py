@@ -79,7 +79,7 @@ def test_imse_is_followed_on_other_layers_without_retrieval():
     case = CASES["imse_tta"]
     trace = case.trace | {"extra/__svd_layers__": np.array(["blocks.0.attn.proj", "blocks.0.mlp.fc1"])}
     hyper = case.hyper | {"components": ["mlp.fc1"]}
-    follower = replay.FOLLOWERS["imse"](Case(case.manifest | {"hyper": hyper}, trace), torch.float64)
+    follower = replay.FOLLOWERS["imse"](Case(case.manifest | {"hyper": hyper}, trace), torch.float32)
     follower.step(0)
     assert "s_first_two_layers" in {comparison.quantity for comparison in follower.internals(0)}
 

@@ -67,7 +67,7 @@ def test_trained_names_and_measured_blocks(build, tiny_vit):
 
 @pytest.mark.parametrize("rho", [0.0, 0.05])
 def test_norms_outside_of_the_frozen_blocks_learn_at_a_rate_of_their_own(rho, build, tiny_vit, batch):
-    settings = {"rho": rho, "lr": 0.02, "frozen_last_blocks": 1, "diversity_blocks": 1}
+    settings = {"rho": rho, "lr": 0.02, "frozen_last_blocks": 1, "diversity_blocks": 1, "entropy_margin": 1.0}
     with_norms, without = (build(tiny_vit(depth=3), norm_lr=lr, **settings) for lr in (1e-3, 0.0))
     added = with_norms.trainable_parameters().keys() - without.trainable_parameters().keys()
     wanted = [*(f"blocks.{block}.norm{number}" for block in (0, 1) for number in (1, 2)), "norm"]

@@ -220,7 +220,7 @@ def test_too_few_images_are_refused(tiny_vit, given, images):
     with pytest.raises(InputError, match="of which it needs two, and was given 2 held-out images"):
         build_method("mgtta", tiny_vit(), num_classes=10, **given)
     given["held_out"] = []
-    with pytest.raises(InputError, match="without a single batch"):
+    with pytest.raises(InputError, match="held_out holds no batches"):
         build_method("mgtta", tiny_vit(), num_classes=10, **given)
     with pytest.raises(InputError, match="training_images = 4 make a single step of training_batch = 4"):
         build_method("mgtta", tiny_vit(), num_classes=10, training_images=4, training_batch=4, **given)

@@ -23,6 +23,9 @@ class Recorder:
     def reset(self):
         self.events.append("reset")
 
+    def at_border(self):
+        """Nothing ends for it there."""
+
     def diagnostics(self):
         since_reset = "".join("r" if event == "reset" else "." for event in self.events).rpartition("r")[2]
         return {"batches": {"": [float(len(since_reset))]}, "events": {"": [float(len(self.events))]}}

@@ -48,7 +48,7 @@ class SceneRecipe:
     """
 
     scenes: int = 2000
-    epochs: int = 26
+    epochs: int = 16
     batch_size: int = 16
     learning_rate: float = 3e-3
     warm_up: float = 0.05

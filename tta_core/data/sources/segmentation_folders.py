@@ -102,7 +102,7 @@ class SegmentationFolders(Storage):
 
     def survey(self, root: Path, *, decode: bool) -> SegmentationSurvey:
         """Counts images and label maps, and compares their sizes."""
-        return SegmentationSurvey(find, decode=decode)
+        return SegmentationSurvey(find, self.opened, decode=decode)
 
     def opened(self, row: BenchmarkSpec, found: Pairs) -> tuple[WholeFiles, LabelMaps]:
         """The files of pairs; the first of each kind states the size of all."""

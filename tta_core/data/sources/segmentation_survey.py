@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tta_core.data.files.label_maps import IGNORED, file_size
+from tta_core.data.files.label_maps import IGNORED, LabelMaps, WholeFiles, file_size
 from tta_core.data.sources.segmentation_pairs import Pairs
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.data.survey import Beside, Checked, Survey
@@ -20,11 +20,19 @@ class SegmentationSurvey(Survey):
 
     Args:
         find: lists what is there of a domain of a row.
+        opened: the files of pairs.
         decode: whether label maps are decoded and their numbers looked at, and images decoded.
     """
 
-    def __init__(self, find: Callable[[BenchmarkSpec, str], Pairs], *, decode: bool) -> None:
+    def __init__(
+        self,
+        find: Callable[[BenchmarkSpec, str], Pairs],
+        opened: Callable[[BenchmarkSpec, Pairs], tuple[WholeFiles, LabelMaps]],
+        *,
+        decode: bool,
+    ) -> None:
         self._find = find
+        self._opened = opened
         self._decode = decode
 
     def begin(self, row: BenchmarkSpec, one: Checked) -> Callable[[], Beside]:
@@ -46,7 +54,7 @@ class SegmentationSurvey(Survey):
             _look_at_sizes(found, one)
             one.found_classes = row.num_classes
             if self._decode:
-                _look_inside(row, found, one)
+                _look_inside(row, found, one, *self._opened(row, found))
             return []
 
         return end
@@ -70,11 +78,8 @@ def _look_at_sizes(found: Pairs, one: Checked) -> None:
         one.add("wrong file", wrong, f"Others have {usual[1]}x{usual[0]} pixels. {GET_AGAIN}")
 
 
-def _look_inside(row: BenchmarkSpec, found: Pairs, one: Checked) -> None:
+def _look_inside(row: BenchmarkSpec, found: Pairs, one: Checked, images: WholeFiles, maps: LabelMaps) -> None:
     """Decodes everything; all classes must occur."""
-    from tta_core.data.sources.segmentation_folders import STORAGE
-
-    images, maps = STORAGE.opened(row, found)
     counts = np.zeros(256, np.int64)
     corrupt, strange = [], []
     for number in range(len(found.names)):

@@ -9,15 +9,19 @@ import torch
 
 from tta_core.backbones import networks, weights
 from tta_core.backbones.embedded.network import MEAN, STD, weights_file
+from tta_core.backbones.embedded.scenes import SCENES, build_scenes_network
 from tta_core.backbones.networks import load_backbone, read_weights
+from tta_core.backbones.segformer import build_segformer
 from tta_core.backbones.table import BACKBONES
 from tta_core.backbones.weights import check_weights
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import network_kinds
 
-EMBEDDED = [name for name, row in BACKBONES.items() if row.source.startswith("embedded:")]
+CLASSIFIERS = {name: row for name, row in BACKBONES.items() if row.task == "classification"}
+SEGMENTERS = {name: row for name, row in BACKBONES.items() if row.task == "segmentation"}
+EMBEDDED = [name for name, row in CLASSIFIERS.items() if row.source.startswith("embedded:")]
 TIMM = [name for name, row in BACKBONES.items() if row.source.startswith("timm:") and row.text is None]
-FILE = [name for name, row in BACKBONES.items() if row.source.startswith("file:")]
+FILE = [name for name, row in CLASSIFIERS.items() if row.source.startswith("file:")]
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -72,7 +76,16 @@ def test_a_row_for_a_file_builds_its_network(name):
     assert ("norm.weight" in network.state_dict()) == (spec.pretraining != "mae")
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_a_row_of_segmentation_builds_its_network(name):
+    spec = SEGMENTERS[name]
+    with torch.device("meta"):
+        network = build_scenes_network() if name == SCENES else build_segformer(name, spec.num_classes)
+    assert spec.kinds == ("segformer",)
+    assert network(torch.zeros(1, 3, 64, 128, device="meta")).shape[1] == spec.num_classes
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_table_says_what_kind_of_network_it_is(name):
     spec = BACKBONES[name]
     kind, _, architecture = spec.source.partition(":")

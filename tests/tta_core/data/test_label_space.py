@@ -60,7 +60,7 @@ def test_methods_see_a_network_of_the_benchmarks_classes(renditions, colour_vit)
     cpu = torch.device("cpu")
     for space, classes in (("full", 3), ("masked", 2)):
         made = config(method="eta", label_space=space, settings={"entropy_margin": 0.4})
-        method, _ = _build(made, normalisation(made, cpu), cpu)
+        method, _ = _build(made, normalisation(made, cpu), cpu, load_domains(made, made.domains))
         assert method.num_classes == classes
         assert method.margin == pytest.approx(0.4 * math.log(classes))
         assert method.network.get_classifier().weight.shape[0] == classes

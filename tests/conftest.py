@@ -14,11 +14,21 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray reads it in this cas
 
 
 MARKED = {
-    "launch": ("grid/launch/test_launch.py",),
+    "launch": ("grid/launch/test_launch.py", "grid/launch/test_chaos.py"),
     "slow": (
-        *("tta_core/backbones/embedded/", "tta_core/data/files/test_decoded.py", "tta_core/methods/test_contract.py"),
-        *("tta_core/methods/test_golden_traces.py", "tta_core/run/test_checkpoint.py", "tta_core/run/test_cell.py"),
-        *("tta_core/diagnostics/test_observer.py", "tta_core/bench/test_bench.py", "test_invariants.py"),
+        *("analysis/report/test_report.py", "analysis/results/test_fuzz.py", "analysis/results/test_needs.py"),
+        *("analysis/results/test_query.py", "grid/launch/test_trial.py", "grid/search/test_keys.py"),
+        *(
+            "grid/search/test_study.py",
+            "grid/track/test_mlflow.py",
+            "test_invariants.py",
+            "tta_core/bench/test_bench.py",
+        ),
+        *("tta_core/backbones/embedded/", "tta_core/backbones/test_hub.py", "tta_core/corruptions/test_corrupt.py"),
+        *("tta_core/data/files/test_decoded.py", "tta_core/data/test_label_space.py", "tta_core/methods/test_base.py"),
+        *("tta_core/diagnostics/test_alignment.py", "tta_core/diagnostics/test_observer.py"),
+        *("tta_core/methods/test_contract.py", "tta_core/methods/test_golden_traces.py"),
+        *("tta_core/run/test_backbone_check.py", "tta_core/run/test_cell.py", "tta_core/run/test_checkpoint.py"),
     ),
 }
 """Marker -> files, or folders, of tests that `make check` leaves out as a whole."""

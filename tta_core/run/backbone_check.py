@@ -269,9 +269,14 @@ def check_backbone(config: RunConfig, *, device: str = "auto", tolerance: float 
         tolerance: see `expected_accuracy`.
 
     Raises:
-        InputError: if images or weights are missing, or are not what they should be.
+        InputError: if images or weights are missing, or are not what they should be, or the network segments.
     """
     spec = backbone_spec(config.backbone)
+    if spec.task != "classification":
+        raise InputError(
+            f"check-backbone counts images that are right, and {spec.name} segments: run a sweep of `source` on its "
+            "benchmark, and compare the mIoU"
+        )
     try:
         result = run(config, device=device)
     except CollapseError as error:

@@ -22,7 +22,9 @@ from tta_core.run.backbone_check import (
     list_clean_images,
 )
 
-EMBEDDED = [name for name, row in BACKBONES.items() if row.source.startswith("embedded:")]
+EMBEDDED = [
+    name for name, row in BACKBONES.items() if row.source.startswith("embedded:") and row.task == "classification"
+]
 
 
 def made(correct, images, expected, tolerance=SAME_TRANSFORM, reordered=None, backbone="digits-vit-supervised"):
@@ -45,6 +47,11 @@ def test_a_shipped_backbone_has_the_accuracy_of_the_table(name):
     assert (check.images, check.agrees, check.causes()) == (899, True, [])
     assert check.measured == pytest.approx(BACKBONES[name].clean_accuracy, abs=1e-6)
     assert check.weights == ("shipped with tta-grid",)
+
+
+def test_a_network_that_segments_is_refused():
+    with pytest.raises(InputError, match="check-backbone counts images that are right, and segformer-scenes segments"):
+        check_backbone(check_config("segformer-scenes"), device="cpu")
 
 
 def test_the_interval_is_wilsons():
@@ -127,6 +134,7 @@ def test_images_are_a_seeded_random_part_of_all_classes():
 
 def test_clean_images_are_those_of_the_classes():
     wanted = {"digits": "digits-c", "imagenet-1k": "imagenet", "cifar-10": "cifar10-c", "cifar-100": "cifar100-c"}
+    wanted |= {"digits and ground": "digit-scenes", "cityscapes": "cityscapes"}
     assert {row.classes: clean_benchmark(row).name for row in BACKBONES.values()} == wanted
     with pytest.raises(InputError, match="no benchmark has the classes 'birds' of digits-vit-mae: name one with"):
         clean_benchmark(BACKBONES["digits-vit-mae"].model_copy(update={"classes": "birds"}))

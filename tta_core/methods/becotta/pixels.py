@@ -74,25 +74,10 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
     @torch.no_grad()
     def frozen_logits(self, images: Tensor) -> Tensor:
         """At each pixel what the network says to one view where it is sure; elsewhere its mean over views."""
-        total: Tensor | None = None
-        single: Tensor | None = None
-        for view in self.views_of(self.network, images, self.settings.views):
-            probabilities = view.logits.softmax(dim=1)
-            if (view.ratio, view.flipped) == (1.0, False):
-                single = probabilities.clone()
-            total = probabilities if total is None else total.add_(probabilities)
-            del view
-        assert total is not None
-        assert single is not None, "every set of views has the one"
-
-        def source(views: Tensor) -> Tensor:
-            found: Tensor = torch.func.functional_call(self.network, dict(self.source_parameters), (views,))
-            return found
-
-        anchor = next(self.views_of(source, images, 1)).logits.softmax(dim=1).amax(dim=1)
-        own = single.amax(dim=1)
+        single, mean = self.summed(self.network, images, self.settings.views)
+        anchor, own = self.source_confidence(self.network, images), single.amax(dim=1)
         sure = (own > self.settings.anchor_threshold) & (own >= anchor)
-        return log(torch.where(sure.unsqueeze(1), single, total.div_(self.settings.views)))
+        return log(torch.where(sure.unsqueeze(1), single, mean))
 
     def diagnostics(self) -> Diagnostics:
         """`expert_usage`: mean weight of each adapter, by layer, since the last reset."""

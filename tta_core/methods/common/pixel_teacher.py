@@ -27,10 +27,7 @@ class Target(NamedTuple):
 
 
 class PixelTeacher(AdaptingPixels[PixelTeacherSettings], TeacherStudent[PixelTeacherSettings]):
-    """One step per batch towards the teacher's classes; scores them, as they are before the update.
-
-    The source is no third network: the teacher's runs with the source's values of the trained parameters.
-    """
+    """One step per batch towards the teacher's classes; scores them, as they are before the update."""
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the target's logarithms `(batch, classes, height, width)`."""
@@ -64,30 +61,10 @@ class PixelTeacher(AdaptingPixels[PixelTeacherSettings], TeacherStudent[PixelTea
     @torch.no_grad()
     def target(self, images: Tensor) -> Target:
         """At each pixel what the teacher says to one view where the source is sure; elsewhere its mean over views."""
-        total: Tensor | None = None
-        single: Tensor | None = None
-        for view in self.views_of(self.teacher, images, self.settings.views):
-            self.look(view)
-            probabilities = view.logits.softmax(dim=1)
-            if (view.ratio, view.flipped) == (1.0, False):
-                single = probabilities.clone()
-            total = probabilities if total is None else total.add_(probabilities)
-            del view
-        assert total is not None
-        assert single is not None, "every set of views has the one"
+        single, mean = self.summed(self.teacher, images, self.settings.views, self.look)
         if self.settings.views == 1 or self.settings.anchor_threshold >= 1:
-            chosen = log(total.div_(self.settings.views))
+            chosen = log(mean)
             return Target(chosen, torch.tensor(-1.0, device=chosen.device))
-        sure = self.source_confidence(images) > self.settings.anchor_threshold
-        chosen = torch.where(sure.unsqueeze(1), single, total.div_(self.settings.views))
+        sure = self.source_confidence(self.teacher.network, images) > self.settings.anchor_threshold
+        chosen = torch.where(sure.unsqueeze(1), single, mean)
         return Target(log(chosen), sure.double().mean())
-
-    @torch.no_grad()
-    def source_confidence(self, images: Tensor) -> Tensor:
-        """Largest probability of the source at each pixel of one view, `(batch, height, width)`."""
-
-        def source(views: Tensor) -> Tensor:
-            found: Tensor = torch.func.functional_call(self.teacher.network, dict(self.source_parameters), (views,))
-            return found
-
-        return next(self.views_of(source, images, 1)).logits.softmax(dim=1).amax(dim=1)

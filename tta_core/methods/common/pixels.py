@@ -141,17 +141,49 @@ class PixelMethod(Method[Viewing]):
                 yield View(ratio, True, resized(turned, size).flip(-1))
 
     @torch.no_grad()
+    def summed(
+        self, network: Network, images: Tensor, views: int, look: Callable[[View], None] = lambda view: None
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities of the view as it is, and their mean over all views: `(batch, classes, height, width)` each.
+
+        Args:
+            network: the network.
+            images: normalised images at their own size.
+            views: how many, a key of `RATIOS`.
+            look: called with each view.
+        """
+        total: Tensor | None = None
+        single: Tensor | None = None
+        for view in self.views_of(network, images, views):
+            look(view)
+            probabilities = view.logits.softmax(dim=1)
+            if (view.ratio, view.flipped) == (1.0, False):
+                single = probabilities.clone()
+            total = probabilities if total is None else total.add_(probabilities)
+            del view
+        assert total is not None
+        assert single is not None, "every set of views has the one"
+        return single, total.div_(views)
+
+    @torch.no_grad()
+    def source_confidence(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Largest probability of the source at each pixel of one view, `(batch, height, width)`.
+
+        The source is no network of its own: the given one runs with the source's values of the trained parameters.
+        """
+
+        def source(views: Tensor) -> Tensor:
+            found: Tensor = torch.func.functional_call(network, dict(self.source_parameters), (views,))
+            return found
+
+        return next(self.views_of(source, images, 1)).logits.softmax(dim=1).amax(dim=1)
+
+    @torch.no_grad()
     def view_mean(self, network: Network, images: Tensor, views: int) -> Tensor:
         """Logarithms of the mean probabilities of views `(batch, classes, height, width)`; logits of a single one."""
         if views == 1:
             return next(self.views_of(network, images, 1)).logits
-        total: Tensor | None = None
-        for view in self.views_of(network, images, views):
-            probabilities = view.logits.softmax(dim=1)
-            total = probabilities if total is None else total.add_(probabilities)
-            del view
-        assert total is not None
-        return log(total.div_(views))
+        return log(self.summed(network, images, views)[1])
 
     def whole(self, network: Network, images: Tensor) -> Tensor:
         """What a network that learns says to whole images, without windows, at its own resolution."""

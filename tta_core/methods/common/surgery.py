@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from tta_core.backbones.segformer import SegFormer
 from tta_core.backbones.spec import NetworkKind
 from tta_core.errors import InputError
 
@@ -25,6 +26,8 @@ timm's layers are subclasses of these but for RMS norms.
 
 def network_kinds(network: nn.Module) -> tuple[NetworkKind, ...]:
     """What kind of network it is, in the words of method specs."""
+    if isinstance(network, SegFormer):
+        return ("segformer",)
     kinds: list[NetworkKind] = []
     if isinstance(network, VisionTransformer):
         kinds.append("transformer")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -107,3 +110,30 @@ def low_rank_layers(network: nn.Module) -> dict[str, LowRankLinear]:
 def adapter_parameters(layers: dict[str, LowRankLinear]) -> dict[str, nn.Parameter]:
     """D and U of the layers by qualified name."""
     return {f"{name}.{tensor}": getattr(layer, tensor) for name, layer in layers.items() for tensor in TENSORS}
+
+
+def share_scales(network: nn.Module, scales: Tensor) -> None:
+    """Gives all adapters of a network the same scales, which change for all of them at once."""
+    for layer in low_rank_layers(network).values():
+        layer.scales = scales
+
+
+def signed_uncertainty(uncertainty: Tensor, threshold: float) -> Tensor:
+    """U where it has reached its threshold, else -u: the scales are 1 + that for high rank, 1 - that for low."""
+    return torch.where(uncertainty >= threshold, uncertainty, -uncertainty)
+
+
+def set_scales(scales: Tensor, low: Tensor, high: Tensor, ranks: tuple[int, int]) -> None:
+    """Sets the scales `(rank_low + rank_high,)` to one value for each of the two ranks."""
+    scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
+
+
+def two_rates(
+    parameters: Mapping[str, nn.Parameter], adapters: Collection[str], *, adapter_lr: float, backbone_lr: float
+) -> list[dict[str, Any]]:
+    """Groups of an optimizer: the adapters named, and the rest; without those that are empty."""
+    groups = [
+        {"params": [p for n, p in parameters.items() if n not in adapters], "lr": backbone_lr},
+        {"params": [p for n, p in parameters.items() if n in adapters], "lr": adapter_lr},
+    ]
+    return [group for group in groups if group["params"]]

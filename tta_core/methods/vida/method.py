@@ -15,7 +15,14 @@ from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.teacher import TeacherStudent
 from tta_core.methods.common.views import predict_views, random_view
 from tta_core.methods.spec import LABELLED_SOURCE_IMAGES
-from tta_core.methods.vida.layers import adapter_parameters, add_low_rank, low_rank_layers
+from tta_core.methods.vida.layers import (
+    adapter_parameters,
+    add_low_rank,
+    set_scales,
+    share_scales,
+    signed_uncertainty,
+    two_rates,
+)
 from tta_core.methods.vida.spec import ViDASettings
 from tta_core.methods.vida.warm_up import warmed_up_adapters
 
@@ -55,17 +62,13 @@ class ViDA(TeacherStudent[ViDASettings]):
     def begin(self) -> None:
         """Makes the teacher, whose adapters have the scales of the student's."""
         super().begin()
-        for layer in low_rank_layers(self.teacher.network).values():
-            layer.scales = self.scales
+        share_scales(self.teacher.network, self.scales)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """What the settings describe, with two learning rates."""
-        named = self.trainable_parameters()
-        groups = [
-            {"params": [p for n, p in named.items() if n not in self.adapter_names], "lr": self.settings.backbone_lr},
-            {"params": [p for n, p in named.items() if n in self.adapter_names], "lr": self.settings.lr},
-        ]
-        return make_optimizer(self.settings, [group for group in groups if group["params"]], fused=True)
+        settings, named = self.settings, self.trainable_parameters()
+        rates = {"adapter_lr": settings.lr, "backbone_lr": settings.backbone_lr}
+        return make_optimizer(self.settings, two_rates(named, self.adapter_names, **rates), fused=True)
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the teacher's logits `(batch, classes)` before the update."""
@@ -121,11 +124,10 @@ class ViDA(TeacherStudent[ViDASettings]):
             The scales of the adapters of low and of high rank, no dimensions.
         """
         settings = self.settings
-        signed = torch.where(uncertainty >= settings.uncertainty_threshold, uncertainty, -uncertainty)
+        signed = signed_uncertainty(uncertainty, settings.uncertainty_threshold)
         low = 1 - signed
         high = 1 + signed if settings.scaled == "both" else torch.ones_like(signed)
-        ranks = (settings.rank_low, settings.rank_high)
-        self.scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
+        set_scales(self.scales, low, high, (settings.rank_low, settings.rank_high))
         return low, high
 
     def move_teacher(self, ema: float) -> None:

@@ -16,7 +16,14 @@ from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.pixel_teacher import PixelTeacher, Target
 from tta_core.methods.common.pixels import View
 from tta_core.methods.common.surgery import thaw_weights
-from tta_core.methods.vida.layers import adapter_parameters, add_low_rank, low_rank_layers
+from tta_core.methods.vida.layers import (
+    adapter_parameters,
+    add_low_rank,
+    set_scales,
+    share_scales,
+    signed_uncertainty,
+    two_rates,
+)
 from tta_core.methods.vida.pixel_spec import PixelViDASettings
 
 
@@ -51,17 +58,13 @@ class PixelViDA(PixelTeacher):
     def begin(self) -> None:
         """Makes the teacher, whose adapters have the scales of the student's."""
         super().begin()
-        for layer in low_rank_layers(self.teacher.network).values():
-            layer.scales = self.scales
+        share_scales(self.teacher.network, self.scales)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """What the settings describe, with two learning rates."""
-        named = self.trainable_parameters()
-        groups = [
-            {"params": [p for n, p in named.items() if n not in self.adapter_names], "lr": self.own.backbone_lr},
-            {"params": [p for n, p in named.items() if n in self.adapter_names], "lr": self.own.lr},
-        ]
-        return make_optimizer(self.settings, [group for group in groups if group["params"]])
+        settings, named = self.own, self.trainable_parameters()
+        rates = {"adapter_lr": settings.lr, "backbone_lr": settings.backbone_lr}
+        return make_optimizer(self.settings, two_rates(named, self.adapter_names, **rates))
 
     def look(self, view: View) -> None:
         """Adds a view's probabilities and their squares."""
@@ -84,10 +87,7 @@ class PixelViDA(PixelTeacher):
     def further_record(self) -> dict[str, Tensor]:
         """The uncertainty, and the scales that it sets for the next step: 1 + u for one, 1 - u for the other."""
         settings, u = self.own, self.uncertainty.detach()
-        signed = torch.where(u >= settings.uncertainty_threshold, u, -u)
-        if not settings.allotment:
-            signed = torch.zeros_like(u)
+        signed = signed_uncertainty(u, settings.uncertainty_threshold) if settings.allotment else torch.zeros_like(u)
         low, high = 1 - signed, 1 + signed
-        ranks = (settings.rank_low, settings.rank_high)
-        self.scales.copy_(torch.cat([scale.expand(rank) for scale, rank in zip((low, high), ranks, strict=True)]))
+        set_scales(self.scales, low, high, (settings.rank_low, settings.rank_high))
         return {"uncertainty": u, "low_scale": low, "high_scale": high}

@@ -73,7 +73,7 @@ def run_cells(
     # A searcher's trials wait one by one otherwise, and a worker that ends has none to go on with.
     asked = _slots(resources) + (1 if context.mark is None else MOST_ASKED)
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(asked))
-    waiting = Waiting(resources, rooms, most_seconds=most_waiting)
+    waiting = Waiting(resources, rooms, alone=context.mark is None, most_seconds=most_waiting)
     events = CellEvents(queue, context, store, listeners, waiting)
     # Two experiments of one name would mix their files.
     name = f"{context.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"

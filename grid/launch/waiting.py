@@ -36,6 +36,7 @@ class Waiting:
         resources: Resources,
         rooms: Callable[[], Sequence[Room]],
         *,
+        alone: bool = False,
         most_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -44,11 +45,13 @@ class Waiting:
         Args:
             resources: what one trial asks for.
             rooms: asks the cluster for its living nodes.
+            alone: whether this launch has the cluster for itself, as on one machine: only its own workers take room.
             most_seconds: how long a launch waits; None for any time.
             clock: seconds.
         """
         self._wanted = {"GPU": resources.gpu, "CPU": resources.cpu}
         self._rooms = rooms
+        self._alone = alone
         self._most = most_seconds
         self._clock = clock
         self._since = clock()
@@ -74,6 +77,8 @@ class Waiting:
         return self.reason
 
     def _shortage(self) -> str:
+        if self._alone:
+            return "the workers are still starting; a busy machine takes a minute to import torch"
         rooms = self._rooms()
         for name, wanted in self._wanted.items():
             if wanted and not any(room.free.get(name, 0.0) >= wanted for room in rooms):

@@ -154,6 +154,13 @@ def test_a_launch_says_what_it_waits_for(rooms, reason):
     assert waiting.given_up
 
 
+def test_on_one_machine_only_our_own_workers_take_room():
+    clock = Clock()
+    waiting = Waiting(Resources(), lambda: [Room({"CPU": 2}, {})], alone=True, clock=clock)
+    clock.now = 31
+    assert waiting.look(running=False).startswith("the workers are still starting")
+
+
 def test_nodes_that_can_hold_a_trial_are_checked_and_others_are_not(monkeypatch, tmp_path):
     nodes = [Node("1", "head", Room({"CPU": 0}, {})), Node("2", "n2 (10.0.0.2)", Room({"CPU": 4}, {}))]
     asked = []

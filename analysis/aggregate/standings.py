@@ -18,7 +18,7 @@ from analysis.aggregate.estimates import Estimate, effective_number, estimate
 from analysis.results.configurations import Configuration, Section
 from analysis.results.load import rows
 from analysis.results.scores import scores
-from analysis.vocabulary import SOURCE, Quantity
+from analysis.vocabulary import Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def leaderboard(section: Section) -> list[Standing]:
             accuracy=mean,
             lowest=min(each.accuracies.values()),
             highest=max(each.accuracies.values()),
-            difference=None if each.method == SOURCE else paired_difference(each.accuracies, reference),
+            difference=None if each.is_reference else paired_difference(each.accuracies, reference),
         )
         for each, mean in zip(section.configurations, means, strict=True)
     ]
@@ -141,7 +141,7 @@ def domain_accuracies(con: duckdb.DuckDBPyConnection, section: Section) -> Domai
     domains = [each for each in section.domains if each in present]
     domains += sorted(present.difference(domains))
     numbers = range(len(section.configurations))
-    source = next((number for number in numbers if section.configurations[number].method == SOURCE), -1)
+    source = next((number for number in numbers if section.configurations[number].is_reference), -1)
     values = [[found.get((number, domain), {}) for domain in domains] for number in numbers]
     reference = [found.get((source, domain), {}) for domain in domains]
     return DomainAccuracies(

@@ -29,7 +29,6 @@ from analysis.figures.style import (
 )
 from analysis.results.configurations import Configuration
 from analysis.texts import NOT_AVAILABLE, percent, points, spaced
-from analysis.vocabulary import SOURCE
 
 _DOMAIN_LETTERS = 24
 
@@ -51,12 +50,12 @@ def running_accuracy_figure(
         word: what the scores are.
     """
     colors = series_colors(configurations, theme)
-    named = sum(color is not None or each.method == SOURCE for each, color in zip(configurations, colors, strict=True))
+    named = sum(color is not None or each.is_reference for each, color in zip(configurations, colors, strict=True))
     figure, axes = empty_figure(WIDTH, 4.2 + 0.12 * named + (0.6 if len(blocks) > 1 else 0.0), theme)
     # Drawn from worst to best, so that the best lies on top.
     for configuration, curve, color in reversed(list(zip(configurations, running.curves, colors, strict=True))):
         x, mean = curve.samples_seen, [100 * value for value in curve.mean]
-        if configuration.method == SOURCE:
+        if configuration.is_reference:
             axes.plot(x, mean, color=theme.muted, linestyle=DASHES, linewidth=1.8, label=one_line(configuration.label))
         elif color is None:
             axes.plot(x, mean, color=theme.muted, linewidth=0.7, alpha=0.45, zorder=1)
@@ -113,7 +112,7 @@ def leaderboard_figure(standings: Sequence[Standing], theme: Theme = LIGHT, word
             color=theme.text,
         )
     for each in standings:
-        if each.configuration.method == SOURCE:
+        if each.configuration.is_reference:
             axes.axvline(100 * each.accuracy.mean, color=theme.muted, linestyle=DASHES, linewidth=1.2, zorder=1)
     axes.text(1.012, 0, "mean", transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, color=theme.muted)
     axes.set_xlim(low - margin, high + margin)
@@ -142,7 +141,7 @@ def domain_figure(
     shown = [
         (configuration, row)
         for configuration, row in zip(configurations, table, strict=True)
-        if not (difference and configuration.method == SOURCE)
+        if not (difference and configuration.is_reference)
     ]
     values = [[float("nan") if value is None else 100 * value for value in row] for _, row in shown]
     known = [value for row in values for value in row if value == value]

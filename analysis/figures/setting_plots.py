@@ -42,10 +42,10 @@ def setting_drawings(standings: Sequence[Standing]) -> list[Drawing]:
     Args:
         standings: from `aggregate.standings.leaderboard`.
     """
-    source = [each.accuracy.mean for each in standings if each.configuration.method == SOURCE]
+    source = [each.accuracy.mean for each in standings if each.configuration.is_reference]
     by_method: dict[str, list[Standing]] = {}
     for each in standings:
-        if each.configuration.method != SOURCE:
+        if not each.configuration.is_reference:
             by_method.setdefault(each.configuration.method, []).append(each)
     drawings: list[Drawing] = []
     for method, members in by_method.items():

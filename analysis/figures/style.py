@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.results.configurations import Configuration
-from analysis.vocabulary import SOURCE
 
 WIDTH = 10.0
 """Inches; text of 10 points is then as large as that of a page 1040 pixels wide."""
@@ -115,7 +114,7 @@ def color_map(theme: Theme, colors: Sequence[str]) -> Colormap:
 def series_colors(configurations: Sequence[Configuration], theme: Theme) -> list[str | None]:
     """A colour for each of the best configurations, the same in all figures; None for `source` and the others."""
     free = iter(theme.series)
-    return [None if each.method == SOURCE else next(free, None) for each in configurations]
+    return [None if each.is_reference else next(free, None) for each in configurations]
 
 
 def one_line(label: str, letters: int = 2 * LABEL_LETTERS) -> str:

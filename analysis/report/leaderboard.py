@@ -17,7 +17,7 @@ from analysis.results.configurations import Cell, Configuration, Section, config
 from analysis.results.needs import Needs, need_words, needs_note
 from analysis.schema import METRICS
 from analysis.texts import MINUS, NOT_AVAILABLE, TIMES, percent, points, printable
-from analysis.vocabulary import PRE_UPDATE, SCORED, SOURCE
+from analysis.vocabulary import PRE_UPDATE, SCORED
 
 SKIPPED_MARK = "\u2020"
 """Beside configurations that left damaged images out."""
@@ -67,7 +67,7 @@ def leaderboard_table(standings: Sequence[Standing], section: Section | None = N
         for each, needed in zip(standings, needs.cells, strict=True)
     )
     notes = [INTERVAL_NOTE, *([MIOU_NOTE] if section is not None and section.metric == schema.MIOU else [])]
-    compared = [each for each in standings if each.configuration.method != SOURCE]
+    compared = [each for each in standings if not each.configuration.is_reference]
     if any(each.difference for each in compared):
         notes.append(DIFFERENCE_NOTE if word == "Accuracy" else DIFFERENCE_NOTE.replace("accuracy", word))
     if any(each.accuracy.count < 2 for each in standings) or any(
@@ -120,7 +120,7 @@ def cost_table(section: Section) -> Table:
             *(False, *(False for _ in needs.headers)),
             *(True, True, True, True, True, *([False] if several_devices else [])),
         ),
-        kinds=tuple("reference" if each.method == SOURCE else "" for each in section.configurations),
+        kinds=tuple("reference" if each.is_reference else "" for each in section.configurations),
         notes=(*notes, *needs.notes),
     )
 
@@ -254,13 +254,13 @@ def _scored_notes(section: Section | None) -> tuple[str, ...]:
 
 
 def _kind(standing: Standing) -> str:
-    if standing.configuration.method == SOURCE:
+    if standing.configuration.is_reference:
         return "reference"
     return "best" if standing.rank == 1 else ""
 
 
 def _difference_words(standing: Standing) -> tuple[str, str]:
-    if standing.configuration.method == SOURCE:
+    if standing.configuration.is_reference:
         return _REFERENCE, ""
     if standing.difference is None:
         return NOT_AVAILABLE, NOT_AVAILABLE

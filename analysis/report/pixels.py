@@ -15,7 +15,6 @@ from analysis.results.configurations import Section
 from analysis.results.load import rows
 from analysis.schema import MIOU
 from analysis.texts import NOT_AVAILABLE, percent
-from analysis.vocabulary import SOURCE
 
 CLASS_NAMES = "class_names"
 """Entry of a protocol of segmentation."""
@@ -96,7 +95,7 @@ def _rounds(section: Section, counts: Mapping[str, Mapping[int, Counts]]) -> Tab
                     *(_percent([score[place] for score in every]) for place in range(3)),
                 )
             )
-            kinds.append("reference" if configuration.method == SOURCE else "")
+            kinds.append("reference" if configuration.is_reference else "")
     return Table(
         headers=("Configuration", "Round", *domains, "mIoU", "mAcc", "aAcc"),
         rows=tuple(body),
@@ -118,7 +117,7 @@ def _classes(section: Section, counts: Mapping[str, Mapping[int, Counts]], names
         headers=("Configuration", *names),
         rows=tuple(body),
         numeric=(False, *(True for _ in names)),
-        kinds=tuple("reference" if each.method == SOURCE else "" for each in section.configurations)[: len(body)],
+        kinds=tuple("reference" if each.is_reference else "" for each in section.configurations)[: len(body)],
         notes=(BY_CLASS,),
         caption="IoU of each class",
     )

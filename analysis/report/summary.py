@@ -8,7 +8,6 @@ from analysis.aggregate.estimates import Estimate
 from analysis.aggregate.standings import Standing, paired_difference
 from analysis.figures.table import interval_text
 from analysis.texts import join_words, percent, points
-from analysis.vocabulary import SOURCE
 
 MOST_NAMED = 6
 """So many configurations below source are named; of more, only the number is given."""
@@ -20,7 +19,7 @@ def summary(standings: Sequence[Standing]) -> str:
     Args:
         standings: from `aggregate.standings.leaderboard`, best first.
     """
-    methods = [each for each in standings if each.configuration.method != SOURCE]
+    methods = [each for each in standings if not each.configuration.is_reference]
     if not methods:
         only = standings[0]
         return (

@@ -85,6 +85,14 @@ class Configuration:
         return sum(cell.skipped_images for cell in self.cells)
 
     @property
+    def is_reference(self) -> bool:
+        """Whether it is what others are compared with: the network as it is, on one view of each image.
+
+        With several views, which segmentation has, it is a row of its own: the control of methods that use them.
+        """
+        return self.method == SOURCE and json.loads(self.settings).get("views", 1) == 1
+
+    @property
     def accuracies(self) -> dict[int, float]:
         """Seed -> accuracy in [0, 1]."""
         return {cell.seed: cell.accuracy for cell in self.cells if cell.accuracy is not None}
@@ -115,8 +123,8 @@ class Section:
 
     @property
     def sources(self) -> tuple[Configuration, ...]:
-        """The configurations that adapt nothing; normally one, none if `source` was not run."""
-        return tuple(each for each in self.configurations if each.method == SOURCE)
+        """The configurations that others are compared with; normally one, none if `source` was not run."""
+        return tuple(each for each in self.configurations if each.is_reference)
 
     @property
     def metric(self) -> str:

@@ -211,3 +211,20 @@ def test_cost_is_relative_to_source_of_the_same_sweep(results) -> None:
     (section,) = sections(open_results(results.folder))
     assert [each.method for each in section.configurations] == ["source", "tent", "sar"]
     assert cost_relative_to_source(section) == [1.0, 2.0, None]
+
+
+def test_the_source_with_several_views_is_a_row_and_no_reference(results) -> None:
+    """The control of methods that score several views: averaged into the reference, it would move all differences."""
+    results.add("source", hits=(1, 0, 0, 0), settings={"views": 1})
+    results.add("source", hits=(1, 1, 1, 0), settings={"views": 6})
+    results.add("tent", hits=(1, 1, 0, 0))
+    con = open_results(results.folder)
+    (found,) = sections(con)
+    assert [each.settings for each in found.sources] == ['{"views": 1}']
+    assert [None if (gain := each.difference) is None else gain.mean for each in leaderboard(found)] == [
+        0.5,
+        0.25,
+        None,
+    ]
+    domains = domain_accuracies(con, found)
+    assert [set(row) for row in domains.differences][-1] == {0.0}

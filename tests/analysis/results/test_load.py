@@ -153,3 +153,12 @@ def test_a_column_of_another_type_is_one_message(results) -> None:
     pq.write_table(table.set_column(place, "accuracy", pa.array(["high"])), file)
     with pytest.raises(ResultsError, match=r"the results could not be read: .*high"):
         rows(open_results(results.folder), "select accuracy from cells")
+
+
+def test_cells_of_before_segmentation_have_their_accuracy_as_score(results) -> None:
+    for folder in (results.add("source", 0, (1, 0)), results.fail("tent", 0)):
+        file = folder / "cell.parquet"
+        table = pq.read_table(file, partitioning=None)
+        pq.write_table(table.drop_columns(["metric", "score", "class_accuracy"]), file)
+    found = open_results(results.folder).sql("select metric, score, accuracy from cells order by status").fetchall()
+    assert found == [("accuracy", 0.5, 0.5), ("accuracy", None, None)]

@@ -74,7 +74,7 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
     @torch.no_grad()
     def frozen_logits(self, images: Tensor) -> Tensor:
         """At each pixel what the network says to one view where it is sure; elsewhere its mean over views."""
-        single, mean = self.summed(self.network, images, self.settings.views)
+        single, mean = self.single_and_mean(self.network, images, self.settings.views)
         anchor, own = self.source_confidence(self.network, images), single.amax(dim=1)
         sure = (own > self.settings.anchor_threshold) & (own >= anchor)
         return log(torch.where(sure.unsqueeze(1), single, mean))

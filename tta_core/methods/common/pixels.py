@@ -52,6 +52,12 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
+def at_ratio(images: Tensor, base_scale: float, ratio: float = 1.0) -> Tensor:
+    """Images `(batch, 3, height, width)` as networks get them: at a part of their size, and at a ratio to that."""
+    height, width = (int(side * base_scale) for side in images.shape[-2:])
+    return resized(images, (int(height * ratio), int(width * ratio)))
+
+
 def log(probabilities: Tensor) -> Tensor:
     """Logarithms, finite also where all views agree that a class is impossible; in place."""
     return probabilities.clamp_(min=torch.finfo(probabilities.dtype).tiny).log_()
@@ -143,8 +149,7 @@ class PixelMethod(Method[Viewing]):
 
     def sized(self, images: Tensor, ratio: float = 1.0) -> Tensor:
         """The images at a ratio."""
-        height, width = (int(side * self.context.base_scale) for side in images.shape[-2:])
-        return resized(images, (int(height * ratio), int(width * ratio)))
+        return at_ratio(images, self.context.base_scale, ratio)
 
     def output_size(self, images: Tensor) -> tuple[int, int]:
         """Height and width of the maps of classes."""

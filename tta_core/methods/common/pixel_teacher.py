@@ -62,7 +62,7 @@ class PixelTeacher(AdaptingPixels[PixelTeacherSettings], TeacherStudent[PixelTea
     @torch.no_grad()
     def target(self, images: Tensor) -> Target:
         """At each pixel what the teacher says to one view where the source is sure; elsewhere its mean over views."""
-        single, mean = self.summed(self.teacher, images, self.settings.views, self.look)
+        single, mean = self.single_and_mean(self.teacher, images, self.settings.views, self.look)
         if self.settings.views == 1 or self.settings.anchor_threshold >= 1:
             chosen = log(mean)
             return Target(chosen, scalar(-1.0, chosen.device))

@@ -310,7 +310,11 @@ def bench(options: tuple[str, ...]) -> None:
 
     \b
     tta-grid bench --methods tent,moetta --backbone vit_tiny_patch16_224 --batch-size 16
+    tta-grid bench --grid 500 [--json]     a launch of 500 cells of one image, beside plain Ray Tune
     """
+    if any(word.partition("=")[0] == "--grid" for word in options):
+        click.echo(_overhead(options))
+        return
     from tta_core.bench.command import bench_command
 
     # Its options are read there: a machine that lacks the packages of the grid runs python -m tta_core.bench.
@@ -318,6 +322,17 @@ def bench(options: tuple[str, ...]) -> None:
     click.echo(text)
     if failed:
         raise SystemExit(EXIT_SOME_FAILED)
+
+
+def _overhead(options: tuple[str, ...]) -> str:
+    from grid.launch.overhead import measure_overhead
+
+    words = [part for word in options for part in (word.split("=", 1) if word.startswith("--grid=") else [word])]
+    asked = [word for word in words if word != "--json"]
+    if len(asked) != 2 or asked[0] != "--grid" or not asked[1].isdecimal():
+        raise InputError(f"bench {' '.join(options)}: --grid takes a number of cells, and beside it only --json")
+    found = measure_overhead(int(asked[1]), tell=lambda line: click.echo(line, err=True))
+    return found.as_json() if "--json" in words else found.as_text()
 
 
 for each in (data, search, submit, logs, stop, fetch_results, doctor):

@@ -203,3 +203,11 @@ def test_report_prints_latex(results):
 @pytest.mark.parametrize("command", [[], ["data"]])
 def test_no_line_of_help_is_cut(command):
     assert "..." not in call(*command, "--help").output.replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize("words", [("--grid",), ("--grid", "many"), ("--grid", "0"), ("--grid=5", "--methods", "tent")])
+def test_the_overhead_is_measured_of_a_number_of_cells(words):
+    ended = CliRunner().invoke(main, ["bench", *words])
+    assert ended.exit_code == 2
+    assert "--grid" in ended.output
+    assert "number of cells" in ended.output

@@ -6,12 +6,12 @@ import traceback
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grid.events import CellEnd
 from grid.launch.mark import Mark, node_name
 from grid.plan.studies import unadapted
+from grid.store.samples import stored_samples
 from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -122,11 +122,11 @@ def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> C
 
 def _of_source(config: RunConfig, store: ResultStore) -> dict[str, NDArray[Any]] | None:
     """What the source predicts on the stream of a cell; None if the store does not have it."""
-    file = store.cell_folder(unadapted(config).cell_id()) / "samples.parquet"
-    if not file.exists():
+    folder = store.cell_folder(unadapted(config).cell_id())
+    if not (folder / "samples.parquet").exists():
         return None
-    table = pq.read_table(file, columns=["position", "prediction"], partitioning=None)
-    return {name: table[name].to_numpy() for name in table.column_names}
+    found = stored_samples(folder)
+    return {name: found[name] for name in ("position", "predicted" if "predicted" in found else "prediction")}
 
 
 def _failed(store: ResultStore, config: RunConfig, reason: str, context: TrialContext) -> CellEnd:

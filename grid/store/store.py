@@ -6,6 +6,7 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
     RESULTS/cells/<cell>/notes.txt            what to know of the images that were read, if there is anything
+    RESULTS/cells/<cell>/picture-<domain>-<index>.png   of segmentation, where pictures were asked for
     RESULTS/cells/<cell>/manifest.json  size and SHA-256 of each of these files
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
     RESULTS/progress.json               how the last launch went, rewritten while it lasts
@@ -29,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE
+from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -174,7 +175,8 @@ class ResultStore:
 
         tables = result_tables(result, sweep=sweep, git_commit=git_commit)
         texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
-        written = {name: "\n".join([*lines, ""]) for name, lines in texts.items() if lines}
+        written = {name: _text("\n".join([*lines, ""])) for name, lines in texts.items() if lines}
+        written |= {picture_name(one.domain, one.index): one.png for one in result.pictures}
         with self._writing():
             self._publish(CELLS_FOLDER, result.cell, tables, written)
             with self._staged() as aside:
@@ -216,7 +218,7 @@ class ResultStore:
                 "leave the cell out of the sweep"
             ) from error
         with self._writing():
-            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback}, replace=True)
+            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": _text(traceback)}, replace=True)
 
     def adopt(self, kind: str, folder: Path) -> str:
         """Publishes a copy of a cell of another store; returns what is wrong with it, and then leaves it out.
@@ -279,7 +281,7 @@ class ResultStore:
         kind: str,
         cell: str,
         tables: Mapping[str, pa.Table],
-        texts: Mapping[str, str],
+        files: Mapping[str, bytes],
         *,
         replace: bool = False,
     ) -> None:
@@ -291,9 +293,8 @@ class ResultStore:
         with self._staged() as staging, self._staged() as aside:
             for name, table in tables.items():
                 pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
-            for name, text in texts.items():
-                # Names of files may hold bytes that are no text.
-                (staging / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            for name, content in files.items():
+                (staging / name).write_bytes(content)
             (staging / MANIFEST).write_text(json.dumps(manifest_of(cell, staging)))
             for file in staging.iterdir():
                 _flush(file)
@@ -322,6 +323,11 @@ class ResultStore:
         for folder in (self.folder / ".staging", self.folder / ".marks", self.tune_folder):
             for leftover in folder.glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _text(text: str) -> bytes:
+    """A text as a file; names of files in it may hold bytes that are none."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from tta_core.methods.common.pixel_settings import (
     PixelOptimizerSettings,
     SelectingSettings,
     Views,
+    step_cost,
 )
 from tta_core.methods.spec import MethodSpec, Real
 
@@ -48,4 +49,5 @@ PIXELS = MethodSpec(
     scalars=SELECTED_PIXELS,
     network="segformer",
     relative_cost=2.6,
+    cost_with=step_cost(2.6),
 )

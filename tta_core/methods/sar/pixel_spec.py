@@ -11,6 +11,7 @@ from tta_core.methods.common.pixel_settings import (
     PixelOptimizerSettings,
     SelectingSettings,
     Views,
+    step_cost,
 )
 from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
@@ -53,4 +54,5 @@ PIXELS = MethodSpec(
     },
     network="segformer",
     relative_cost=4.6,
+    cost_with=step_cost(4.6),
 )

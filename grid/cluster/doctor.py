@@ -75,7 +75,7 @@ class Diagnosis:
         return {"healthy": self.healthy, "findings": [asdict(finding) for finding in self.findings]}
 
 
-def diagnose(plan: Plan | None, *, address: str | None, results: Path | None) -> Diagnosis:
+def diagnose(plan: Plan | None, *, address: str | None, results: str | None) -> Diagnosis:
     """Looks at this machine, and with an address at every node.
 
     Args:
@@ -208,29 +208,32 @@ def _tracking(uri: str) -> Finding:
     return Finding("here", "tracking", "ok", uri.partition("://")[0])
 
 
-def _results(results: Path) -> Finding:
+def _results(results: str) -> Finding:
     from grid.store.store import ResultStore
 
     try:
-        ResultStore(results).create()
+        store = ResultStore(results)
+        store.create()
     except InputError as error:
         return Finding("here", "results", "fail", str(error))
-    return Finding("here", "results", "ok", f"{results} can be written")
+    return Finding("here", "results", "ok", f"{store.shown} can be written")
 
 
 def _look_at_nodes(
-    address: str, results: Path | None, resources: Resources, configs: list[RunConfig]
+    address: str, results: str | None, resources: Resources, configs: list[RunConfig]
 ) -> Iterator[Finding]:
     from tempfile import TemporaryDirectory
 
     from grid.launch.cluster import check_reachable, connected
     from grid.launch.mark import put_mark
     from grid.launch.nodes import ask_nodes, living_nodes
+    from grid.store.store import ResultStore
 
+    place = None if results is None else ResultStore(results).address
     try:
         check_reachable(address)
         # Without a results folder there is nothing to share, and that part of the answers is left out.
-        with TemporaryDirectory() as own, connected(address), put_mark(results or Path(own)) as mark:
+        with TemporaryDirectory() as own, connected(address), put_mark(place or own) as mark:
             nodes = living_nodes()
             yield Finding("cluster", "head", "ok", f"{address}: {len(nodes)} nodes")
             if not any(node.holds(resources) for node in nodes):

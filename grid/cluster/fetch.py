@@ -8,6 +8,8 @@ from pathlib import Path
 
 from analysis.results.load import results_folder
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER
+from grid.store.mirror import folder_here
+from grid.store.objects import is_url
 from grid.store.store import ResultStore
 from tta_core.errors import InputError
 
@@ -35,16 +37,16 @@ def fetch(source: str, target: str) -> Fetched:
     one rename.
 
     Args:
-        source: a results folder that can be read here.
+        source: a results folder that can be read here, or a URL.
         target: the results folder to fill; made if it is missing.
 
     Raises:
         InputError: if the target cannot be written, or is the source.
         ResultsError: if the source is no results folder.
     """
-    if "://" in source:
-        raise InputError(f"fetch reads folders, and {source!r} is none: mount it, or copy it with its own tool first")
-    origin, store = results_folder(source), ResultStore(target)
+    if is_url(target):
+        raise InputError(f"fetch fills a folder of this machine, and {target!r} is a URL: give a folder")
+    origin, store = results_folder(folder_here(source)), ResultStore(target)
     if origin.resolve() == store.folder.resolve():
         raise InputError(f"{source!r} and {target!r} are one folder: give another to fetch into")
     store.create()

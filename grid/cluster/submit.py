@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -15,7 +16,7 @@ from grid.cluster.jobs import STOP_SECONDS, Job, Jobs
 from grid.launch.provenance import ROOT, code_files
 from grid.plan.plan import Plan
 from grid.plan.sweep import Sweep, read_sweep
-from grid.store.store import ResultStore
+from grid.store.objects import is_url
 from tta_core.errors import InputError
 
 MOST_BYTES = 100 * 2**20
@@ -39,11 +40,16 @@ def check_results(results: str | None) -> str:
     """Checks the results folder of a job, which is a path on the cluster.
 
     Raises:
-        InputError: if it is not one that all nodes can mean, or a URL.
+        InputError: if it is not one that all nodes can mean, or has a password in it.
     """
     if not results:
-        raise InputError("a job needs --results DIR: an absolute path that the head and all nodes share")
-    ResultStore(results)
+        raise InputError(
+            "a job needs --results: an absolute path that the head and all nodes share, or s3://BUCKET/PATH"
+        )
+    if is_url(results):
+        if "@" in urlsplit(results).netloc:
+            raise InputError("--results has credentials in it, and those are not sent: set them where Ray starts")
+        return results
     if not PurePosixPath(results).is_absolute():
         raise InputError(f"--results {results!r}: a job runs in a folder of its own: give an absolute path")
     return str(PurePosixPath(results))

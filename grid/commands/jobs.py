@@ -54,13 +54,14 @@ def submit(given: SubmitOptions) -> None:
     from grid.cluster.jobs import Jobs
     from grid.cluster.submit import check_results
     from grid.cluster.submit import submit as send
-    from grid.plan.plan import make_plan
+    from grid.plan.plan import Unread, make_plan
     from grid.plan.sweep import read_sweep
+    from grid.store.objects import is_url
     from grid.store.store import ResultStore
 
     sweep = read_sweep(given.sweep, given.overrides)
     results = check_results(given.results)
-    plan = make_plan(sweep, ResultStore(results))
+    plan = make_plan(sweep, Unread() if is_url(results) else ResultStore(results))
     options: tuple[str, ...] = () if given.tracking_uri is None else ("--tracking-uri", given.tracking_uri)
     options += () if given.wait is None else ("--wait", f"{given.wait:g}")
     jobs = Jobs(given.address)
@@ -184,10 +185,11 @@ def _folder_of(name: str, address: str | None, target: str) -> str:
     from urllib.parse import urlparse
 
     from grid.cluster.jobs import Jobs
+    from grid.store.objects import is_url
 
     jobs = Jobs(address)
     results = jobs.get(name).results
-    if (Path(results) / "store.json").is_file():
+    if is_url(results) or (Path(results) / "store.json").is_file():
         return results
     host = urlparse(jobs.address).hostname
     head = "USER@HEAD" if host in ("127.0.0.1", "localhost") else host
@@ -212,7 +214,9 @@ class DoctorOptions:
     address: str | None = option(
         "--address", metavar="ADDR", help="Ray head (host:port or auto), to look at its nodes."
     )
-    results: str | None = option("--results", metavar="DIR", help="Results folder that the nodes are to share.")
+    results: str | None = option(
+        "--results", metavar="DIR", help="Results that the nodes are to share: a folder or a URL."
+    )
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
@@ -237,7 +241,7 @@ def doctor(given: DoctorOptions) -> None:
 
     if given.sweep is None and given.overrides:
         raise InputError("--set changes a sweep: name one")
-    results = None if given.results is None else Path(given.results).absolute()
+    results = given.results
     plan = None
     if given.sweep is not None:
         sweep = read_sweep(given.sweep, given.overrides)

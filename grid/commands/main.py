@@ -186,10 +186,16 @@ def track(results: str, tracking_uri: str | None, experiment: str | None) -> Non
     \b
     Exit status: 0, 1 MLflow did not take all of them (the same command goes on), 2 the input is wrong.
     """
+    from grid.store.mirror import folder_here
+    from grid.store.objects import is_url
     from grid.track.mlflow import ui_command
     from grid.track.upload import upload
 
-    found = upload(results, tracking_uri, experiment)
+    if is_url(results) and tracking_uri is None:
+        raise InputError(
+            "results in an object store have no MLflow file: name a store with --tracking-uri, or fetch them"
+        )
+    found = upload(folder_here(results), tracking_uri, experiment)
     for each in found:
         click.echo(f"{each.sweep}: {each.logged} of {each.cells} finished cells were missing and are logged")
         if each.problem:
@@ -275,7 +281,7 @@ def query(results: str, sql: str, form: str) -> None:
 
 @main.command(short_help="Prints the leaderboard of DIR, writes an HTML page.")
 @click.argument("results", metavar="DIR")
-@click.option("--output", metavar="FILE", help="HTML page to write. [default: DIR/report.html]")
+@click.option("--output", metavar="FILE", help="HTML page to write. [default: report.html in DIR, or of a URL here]")
 @click.option("--latex", is_flag=True, help="Print the leaderboard as LaTeX tables instead; write no page.")
 def report(results: str, output: str | None, latex: bool) -> None:
     """Prints the leaderboard of DIR and writes one self-contained HTML page."""
@@ -284,12 +290,17 @@ def report(results: str, output: str | None, latex: bool) -> None:
     from analysis.report.leaderboard import leaderboard_latex
     from analysis.report.report import report_markdown, write_report
     from analysis.results.load import open_results
+    from grid.store.mirror import folder_here
+    from grid.store.objects import is_url, shown_place
 
+    folder = folder_here(results)
     if latex:
-        click.echo(leaderboard_latex(open_results(results)))
+        click.echo(leaderboard_latex(open_results(folder)))
         return
-    click.echo(report_markdown(open_results(results)))
-    click.echo(f"wrote {write_report(results, Path(output) if output else None)}")
+    if output is None and is_url(results):
+        output = f"{shown_place(results).rpartition('/')[2]}-report.html"
+    click.echo(report_markdown(open_results(folder)))
+    click.echo(f"wrote {write_report(folder, Path(output) if output else None)}")
 
 
 @main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

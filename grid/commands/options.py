@@ -95,7 +95,7 @@ class SweepOptions:
 
     sweep: str = argument()
     results: str | None = option(
-        "--results", metavar="DIR", help="Results folder. [default: results/NAME-OF-THE-SWEEP]"
+        "--results", metavar="DIR", help="Results folder, or s3://BUCKET/PATH. [default: results/NAME-OF-THE-SWEEP]"
     )
     overrides: tuple[str, ...] = option(
         "--set", multiple=True, metavar="KEY=VALUE", help="Override an entry of the sweep; repeatable."

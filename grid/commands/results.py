@@ -12,12 +12,15 @@ from analysis.results.damage import Inspection, inspect
 from analysis.results.load import open_results, results_folder, rows
 from analysis.results.query import query_results
 from grid.launch.status_file import read_progress, shown
+from grid.store.mirror import folder_here
+from grid.store.objects import shown_place
 from tta_core.text_table import text_table
 
 
 def status_of(results: str) -> dict[str, Any]:
     """Counts by sweep and method, the failures of a results folder, and what is damaged at first sight."""
-    connection = open_results(results)
+    folder = folder_here(results)
+    connection = open_results(folder)
     counts = rows(
         connection,
         "select sweep, method, count(*) filter (status = 'done'), count(*) filter (status = 'failed'), "
@@ -28,14 +31,14 @@ def status_of(results: str) -> dict[str, Any]:
     last = rows(connection, "select max(started_at)::varchar from cells")[0][0]
     names = ("sweep", "method", "done", "failed", "mean_accuracy", "loop_seconds")
     return {
-        "results": str(results),
+        "results": shown_place(results),
         "done": sum(row[2] for row in counts),
         "failed": len(failures),
         "last_started": last,
         "methods": [dict(zip(names, row, strict=True)) for row in counts],
         "failures": [{"cell": cell, "reason": reason} for cell, reason in failures],
-        "damages": _damages(results, inspect(results, thorough=False)),
-        "launch": read_progress(results_folder(results)),
+        "damages": _damages(folder, inspect(folder, thorough=False)),
+        "launch": read_progress(results_folder(folder)),
     }
 
 
@@ -89,14 +92,14 @@ def check_of(results: str, *, repair: bool) -> dict[str, Any]:
     """
     from grid.store.repair import move_damaged
 
-    folder = results_folder(results)
+    folder = results_folder(folder_here(results))
     found = inspect(folder, thorough=True)
     return {
-        "results": str(results),
+        "results": shown_place(results),
         "cells": found.cells,
         "without_manifest": found.without_manifest,
-        "damages": _damages(results, found),
-        "moved": [str(path.relative_to(folder)) for path in move_damaged(folder, found.damages)] if repair else [],
+        "damages": _damages(str(folder), found),
+        "moved": [str(path.relative_to(folder)) for path in move_damaged(results, found.damages)] if repair else [],
     }
 
 
@@ -129,7 +132,7 @@ def run_query(results: str, sql: str, form: str) -> str:
     Raises:
         ResultsError: see `analysis.results.query.query_results`.
     """
-    names, found = query_results(results, sql)
+    names, found = query_results(folder_here(results), sql)
     if form == "json":
         return json.dumps([dict(zip(names, row, strict=True)) for row in found], default=str, indent=2) + "\n"
     if form == "csv":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,9 @@ def run_sweep(
     """
     plan = make_plan(sweep, store)
     search = _search(plan, store)
-    mirror = MlflowMirror(plan, store, tracking_uri, source=search) if sweep.tracking.enabled else None
+    # MLflow's file has no place in an object store.
+    tracked = sweep.tracking.enabled and (store.mirror is None or (tracking_uri or sweep.tracking.uri) is not None)
+    mirror = MlflowMirror(plan, store, tracking_uri, source=search) if tracked else None
     try:
         outcome = launch_plan(
             plan,
@@ -55,9 +58,11 @@ def run_sweep(
             most_waiting=most_waiting,
         )
     except KeyboardInterrupt:
-        click.echo(f"interrupted; finished cells are kept in {store.folder}. Go on with the same command.", err=True)
+        click.echo(f"interrupted; finished cells are kept in {store.shown}. Go on with the same command.", err=True)
         return EXIT_INTERRUPTED
     _tell_cells(outcome, store)
+    if sweep.tracking.enabled and not tracked:
+        click.echo("mlflow   none: an object store holds no MLflow file; name a store with --tracking-uri")
     if search is not None:
         click.echo(f"search   tta-grid search show {_shown(store)}")
     if mirror:
@@ -93,7 +98,7 @@ def _tell_cells(outcome: Outcome, store: ResultStore) -> None:
 
         click.echo(f"\n{leaderboard_markdown(open_results(store.folder))}\n")
     click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
-    click.echo(f"results  {store.folder}")
+    click.echo(f"results  {store.shown}")
     click.echo(f"report   tta-grid report {_shown(store)}")
 
 
@@ -113,7 +118,9 @@ def _tell_failures(outcome: Outcome, source: CellSource, store: ResultStore) -> 
 
 
 def _shown(store: ResultStore) -> str:
-    """The folder as a user would type it here."""
+    """The results as a user would type them here; of a URL with its options quoted."""
+    if store.mirror:
+        return shlex.quote(store.address)
     try:
         return str(store.folder.relative_to(Path.cwd()))
     except ValueError:

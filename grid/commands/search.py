@@ -25,8 +25,9 @@ def show_studies(given: ShowOptions) -> None:
     import json
 
     from grid.commands.studies import find_studies, studies_text, studies_values
+    from grid.store.mirror import folder_here
 
-    found = find_studies(given.results, given.study)
+    found = find_studies(folder_here(given.results), given.study)
     text = json.dumps(studies_values(found), indent=2) if given.as_json else studies_text(found, given.results)
     click.echo(text)
 
@@ -45,8 +46,9 @@ class ExportOptions:
 def export_settings(given: ExportOptions) -> None:
     """Prints the settings that a study in DIR chose, as YAML: for `base:` of a sweep, and as a preset of the method."""
     from grid.commands.studies import export_text, find_studies
+    from grid.store.mirror import folder_here
 
-    click.echo(export_text(find_studies(given.results, given.study), given.name), nl=False)
+    click.echo(export_text(find_studies(folder_here(given.results), given.study), given.name), nl=False)
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class DashboardOptions:
 def print_dashboard(given: DashboardOptions) -> None:
     """Prints the command that shows trials in a browser. It says how to install what is missing."""
     from grid.commands.studies import dashboard_command
+    from grid.store.mirror import folder_here
 
-    click.echo(dashboard_command(given.results))
+    click.echo(dashboard_command(folder_here(given.results)))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

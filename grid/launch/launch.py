@@ -110,7 +110,7 @@ def _run(
     resources = plan.sweep.resources
     trial_context = TrialContext(
         sweep=plan.sweep.sweep,
-        results=str(store.folder),
+        results=store.address,
         device=resources.device,
         git_commit=git_commit(),
         checkpoint_every=resources.checkpoint_every,
@@ -118,11 +118,11 @@ def _run(
     )
     with ExitStack() as context:
         progress = context.enter_context(LaunchProgress(source))
-        status = context.enter_context(StatusFile(store.folder, plan.sweep.sweep, source))
+        status = context.enter_context(StatusFile(store.folder, plan.sweep.sweep, source, share=store.share))
         # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
         own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder
         if address is not None:
-            mark = context.enter_context(put_mark(store.folder))
+            mark = context.enter_context(put_mark(store.address))
             for warning in check_nodes(mark, resources, read_by(plan)):
                 progress.warn(warning)
             trial_context = replace(trial_context, mark=mark)

@@ -1,16 +1,17 @@
-"""A random text in the results folder, by which a node shows that it sees the same folder as the driver."""
+"""A random text where the results are, by which a node shows that it sees the same place as the driver."""
 
 from __future__ import annotations
 
+import os
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from grid.launch.provenance import versions
+from grid.store.objects import Objects, error_line, is_url
 
 FOLDER = ".marks"
 
@@ -22,20 +23,21 @@ class Mark:
     """What a launch expects of each node.
 
     Attributes:
-        folder: the results folder, by the driver's path.
-        name: name of the file with the mark.
+        place: where the results are, by the driver's path, or a URL.
+        name: name of the folder with the mark.
         text: what it says.
         versions: what the driver has, see `grid.launch.provenance.versions`.
     """
 
-    folder: str
+    place: str
     name: str
     text: str
     versions: dict[str, str]
 
     @property
-    def _file(self) -> Path:
-        return Path(self.folder) / FOLDER / self.name / "mark"
+    def shown(self) -> str:
+        """The place for people."""
+        return Objects(self.place).shown
 
     def share_problem(self, answer: str) -> str:
         """Reads the mark on this node and writes it back; returns what is wrong, for people.
@@ -43,21 +45,25 @@ class Mark:
         Args:
             answer: name of the file for the answer.
         """
+        objects = Objects(self.place)
         try:
-            if self._file.read_text() != self.text:
-                return f"it has another folder at {self.folder}: {_SHARE}"
-            (self._file.parent / answer).write_text(self.text)
+            if objects.read(f"{FOLDER}/{self.name}/mark") != self.text.encode():
+                return f"it has another folder at {objects.shown}: {_SHARE}"
+            objects.write(f"{FOLDER}/{self.name}/{answer}", self.text.encode())
         except FileNotFoundError:
-            found = "has another folder at" if Path(self.folder).is_dir() else "has no folder"
-            return f"it {found} {self.folder}: {_SHARE}"
+            if is_url(self.place):
+                return f"it sees something else at {objects.shown}: give it the same endpoint and credentials"
+            found = "has another folder at" if Path(self.place).is_dir() else "has no folder"
+            return f"it {found} {objects.shown}: {_SHARE}"
         except OSError as error:
-            return f"it cannot write to {self.folder} ({error.strerror}): mend the permissions there"
+            reason = os.strerror(error.errno) if error.errno else error_line(error)
+            return f"it cannot write to {objects.shown} ({reason}): mend the permissions there"
         return ""
 
     def answered(self, answer: str) -> bool:
         """Whether the driver sees what a node wrote."""
         try:
-            return (self._file.parent / answer).read_text() == self.text
+            return Objects(self.place).read(f"{FOLDER}/{self.name}/{answer}") == self.text.encode()
         except OSError:
             return False
 
@@ -79,21 +85,20 @@ _SHARE = "give --results on a file system that the driver and all nodes share, m
 
 
 @contextmanager
-def put_mark(results: Path) -> Iterator[Mark]:
-    """Writes a mark into a results folder while the context lasts.
+def put_mark(place: str | Path) -> Iterator[Mark]:
+    """Writes a mark where the results are while the context lasts.
 
     Raises:
         OSError: if that cannot be written.
     """
-    name = secrets.token_hex(8)
-    mark = Mark(str(results), name, secrets.token_hex(16), versions())
-    folder = results / FOLDER / name
-    folder.mkdir(parents=True)
+    mark = Mark(str(place), secrets.token_hex(8), secrets.token_hex(16), versions())
+    objects = Objects(mark.place)
+    objects.write(f"{FOLDER}/{mark.name}/mark", mark.text.encode())
     try:
-        (folder / "mark").write_text(mark.text)
         yield mark
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            objects.delete(f"{FOLDER}/{mark.name}")
 
 
 def node_name() -> str:

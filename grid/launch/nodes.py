@@ -123,7 +123,7 @@ def _answer(node: Node, mark: Mark, reference: Any, began: float) -> NodeReport:
         death = death_of(str(error))
         return NodeReport(node.name, (death.reason,), answered=death.hopeless)
     if answer and not mark.answered(answer):
-        problems = (*problems, f"what it writes to {mark.folder} is not seen by the driver: share that folder")
+        problems = (*problems, f"what it writes to {mark.shown} is not seen by the driver: share that folder")
     if "clock" in facts:
         # It answered some time between our asking and now.
         clock = float(facts["clock"])
@@ -153,7 +153,7 @@ def _facts(mark: Mark) -> dict[str, str]:
 
     found = {**versions(), "commit": git_commit() or "unknown", "clock": f"{time.time():.0f}"}
     found["gpus"] = ",".join(map(str, ray.get_gpu_ids())) or str(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
-    for name, place in (("disk", Path(mark.folder)), ("temporary", Path("/tmp")), ("shm", Path("/dev/shm"))):
+    for name, place in (("disk", Path(mark.place)), ("temporary", Path("/tmp")), ("shm", Path("/dev/shm"))):
         with contextlib.suppress(OSError):
             found[name] = f"{shutil.disk_usage(place).free / 2**30:.1f} GiB free"
     for name in ("TTA_GRID_DATA", "TTA_GRID_WEIGHTS", "TTA_GRID_CACHE"):

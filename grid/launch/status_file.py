@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from grid.events import CellEnd
 from grid.launch.pace import Pace
 from grid.launch.queue import CellSource
 from grid.plan.simulate import duration
+from grid.store.store import UnwritableError
 
 PROGRESS_FILE = "progress.json"
 EVERY_SECONDS = 5.0
@@ -30,7 +32,25 @@ class StatusFile:
         complete: whether the launch ran all that there was.
     """
 
-    def __init__(self, folder: Path, sweep: str, source: CellSource, *, every: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sweep: str,
+        source: CellSource,
+        *,
+        every: float = EVERY_SECONDS,
+        share: Callable[[str], object] | None = None,
+    ) -> None:
+        """Counts nothing yet.
+
+        Args:
+            folder: the results folder.
+            sweep: name of the sweep.
+            source: the cells.
+            every: seconds from one writing to the next.
+            share: what the file's name is given to when it is written, for those who do not see the folder.
+        """
+        self._share = share
         self._file = folder / PROGRESS_FILE
         self._sweep = sweep
         self._source = source
@@ -104,10 +124,12 @@ class StatusFile:
             "updated_at": round(time.time(), 1),
         }
         # Whoever reads meanwhile sees the old file or the new one. A full disk is told of by the cells.
-        with suppress(OSError):
+        with suppress(OSError, UnwritableError):
             aside = self._file.with_name(f".{PROGRESS_FILE}")
             aside.write_text(json.dumps(values, indent=2) + "\n")
             aside.replace(self._file)
+            if self._share:
+                self._share(PROGRESS_FILE)
 
 
 def _cluster() -> dict[str, float]:

@@ -23,7 +23,7 @@ class TrialContext:
 
     Attributes:
         sweep: name of the sweep.
-        results: absolute path of the results folder, the same on every node.
+        results: absolute path of the results folder, the same on every node, or a URL.
         device: device of the network.
         git_commit: commit of this project on the driver.
         checkpoint_every: batches from one checkpoint in mid-stream to the next; 0 for none.
@@ -88,8 +88,12 @@ def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> C
     from tta_core.run.checkpoint import discard
 
     store, cell = ResultStore(context.results), config.cell_id()
-    if store.cell_folder(cell).exists():
-        return CellEnd("done")
+    try:
+        if store.holds(cell):
+            return CellEnd("done")
+        usual = _of_source(config, store) if stop_collapsed else None
+    except InputError as error:
+        return CellEnd("unwritten", reason=str(error))
     checkpoint = store.checkpoint_file(cell)
     try:
         result = run(
@@ -98,7 +102,7 @@ def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> C
             checkpoint_file=checkpoint,
             checkpoint_every=context.checkpoint_every,
             corrupt_images=context.corrupt_images,
-            usual=_of_source(config, store) if stop_collapsed else None,
+            usual=usual,
         )
     except (InputError, CollapseError, CollapsedError) as error:
         # Trying again would end the same way.
@@ -122,10 +126,10 @@ def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> C
 
 def _of_source(config: RunConfig, store: ResultStore) -> dict[str, NDArray[Any]] | None:
     """What the source predicts on the stream of a cell; None if the store does not have it."""
-    folder = store.cell_folder(unadapted(config).cell_id())
-    if not (folder / "samples.parquet").exists():
+    source = unadapted(config).cell_id()
+    if not store.holds(source):
         return None
-    found = stored_samples(folder)
+    found = stored_samples(store.cell_folder(source))
     return {name: found[name] for name in ("position", "predicted" if "predicted" in found else "prediction")}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from grid.launch.reasons import death_of
 from grid.launch.trial import TrialContext, run_cell
 from grid.launch.waiting import Waiting
 from grid.plan.sweep import Resources
+from grid.store.objects import Objects
 from grid.store.store import ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -45,7 +46,7 @@ def run_cells(
     resources: Resources,
     listeners: Sequence[CellListener],
     *,
-    snapshots: Path,
+    snapshots: str | Path,
     most_waiting: float | None = None,
 ) -> None:
     """Runs all cells of a queue on the connected cluster; returns early, without an error, when interrupted.
@@ -60,7 +61,7 @@ def run_cells(
         store: where results go.
         resources: what a trial gets.
         listeners: hear what happens.
-        snapshots: where Tune may keep files of its own meanwhile; on a cluster its nodes must share it.
+        snapshots: path or URL where Tune may keep files of its own meanwhile; on a cluster its nodes must share it.
         most_waiting: seconds after which a launch ends for which no node has room; None for never.
 
     Raises:
@@ -101,7 +102,8 @@ def run_cells(
         tuner.fit()
     finally:
         # The store is what counts; Tune's own snapshots are never restored.
-        shutil.rmtree(snapshots / name, ignore_errors=True)
+        with suppress(OSError):
+            Objects(str(snapshots)).delete(name)
     if events.problem:
         raise InputError(f"{events.problem.rstrip('.')}. Finished cells are kept; then go on with the same command")
     if waiting.given_up:
@@ -201,7 +203,7 @@ class CellEvents(_NeverPickled, tune.Callback):
         end = CellEnd(**{field.name: trial.last_result[field.name] for field in fields(CellEnd)})
         if end.status in ("done", "failed") and not self._arrives(cell, end):
             reason = (
-                f"the node {end.node} says that the cell {cell} is {end.status}, and {self._store.folder} does not "
+                f"the node {end.node} says that the cell {cell} is {end.status}, and {self._store.shown} does not "
                 "have it here: it lies in another folder of that path there. Give --results on a file system that the "
                 "driver and all nodes share"
             )
@@ -210,7 +212,7 @@ class CellEvents(_NeverPickled, tune.Callback):
 
     def _arrives(self, cell: str, end: CellEnd) -> bool:
         """Whether the driver finds what a node wrote."""
-        if not end.node:
+        if not end.node and self._store.mirror is None:
             return True
         ends = time.monotonic() + ARRIVAL_SECONDS
         while not self._store.has(cell):

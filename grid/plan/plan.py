@@ -41,6 +41,18 @@ class CellRecords(Protocol):
         """What finished cells took: (method, backbone) -> seconds per image."""
 
 
+class Unread:
+    """Records of nothing: of results that another machine reads."""
+
+    def states(self) -> Mapping[str, CellState]:
+        """None."""
+        return {}
+
+    def costs(self) -> Mapping[tuple[str, str], float]:
+        """None."""
+        return {}
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Time for the cells that are left.

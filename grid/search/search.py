@@ -47,6 +47,7 @@ class Search:
         (results / schema.SEARCH_FOLDER).mkdir(parents=True, exist_ok=True)
         supersede(results, plan.studies)
         write_sweep_cells(results, plan.sweep.sweep, list(plan.cells))
+        self._store.share(schema.SWEEPS_FOLDER)
         for each in plan.studies:
             for folder, cells in each.warm.items():
                 for cell in cells:
@@ -131,6 +132,7 @@ class Search:
             self._guarded |= {each.cell for trial in study.trials for each in trial.instances}
         self._label(study, chosen)
         StudyFiles(self._store.folder, study).write()
+        self._store.share(schema.SEARCH_FOLDER)
         self._chosen |= chosen
         self._written[study.plan.name] = stand
 

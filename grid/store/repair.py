@@ -12,11 +12,11 @@ from tta_core.errors import InputError
 DAMAGED_FOLDER = "damaged"
 
 
-def move_damaged(folder: Path, damages: Sequence[Damage]) -> list[Path]:
+def move_damaged(results: str | Path, damages: Sequence[Damage]) -> list[Path]:
     """Moves damaged cells and foreign files to the same place below `RESULTS/damaged`.
 
     Args:
-        folder: results folder.
+        results: results folder, or a URL whose mirror was looked at.
         damages: what was found in it.
 
     Returns:
@@ -25,12 +25,17 @@ def move_damaged(folder: Path, damages: Sequence[Damage]) -> list[Path]:
     Raises:
         InputError: if a run is writing to the folder, or it cannot be written.
     """
-    store = ResultStore(folder)
+    store = ResultStore(results)
     if not damages:
         return []
     with store.locked():
         try:
-            return [_move(folder, damage.path) for damage in damages]
+            moved = [_move(store.folder.resolve(), damage.path.resolve()) for damage in damages]
+            if store.mirror:
+                for damage, target in zip(damages, moved, strict=True):
+                    old, new = (path.relative_to(store.folder.resolve()).as_posix() for path in (damage.path, target))
+                    store.mirror.objects.move(old, new)
+            return moved
         except OSError as error:
             raise InputError(store.unwritable(error)) from None
 

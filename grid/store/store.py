@@ -1,5 +1,7 @@
 """The result store: one folder of Parquet files a cell, published by one rename. The source of truth for resume.
 
+Results in an object store have the same layout there, see `grid.store.mirror`; the folder is then their mirror here.
+
 Layout (columns in `analysis.schema`)::
 
     RESULTS/store.json                  id of the store and layout version
@@ -32,6 +34,8 @@ from typing import TYPE_CHECKING
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
+from grid.store.mirror import LOCK, Mirror
+from grid.store.objects import error_line, is_url
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
 
@@ -51,25 +55,31 @@ class UnwritableError(Exception):
 
 
 class ResultStore:
-    """A results folder.
+    """A results folder, or results in an object store.
 
     Attributes:
         folder: the folder; it need not exist before `create`.
+        mirror: the object store that the folder mirrors; None if the results are in the folder itself.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Names the folder.
+    def __init__(self, results: str | Path) -> None:
+        """Names the results: a folder, or a URL such as `s3://bucket/path`.
 
         Raises:
-            InputError: if it is a URL.
+            InputError: if it is a URL of no object store.
         """
-        if "://" in str(folder):
-            raise InputError(
-                f"results {str(folder)!r}: results go to a folder, on a cluster to one that all nodes share (NFS, EFS, "
-                "Filestore, a claim of Kubernetes). Object stores are not written to yet: mount a file system, or copy "
-                "the folder there afterwards"
-            )
-        self.folder = Path(folder).absolute()
+        self.mirror = Mirror(str(results)) if is_url(results) else None
+        self.folder = self.mirror.folder if self.mirror else Path(results).absolute()
+
+    @property
+    def address(self) -> str:
+        """By what any node names the results: the absolute path, or the URL."""
+        return self.mirror.objects.url if self.mirror else str(self.folder)
+
+    @property
+    def shown(self) -> str:
+        """The same for people, without a password."""
+        return self.mirror.objects.shown if self.mirror else str(self.folder)
 
     @property
     def id(self) -> str:
@@ -77,9 +87,9 @@ class ResultStore:
         return str(json.loads((self.folder / STORE_FILE).read_text())["store"])
 
     @property
-    def tune_folder(self) -> Path:
-        """Where Ray Tune keeps its snapshots while a launch lasts."""
-        return self.folder / ".tune"
+    def tune_folder(self) -> str:
+        """Where Ray Tune keeps its snapshots while a launch lasts: a path or a URL."""
+        return self.mirror.objects.below(".tune") if self.mirror else str(self.folder / ".tune")
 
     def create(self) -> None:
         """Makes the folder if it is missing and makes sure that it can be written.
@@ -100,9 +110,13 @@ class ResultStore:
                     (staging / STORE_FILE).replace(self.folder / STORE_FILE)
         except OSError as error:
             raise InputError(f"{self.unwritable(error)}, or give another folder with --results DIR") from None
+        if self.mirror:
+            self.mirror.create()
 
     def unwritable(self, error: OSError) -> str:
         """What is wrong if the store cannot be written, for people."""
+        if self.mirror and error.filename is None:
+            return f"the results {self.shown} cannot be written ({error_line(error)})"
         reason = os.strerror(error.errno) if error.errno else error
         remedy = "make room" if error.errno in FULL else "mend its permissions"
         return f"the results folder {self.folder} cannot be written ({reason}): {remedy}"
@@ -116,16 +130,21 @@ class ResultStore:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.folder / ".lock")
+        lock = FileLock(self.folder / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"another tta-grid run is writing to {self.folder}: wait for it, or give another --results DIR"
+                f"another tta-grid run is writing to {self.shown}: wait for it, or give another --results DIR"
             ) from None
         try:
             self._clear_leftovers()
-            yield
+            if self.mirror:
+                with self.mirror.held():
+                    self.mirror.begin()
+                    yield
+            else:
+                yield
         finally:
             lock.release()
 
@@ -134,9 +153,12 @@ class ResultStore:
 
         Raises:
             ResultsError: if a newer version made the store.
+            InputError: if an object store cannot be read.
         """
         from analysis.results.load import check_layout
 
+        if self.mirror:
+            self.mirror.bring_cells()
         check_layout(self.folder)
         states: dict[str, CellState] = dict.fromkeys(self._names(FAILED_FOLDER), "failed")
         return states | dict.fromkeys(self._names(CELLS_FOLDER), "done")
@@ -153,8 +175,24 @@ class ResultStore:
         return self.folder / CELLS_FOLDER / cell
 
     def has(self, cell: str) -> bool:
-        """Whether a cell has ended here; asks the file system anew, which a network may answer from memory."""
+        """Whether a cell has ended here; asks the file system anew, which a network may answer from memory.
+
+        Raises:
+            InputError: if an object store cannot be read.
+        """
+        if self.mirror:
+            self.mirror.bring_cell(cell)
         return any(cell in self._names(kind) for kind in (CELLS_FOLDER, FAILED_FOLDER))
+
+    def holds(self, cell: str) -> bool:
+        """Whether a cell has finished here, and its folder can be read.
+
+        Raises:
+            InputError: if an object store cannot be read.
+        """
+        if self.mirror:
+            self.mirror.bring_cell(cell)
+        return self.cell_folder(cell).exists()
 
     def entry_folder(self, cell: str) -> Path:
         """Folder of a cell that is in the store, finished or failed."""
@@ -181,6 +219,18 @@ class ResultStore:
             self._publish(CELLS_FOLDER, result.cell, tables, written)
             with self._staged() as aside:
                 _move(self.folder / FAILED_FOLDER / result.cell, aside / "failed")
+            if self.mirror:
+                self.mirror.objects.delete(f"{FAILED_FOLDER}/{result.cell}")
+
+    def share(self, name: str) -> None:
+        """Sends a file of the folder, or all in a folder of it, to where the results are, if that is elsewhere.
+
+        Raises:
+            UnwritableError: if the object store takes no more.
+        """
+        if self.mirror:
+            with self._writing():
+                self.mirror.send(name)
 
     def take_over(self, folder: Path) -> None:
         """Copies a finished cell of another results folder; one that is there already stays as it is.
@@ -192,6 +242,8 @@ class ResultStore:
             return
         with self._writing(), self._staged() as staging:
             whole = shutil.copytree(folder, staging / folder.name)
+            if self.mirror:
+                self.mirror.send_cell(CELLS_FOLDER, folder.name, whole)
             for file in whole.iterdir():
                 _flush(file)
             whole.rename(self.cell_folder(folder.name))
@@ -296,6 +348,9 @@ class ResultStore:
             for name, content in files.items():
                 (staging / name).write_bytes(content)
             (staging / MANIFEST).write_text(json.dumps(manifest_of(cell, staging)))
+            if self.mirror:
+                self.mirror.send_cell(kind, cell, staging, replace=replace)
+                return
             for file in staging.iterdir():
                 _flush(file)
             if replace:
@@ -320,8 +375,8 @@ class ResultStore:
 
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""
-        for folder in (self.folder / ".staging", self.folder / ".marks", self.tune_folder):
-            for leftover in folder.glob("*"):
+        for name in (".staging", ".marks", ".tune"):
+            for leftover in (self.folder / name).glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
 

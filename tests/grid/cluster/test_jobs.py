@@ -105,12 +105,13 @@ def test_the_code_goes_along_as_a_list_of_files(head, tiny_file):
     [
         (None, "a job needs --results"),
         ("out", "give an absolute path"),
-        ("s3://bucket/out", "Object stores are not written"),
+        ("s3://me:secret@bucket/out", "credentials in it"),
     ],
 )
 def test_results_of_a_job_are_a_path_that_nodes_share(results, message):
     with pytest.raises(InputError, match=message):
         check_results(results)
+    assert check_results("s3://bucket/out?scheme=http") == "s3://bucket/out?scheme=http"
 
 
 @pytest.mark.parametrize("address", ["", "head:8265", "ray://head:10001", "http://head", "http://head:x"])
@@ -205,7 +206,7 @@ def test_fetch_copies_what_is_lacking_and_leaves_what_is_damaged(finished, tmp_p
 
 def test_fetch_refuses_what_it_cannot_do(finished):
     assert "are one folder" in run("fetch", finished.folder, finished.folder, status=2)
-    assert "reads folders" in run("fetch", "s3://bucket/out", "home", status=2)
+    assert "Unrecognized filesystem type" in run("fetch", "nope://bucket/out", "home", status=2)
     assert "give SOURCE and DIR" in run("fetch", "home", status=2)
 
 

@@ -97,10 +97,10 @@ def test_an_interrupted_write_leaves_nothing_to_read(store, result, monkeypatch)
 
 def test_leftovers_of_a_killed_driver_are_removed(store):
     (store.folder / ".staging" / "half").mkdir()
-    (store.tune_folder / "old").mkdir(parents=True)
+    (store.folder / ".tune" / "old").mkdir(parents=True)
     with store.locked():
         assert not list((store.folder / ".staging").iterdir())
-        assert not list(store.tune_folder.iterdir())
+        assert not list((store.folder / ".tune").iterdir())
 
 
 def test_a_second_driver_is_told_to_wait(store):

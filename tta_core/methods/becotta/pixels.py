@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tta_core.backbones.segformer import Block
+from tta_core.device import scalar
 from tta_core.methods.base import Diagnostics
 from tta_core.methods.becotta.layers import AdapterOptions, GateDraws, add_gated_adapters
 from tta_core.methods.becotta.pixel_spec import PixelBECoTTASettings
@@ -89,7 +90,7 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
         self.record = {
             "selected": chosen.flatten(1).any(dim=1).sum(),
             "selected_pixels": chosen.double().mean(),
-            "restored": torch.tensor(0),
+            "restored": scalar(0, images.device),
         }
         for adapter in self.adapters.values():
             adapter.choice = None

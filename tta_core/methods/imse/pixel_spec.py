@@ -81,6 +81,6 @@ PIXELS = MethodSpec(
     needs_with=SPEC.needs_with,
     preparation=SPEC.preparation,
     network="segformer",
-    relative_cost=6.0,
-    cost_with=step_cost(6.0),
+    relative_cost=8.0,
+    cost_with=step_cost(8.0),
 )

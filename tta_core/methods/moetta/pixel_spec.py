@@ -44,6 +44,6 @@ PIXELS = MethodSpec(
     search={"lr": Real(low=1e-6, high=1e-1, log=True), "lambda_balance": Real(low=0.0, high=10.0)},
     scalars=SPEC.scalars | SELECTED_PIXELS,
     network="segformer",
-    relative_cost=2.8,
-    cost_with=step_cost(2.8),
+    relative_cost=5.1,
+    cost_with=step_cost(5.1),
 )

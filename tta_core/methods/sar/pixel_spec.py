@@ -53,6 +53,6 @@ PIXELS = MethodSpec(
         "reset": ScalarSpec(description="whether the network returned to the source after the step"),
     },
     network="segformer",
-    relative_cost=4.6,
-    cost_with=step_cost(4.6),
+    relative_cost=5.0,
+    cost_with=step_cost(5.0),
 )

@@ -40,6 +40,6 @@ PIXELS = MethodSpec(
     },
     search={"lr": Real(low=1e-6, high=1e-3, log=True), "loss": Choice(values=("entropy", "hard_labels"))},
     network="segformer",
-    relative_cost=2.5,
-    cost_with=step_cost(2.5),
+    relative_cost=2.7,
+    cost_with=step_cost(2.7),
 )

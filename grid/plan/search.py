@@ -69,8 +69,8 @@ class Search(Frozen):
 
     Attributes:
         trials: settings that each study tries; a mapping gives a number for each method, or `default`.
-        space: `method.setting` -> where to look: `spec` for the range of the method, a list, or a mapping; by default
-            the ranges of all methods of the sweep.
+        space: `method.setting` -> where to look: `spec` for the range of the method, a list, or a mapping. `default`,
+            which can only be `spec`, adds the other ranges of all methods of the sweep; so does an absent space.
         per: axes of the sweep; each combination of their values gets a study of its own. By default all axes.
         select: fields of the cells that choose, in place of those of the reported cells.
         oracle: whether settings are chosen on the reported domains, which no honest result is.

@@ -47,30 +47,32 @@ def given_spaces(search: Search, methods: Sequence[str], sweep: Sweep, *, where:
         InputError: if a key is no setting of a method of the sweep, varies already, or nothing is left to search.
     """
     varied = axes(sweep)
-    if search.space is None:
+    given = {"default": "spec"} if search.space is None else dict(search.space)
+    found: dict[str, dict[str, Any]] = {}
+    if "default" in given:
+        if given.pop("default") != "spec":
+            raise InputError(f"{where}: space: default: give spec, for the ranges of all methods, or leave it out")
         # What the sweep varies itself is not searched.
         task = benchmark_spec(str(sweep.base.get("benchmark", DEFAULT_BENCHMARK))).task
         free = {
             name: [key for key in method_spec(name, task).search if f"{name}.{key}" not in varied] for name in methods
         }
         found = {name: dict.fromkeys(settings, "spec") for name, settings in free.items() if settings}
-    else:
-        found = {}
-        for key, value in search.space.items():
-            method, _, setting = str(key).partition(".")
-            if str(key) in (*CELL_FIELDS, "seed"):
-                raise InputError(
-                    f"{where}: space: {key} changes the protocol, and numbers under two protocols cannot be compared: "
-                    "make it an axis of the grid, with a study each"
-                )
-            if setting != PRESET:
-                check_cell_key(str(key), where=f"{where}: space")
-            if method not in methods:
-                raise InputError(
-                    f"{where}: space: {key}, but {method} is not in this sweep: its methods are {', '.join(methods)}; "
-                    "add it to the grid, or leave the range out"
-                )
-            found.setdefault(method, {})[setting] = value
+    for key, value in given.items():
+        method, _, setting = str(key).partition(".")
+        if str(key) in (*CELL_FIELDS, "seed"):
+            raise InputError(
+                f"{where}: space: {key} changes the protocol, and numbers under two protocols cannot be compared: "
+                "make it an axis of the grid, with a study each"
+            )
+        if setting != PRESET:
+            check_cell_key(str(key), where=f"{where}: space")
+        if method not in methods:
+            raise InputError(
+                f"{where}: space: {key}, but {method} is not in this sweep: its methods are {', '.join(methods)}; "
+                "add it to the grid, or leave the range out"
+            )
+        found.setdefault(method, {})[setting] = value
     for name, space in found.items():
         for setting in space:
             if f"{name}.{setting}" in varied:

@@ -17,6 +17,7 @@ import torch
 
 from analysis.results.load import open_results
 from grid.events import CellEnd
+from grid.launch import trial as worker
 from grid.launch.environment import SWITCHES
 from grid.launch.queue import CellQueue
 from grid.launch.trial import TrialContext, run_cell
@@ -64,6 +65,19 @@ def test_a_full_disk_is_no_failure_of_the_cell_and_the_next_launch_goes_on(place
     assert (end.status, end.reason) == ("unwritten", told)
     assert store.states() == {}
     assert run_cell(config, context).status == "done"
+
+
+def test_cells_need_not_collect_what_the_worker_imported(tiny, monkeypatch):
+    config, _, context = tiny
+    frozen = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(len(sys.modules)))
+    monkeypatch.setattr("grid.launch.trial._IMPORTS", type(worker._IMPORTS)())
+    for seed in (1, 2):
+        assert run_cell(config.model_copy(update={"seed": seed, "first_samples": 8}), context).status == "done"
+    assert len(frozen) == 1
+    monkeypatch.setitem(sys.modules, "imported_by_the_third_cell", worker)
+    run_cell(config.model_copy(update={"seed": 3, "first_samples": 8}), context)
+    assert len(frozen) == 2
 
 
 def test_a_cell_that_may_stop_ends_without_a_result_once_it_collapses(tiny, monkeypatch):

@@ -40,6 +40,13 @@ def test_each_point_has_a_study_and_methods_without_ranges_have_none(plan):
     assert [(each.seed, each.point) for each in averaged.instances({})][:3] == [(1000, 0), (1000, 1), (1001, 0)]
 
 
+def test_a_space_may_add_to_the_ranges_of_all_methods(plan):
+    tent, moetta = plan("trials: 5, per: [method], space: {default: spec, moetta.num_experts: [2, 3]}").studies
+    assert [each.text() for each in tent.space] == [each.text() for each in plan("trials: 5").studies[0].space]
+    assert {each.name for each in moetta.space} == set(methods()["moetta"].search)
+    assert next(each for each in moetta.space if each.name == "num_experts").text() == "num_experts 2, 3"
+
+
 def test_settings_are_chosen_on_held_out_domains_over_as_many_samples(plan):
     for study in plan("trials: 5").studies:
         for choosing, reported in zip(study.choosing, study.points, strict=True):
@@ -110,6 +117,7 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, spcae: {}", "did you mean 'space'"),
         ("trials: 5, space: {tent.lr0: spec}", "Did you mean 'lr'"),
         ("trials: 5, space: {sar.lr: spec}", "sar is not in this sweep"),
+        ("trials: 5, space: {default: all}", "default: give spec"),
         ("trials: 5, space: {batch_size: [8, 16]}", "make it an axis of the grid"),
         ("trials: 5, space: {tent.preset: [papr]}", "unknown preset of tent 'papr'"),
         ("trials: 5, space: {tent.preset: {low: 1, high: 2}}", "list of their names"),

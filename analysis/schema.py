@@ -240,6 +240,12 @@ FILES: Mapping[str, pa.Schema] = {
 OPTIONAL_FILES = ("outputs", "classes")
 """Those of them that a cell may lack: `outputs` if nobody asked for it, `classes` if its task has none."""
 
+
+PICTURE = "picture-"
+"""What the names of pictures in a finished cell's folder begin with."""
+TILES = ("input", "label", "source", "adapted", "difference")
+"""What stands side by side in each."""
+
 ACCURACY, MIOU = "accuracy", "miou"
 METRICS: Mapping[str, str] = {ACCURACY: "accuracy", MIOU: "mIoU"}
 """What the column `metric` of `cells` says -> in words."""
@@ -253,6 +259,11 @@ VIEWS: Mapping[str, str] = {
     "outputs": "outputs",
 }
 """View name in SQL -> file name."""
+
+
+def picture_name(domain: str, index: int) -> str:
+    """File of a picture in a finished cell's folder: `picture-<domain>-<index>.png`."""
+    return f"{PICTURE}{domain}-{index:06d}.png"
 
 
 def batches_schema(scalars: Mapping[str, tuple[str, str]]) -> pa.Schema:

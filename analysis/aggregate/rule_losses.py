@@ -36,7 +36,7 @@ _Judged = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A cell among which a rule chooses."""
+    """A cell among which a rule chooses; its accuracy is its score, of segmentation mean IoU."""
 
     cell: str
     settings: str
@@ -145,9 +145,9 @@ def read_pools(con: duckdb.DuckDBPyConnection) -> list[Pool]:
     for fingerprint, method, backbone, seed, settings, *values in rows(
         con,
         f"""
-        select fingerprint, method, backbone, seed, settings, cell, accuracy, n_samples from cells
+        select fingerprint, method, backbone, seed, settings, cell, score, n_samples from cells
         where {FINISHED} and role in ('{schema.REPORTED}', '{schema.CANDIDATE}') and method <> '{SOURCE}'
-            and isfinite(accuracy)
+            and isfinite(score)
         order by started_at, cell
         """,
     ):
@@ -178,7 +178,7 @@ class _Sources:
         self._streams: dict[tuple[str, int], tuple[str, float]] = {}
         self._clean: dict[str, tuple[int, str]] = {}
         for fingerprint, seed, cell, accuracy, samples in rows(
-            con, f"select fingerprint, seed, cell, accuracy, n_samples from cells where {FINISHED} "
+            con, f"select fingerprint, seed, cell, score, n_samples from cells where {FINISHED} "
             f"and method = '{SOURCE}' order by started_at, cell",
         ):  # fmt: skip
             protocol = self._protocols[fingerprint]
@@ -214,13 +214,19 @@ def _score(pool: Pool, sources: _Sources, held_out: Mapping[_Judged, float]) -> 
         for each in pool.candidates
     ]
     seen = _with_classes(seen)
-    has = {"": True, "source": source is not None, "clean": clean is not None}
-    has["outputs"] = all(each.outputs is not None for each in seen)
+    has = {
+        "": True,
+        "prediction": all(each.prediction is not None for each in seen),
+        "source": all(each.source is not None for each in seen),
+        "clean": all(each.clean is not None for each in seen),
+        "outputs": all(each.outputs is not None for each in seen),
+    }
     pool.scores = {name: [rule.score(each) for each in seen] for name, rule in RULES.items() if has[rule.reads]}
     alike = len({each.position.tobytes() for each in seen}) == 1
-    if alike:
+    predictions = [each.prediction for each in seen if each.prediction is not None]
+    if alike and has["prediction"]:
         others = [] if seen[0].source is None else [seen[0].source]
-        pool.scores["vote"] = vote([*(each.prediction for each in seen), *others])[: len(seen)]
+        pool.scores["vote"] = vote([*predictions, *others])[: len(seen)]
     kept = [each.outputs for each in seen if each.outputs is not None]
     if alike and has["outputs"] and len({each.positions.tobytes() for each in kept}) == 1:
         pool.scores["ensv"] = ensv(kept)
@@ -231,8 +237,8 @@ def _score(pool: Pool, sources: _Sources, held_out: Mapping[_Judged, float]) -> 
 
 
 def _with_classes(seen: Sequence[Unlabelled]) -> list[Unlabelled]:
-    """The number of classes: as `outputs` have it, or the largest that any candidate predicts."""
-    largest = max(int(each.prediction.max()) for each in seen) + 1
+    """The number of classes: as `outputs` have it, or the largest that any candidate predicts; 0 of segmentation."""
+    largest = max((int(each.prediction.max()) + 1 for each in seen if each.prediction is not None), default=0)
     return [replace(each, classes=largest if each.outputs is None else len(each.outputs.mean)) for each in seen]
 
 
@@ -248,7 +254,7 @@ def _held_out(con: duckdb.DuckDBPyConnection) -> dict[_Judged, float]:
     for method, backbone, stream, settings, accuracy in rows(
         con,
         f"""
-        select method, backbone, stream, settings, accuracy from cells where {FINISHED} and cell in (
+        select method, backbone, stream, settings, score from cells where {FINISHED} and cell in (
             select c.cell from trial_cells as c join trials as t using (study, trial) join studies as s using (study)
             where t.state = 'complete' and not s.oracle
         )

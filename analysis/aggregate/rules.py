@@ -44,7 +44,7 @@ class Unlabelled:
 
     Attributes:
         position: place in the stream.
-        prediction: predicted class.
+        prediction: predicted class; None of segmentation.
         confidence: largest probability.
         entropy: in nat.
         classes: K.
@@ -55,7 +55,7 @@ class Unlabelled:
     """
 
     position: NDArray[np.int64]
-    prediction: NDArray[np.int32]
+    prediction: NDArray[np.int32] | None
     confidence: NDArray[np.float32]
     entropy: NDArray[np.float32]
     classes: int
@@ -71,6 +71,11 @@ def entropy_of(shares: Floats) -> float:
     return float(-(some * np.log(some)).sum())
 
 
+def _predicted(of: Unlabelled) -> NDArray[np.int32]:
+    assert of.prediction is not None
+    return of.prediction
+
+
 def _infomax_hard(prediction: NDArray[np.int32], entropy: NDArray[np.float32], classes: int) -> float:
     shares = np.bincount(prediction, minlength=classes) / len(prediction)
     return entropy_of(shares) - float(entropy.mean(dtype=np.float64))
@@ -79,11 +84,12 @@ def _infomax_hard(prediction: NDArray[np.int32], entropy: NDArray[np.float32], c
 def _infomax_hard_worst(of: Unlabelled) -> float:
     """The last window takes what is left over."""
     size = max(WINDOW, 5 * of.classes)
-    count = max(1, len(of.prediction) // size)
+    prediction = _predicted(of)
+    count = max(1, len(prediction) // size)
     starts = [size * number for number in range(count)]
-    stops = [*starts[1:], len(of.prediction)]
+    stops = [*starts[1:], len(prediction)]
     return min(
-        _infomax_hard(of.prediction[start:stop], of.entropy[start:stop], of.classes)
+        _infomax_hard(prediction[start:stop], of.entropy[start:stop], of.classes)
         for start, stop in zip(starts, stops, strict=True)
     )
 
@@ -127,7 +133,7 @@ def _atc(of: Unlabelled) -> float:
 
 def _agreement_source(of: Unlabelled) -> float:
     assert of.source is not None
-    return float((of.prediction == of.source).mean())
+    return float((_predicted(of) == of.source).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,7 @@ class Rule:
     Attributes:
         score: what it makes of the cell.
         chance: what it makes of K classes where the network guesses: what a cell counts that diverged.
-        reads: `outputs`, `source` or `clean`, if it needs more than the samples of the cell.
+        reads: `outputs`, `source`, `clean` or `prediction`, if it needs more than confidence and entropy of samples.
     """
 
     score: Callable[[Unlabelled], float]
@@ -148,8 +154,10 @@ class Rule:
 RULES: Mapping[str, Rule] = {
     "entropy": Rule(lambda of: -float(of.entropy.mean(dtype=np.float64)), lambda k: -float(np.log(k))),
     "confidence": Rule(lambda of: float(of.confidence.mean(dtype=np.float64)), lambda k: 1 / k),
-    "infomax_hard": Rule(lambda of: _infomax_hard(of.prediction, of.entropy, of.classes), lambda k: -float(np.log(k))),
-    "infomax_hard_worst": Rule(_infomax_hard_worst, lambda k: -float(np.log(k))),
+    "infomax_hard": Rule(
+        lambda of: _infomax_hard(_predicted(of), of.entropy, of.classes), lambda k: -float(np.log(k)), "prediction"
+    ),
+    "infomax_hard_worst": Rule(_infomax_hard_worst, lambda k: -float(np.log(k)), "prediction"),
     "infomax": Rule(
         lambda of: entropy_of(_kept(of).mean) - float(of.entropy.mean(dtype=np.float64)), lambda _: 0.0, "outputs"
     ),

@@ -36,7 +36,7 @@ def read_unlabelled(
     positions = table["position"].to_numpy()
     return Unlabelled(
         position=positions,
-        prediction=table["prediction"].to_numpy(),
+        prediction=_known(table["prediction"]),
         confidence=table["confidence"].to_numpy(),
         entropy=table["entropy"].to_numpy(),
         classes=classes,
@@ -78,12 +78,18 @@ def read_columns(cell: Path, file: str, columns: Sequence[str]) -> pa.Table:
         ) from error
 
 
-def _predictions(cell: Path, positions: Places) -> Classes:
+def _known(column: pa.ChunkedArray) -> Classes | None:
+    """Classes of samples; None of segmentation, where they are empty."""
+    return None if column.null_count else column.to_numpy()
+
+
+def _predictions(cell: Path, positions: Places) -> Classes | None:
     table = read_columns(cell, "samples", ("position", "prediction"))
-    found: Classes = table["prediction"].to_numpy()[np.searchsorted(table["position"].to_numpy(), positions)]
-    return found
+    known = _known(table["prediction"])
+    return None if known is None else known[np.searchsorted(table["position"].to_numpy(), positions)]
 
 
-def _clean(cell: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _clean(cell: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
     table = read_columns(cell, "samples", ("label", "prediction", "confidence"))
-    return table["confidence"].to_numpy(), table["label"].to_numpy() == table["prediction"].to_numpy()
+    label, prediction = (_known(table[name]) for name in ("label", "prediction"))
+    return None if label is None else (table["confidence"].to_numpy(), label == prediction)

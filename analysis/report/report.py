@@ -142,6 +142,7 @@ def render(con: duckdb.DuckDBPyConnection, name: str) -> str:
         protocols=_protocol_table(protocols),
         environments=_environment_table(con),
         overview_note=OVERVIEW_NOTE,
+        tiles=schema.TILES,
         most_diagnosed=MOST_DIAGNOSED,
         command=f'tta-grid query {shlex.quote(name)} "{QUERY}"',
     )

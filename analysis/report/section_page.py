@@ -17,6 +17,7 @@ from analysis.figures.segments import segment_panel
 from analysis.figures.setting_plots import setting_drawings
 from analysis.figures.table import Table
 from analysis.report.leaderboard import cost_table, leaderboard_table
+from analysis.report.pictured import Pictured, pictured
 from analysis.report.pixels import pixel_tables
 from analysis.report.summary import summary
 from analysis.results.configurations import Section
@@ -47,6 +48,7 @@ class SectionPage:
     leaderboard: Table
     cost: Table
     pixels: tuple[Table, ...]
+    pictured: tuple[Pictured, ...]
     metric: str
     dots: Picture
     stream: Picture | None
@@ -90,6 +92,7 @@ def section_page(con: duckdb.DuckDBPyConnection, section: Section, number: int) 
         leaderboard=leaderboard_table(standings, section),
         cost=cost_table(section),
         pixels=pixel_tables(con, section),
+        pictured=pictured(con, section),
         metric=word[:1].upper() + word[1:] if section.metric == ACCURACY else word,
         dots=picture(lambda theme: plots.leaderboard_figure(standings, theme, word), f"Mean {word}: {means}."),
         stream=picture(

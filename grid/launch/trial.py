@@ -8,12 +8,12 @@ import traceback
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grid.events import CellEnd
 from grid.launch.mark import Mark, node_name
 from grid.plan.studies import unadapted
+from grid.store.samples import stored_samples
 from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.errors import InputError
 from tta_core.run.config import RunConfig
@@ -153,9 +153,8 @@ def _of_source(config: RunConfig, store: ResultStore) -> dict[str, NDArray[Any]]
     source = unadapted(config).cell_id()
     if not store.holds(source):
         return None
-    file = store.cell_folder(source) / "samples.parquet"
-    table = pq.read_table(file, columns=["position", "prediction"], partitioning=None)
-    return {name: table[name].to_numpy() for name in table.column_names}
+    found = stored_samples(store.cell_folder(source))
+    return {name: found[name] for name in ("position", "predicted" if "predicted" in found else "prediction")}
 
 
 def _failed(store: ResultStore, config: RunConfig, reason: str, context: TrialContext) -> CellEnd:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from grid.plan.objectives import OBJECTIVES
+from grid.plan.objectives import OBJECTIVES, check_pixels
 from grid.plan.search import Search
 from grid.plan.search_fit import check_first, check_seeds, check_select, check_trials, given_spaces, study_keys
 from grid.plan.space import PRESET, Dimension, read_dimensions
@@ -39,6 +39,8 @@ def plan_studies(sweep: Sweep, cells: Iterable[RunConfig]) -> tuple[StudyPlan, .
     methods = list(dict.fromkeys(config.method for config in configs))
     given = given_spaces(search, methods, sweep, where=where)
     check_select(search, where=where)
+    if any(config.task == "segmentation" for config in configs):
+        check_pixels(search.measures, where=where)
     check_trials(search, given, where=where)
     check_first(search, methods, where=where)
     check_seeds(search, sweep, where=where)

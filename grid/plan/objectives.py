@@ -24,6 +24,7 @@ class ObjectiveSpec:
         reads: what it needs beside the cell.
         raced: whether it is steady enough to be raced.
         has_chance: whether a network that guesses has a value: what a cell counts that diverged.
+        of_pixels: whether segmentation has it, of which no class of a sample and no probabilities are kept.
     """
 
     maximise: bool = True
@@ -31,6 +32,7 @@ class ObjectiveSpec:
     reads: Reads | None = None
     raced: bool = True
     has_chance: bool = True
+    of_pixels: bool = True
 
 
 OBJECTIVES: Mapping[str, ObjectiveSpec] = {
@@ -39,19 +41,19 @@ OBJECTIVES: Mapping[str, ObjectiveSpec] = {
     "worst_domain_accuracy": ObjectiveSpec(by_domain=True),
     "late_accuracy": ObjectiveSpec(),
     "accuracy_gain": ObjectiveSpec(reads="source"),
-    "calibration_error": ObjectiveSpec(maximise=False),
+    "calibration_error": ObjectiveSpec(maximise=False, of_pixels=False),
     "seconds_per_source": ObjectiveSpec(maximise=False, reads="source", raced=False, has_chance=False),
     "peak_memory_mib": ObjectiveSpec(maximise=False, raced=False, has_chance=False),
     "entropy": ObjectiveSpec(),
     "confidence": ObjectiveSpec(),
-    "infomax_hard": ObjectiveSpec(),
-    "infomax_hard_worst": ObjectiveSpec(),
-    "infomax": ObjectiveSpec(reads="outputs"),
-    "corr_c": ObjectiveSpec(reads="outputs"),
-    "nuclear": ObjectiveSpec(reads="outputs"),
-    "snd": ObjectiveSpec(reads="outputs"),
-    "agreement_source": ObjectiveSpec(reads="source"),
-    "atc": ObjectiveSpec(reads="clean"),
+    "infomax_hard": ObjectiveSpec(of_pixels=False),
+    "infomax_hard_worst": ObjectiveSpec(of_pixels=False),
+    "infomax": ObjectiveSpec(reads="outputs", of_pixels=False),
+    "corr_c": ObjectiveSpec(reads="outputs", of_pixels=False),
+    "nuclear": ObjectiveSpec(reads="outputs", of_pixels=False),
+    "snd": ObjectiveSpec(reads="outputs", of_pixels=False),
+    "agreement_source": ObjectiveSpec(reads="source", of_pixels=False),
+    "atc": ObjectiveSpec(reads="clean", of_pixels=False),
 }
 """Name -> measure. Those from `entropy` on read no label of the stream; `entropy` is the negative one."""
 
@@ -60,6 +62,16 @@ NO_OBJECTIVES: Mapping[str, str] = {
     "ensv": "it compares all settings of a method, so a setting alone has no value; the report shows it",
     "held_out": "that is accuracy, on held-out domains as ever",
 }
+
+
+def check_pixels(names: Sequence[str], *, where: str) -> None:
+    """Raises `InputError` for a measure that segmentation does not have."""
+    for name in names:
+        if not OBJECTIVES[name].of_pixels:
+            fitting = ", ".join(other for other, spec in OBJECTIVES.items() if spec.of_pixels)
+            raise InputError(
+                f"{where}: {name} is of samples with one class each, and this sweep segments: give one of {fitting}"
+            )
 
 
 def check_measures(names: Sequence[str], *, key: str) -> None:

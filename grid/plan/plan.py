@@ -271,7 +271,9 @@ def _with_units(costs: Mapping[tuple[str, str], float]) -> dict[tuple[str, str],
     """Seconds per image by (method, backbone), and by ("", backbone) those per image and source forward."""
     units: dict[str, list[float]] = {}
     for (method, backbone), seconds in costs.items():
-        units.setdefault(backbone, []).append(seconds / method_spec(method, backbone_spec(backbone).task).relative_cost)
+        spec = method_spec(method, backbone_spec(backbone).task)
+        if spec.cost_with is None:  # Else the settings say what was measured.
+            units.setdefault(backbone, []).append(seconds / spec.relative_cost)
     return {**costs, **{("", backbone): sum(each) / len(each) for backbone, each in units.items()}}
 
 
@@ -287,7 +289,7 @@ def _cell_seconds(cells: Mapping[str, RunConfig], measured: Mapping[tuple[str, s
         per_image = measured.get((config.method, config.backbone))
         if per_image is None:
             forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
-            per_image = forward * config.method_spec.relative_cost
+            per_image = forward * config.method_spec.cost_of(config.method_settings())
         seconds[cell] = images[stream] * per_image
     return seconds
 

@@ -8,6 +8,7 @@ Layout (columns in `analysis.schema`)::
     RESULTS/cells/<cell>/*.parquet      finished cells
     RESULTS/cells/<cell>/skipped_images.txt   names of the images that were left out, if any were
     RESULTS/cells/<cell>/notes.txt            what to know of the images that were read, if there is anything
+    RESULTS/cells/<cell>/picture-<domain>-<index>.png   of segmentation, where pictures were asked for
     RESULTS/cells/<cell>/manifest.json  size and SHA-256 of each of these files
     RESULTS/failed/<cell>/              cells that failed: cell.parquet, traceback.txt, manifest.json
     RESULTS/progress.json               how the last launch went, rewritten while it lasts
@@ -31,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE
+from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
 from grid.store.mirror import LOCK, Mirror
 from grid.store.objects import error_line, is_url
@@ -212,7 +213,8 @@ class ResultStore:
 
         tables = result_tables(result, sweep=sweep, git_commit=git_commit)
         texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
-        written = {name: "\n".join([*lines, ""]) for name, lines in texts.items() if lines}
+        written = {name: _text("\n".join([*lines, ""])) for name, lines in texts.items() if lines}
+        written |= {picture_name(one.domain, one.index): one.png for one in result.pictures}
         with self._writing():
             self._publish(CELLS_FOLDER, result.cell, tables, written)
             with self._staged() as aside:
@@ -268,7 +270,7 @@ class ResultStore:
                 "leave the cell out of the sweep"
             ) from error
         with self._writing():
-            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": traceback}, replace=True)
+            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": _text(traceback)}, replace=True)
 
     def adopt(self, kind: str, folder: Path) -> str:
         """Publishes a copy of a cell of another store; returns what is wrong with it, and then leaves it out.
@@ -331,7 +333,7 @@ class ResultStore:
         kind: str,
         cell: str,
         tables: Mapping[str, pa.Table],
-        texts: Mapping[str, str],
+        files: Mapping[str, bytes],
         *,
         replace: bool = False,
     ) -> None:
@@ -343,9 +345,8 @@ class ResultStore:
         with self._staged() as staging, self._staged() as aside:
             for name, table in tables.items():
                 pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
-            for name, text in texts.items():
-                # Names of files may hold bytes that are no text.
-                (staging / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            for name, content in files.items():
+                (staging / name).write_bytes(content)
             (staging / MANIFEST).write_text(json.dumps(manifest_of(cell, staging)))
             if self.mirror:
                 self.mirror.send_cell(kind, cell, staging, replace=replace)
@@ -377,6 +378,11 @@ class ResultStore:
         for name in (".staging", ".marks", ".tune"):
             for leftover in (self.folder / name).glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _text(text: str) -> bytes:
+    """A text as a file; names of files in it may hold bytes that are none."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -213,6 +213,10 @@ class SegFormer(nn.Module):
         self.stages = nn.ModuleList(Stage(shape, number) for number in range(len(shape.widths)))
         self.head = Head(shape, num_classes)
 
+    def get_classifier(self) -> nn.Module:
+        """The layer that makes the logits, by the name that timm gives it."""
+        return self.head.classifier
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `(batch, 3, height, width)` -> logits `(batch, classes, height / 4, width / 4)`."""
         maps, stages = images, []

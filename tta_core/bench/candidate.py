@@ -22,7 +22,6 @@ from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.surgery import count_parameters
 from tta_core.methods.layer_counts import layers_values
-from tta_core.methods.registry import method_spec
 
 
 class Source:
@@ -187,7 +186,7 @@ class Candidate:
             backpropagated_share=selected / self.source.request.batch_size,
             held_memory_mib=self.held_mib,
             peak_memory_mib=self.peak_mib,
-            published_ratio=method_spec(self.choice.name).published_cost,
+            published_ratio=self.choice.spec.published_cost,
             cpu_difference=self.cpu_difference,
         )
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 
-from tta_core.bench.request import BenchRequest, read_choices
+from tta_core.bench.request import BenchRequest, read_choices, task_of
 from tta_core.errors import InputError
 from tta_core.frozen import validated
 
@@ -37,7 +37,8 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
     as_json = given.pop("json")
-    given["methods"] = read_choices(given["methods"], given.pop("set"))
+    task = task_of(given["backbone"] or BenchRequest.model_fields["backbone"].default)
+    given["methods"] = read_choices(given["methods"], given.pop("set"), task)
     # An option that was not given is the request's own default.
     request = validated(BenchRequest, {key: value for key, value in given.items() if value is not None}, where="bench")
 

@@ -16,7 +16,6 @@ from tta_core.bench.result import BenchResult, Row
 from tta_core.device import free_unused, is_accelerator
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import network_kinds
-from tta_core.methods.registry import method_spec
 from tta_core.run.cell import choose_device
 
 ROUNDS_BETWEEN_RESETS = 4
@@ -44,7 +43,7 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
     with _threads(request.threads, device), many_compilations() if request.compiled else nullcontext():
         source = Source(request, device)
         kinds = network_kinds(source.network)
-        choices = [choice for choice in request.methods if choice.named or method_spec(choice.name).takes(kinds)]
+        choices = [choice for choice in request.methods if choice.named or choice.spec.takes(kinds)]
         left_out = [choice.name for choice in request.methods if choice not in choices]
         groups = [(choice,) for choice in choices] if request.one_at_a_time else [choices]
         rows = [row for group in groups for row in _measure_together(group, source, tell)]

@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tta_core.backbones.table import BACKBONES
+from tta_core.data.spec import Task
 from tta_core.errors import InputError, unknown_name
 from tta_core.frozen import Frozen
 from tta_core.methods.registry import method_spec, methods
+from tta_core.methods.spec import MethodSpec
 from tta_core.yaml_values import parse_yaml
 
 
@@ -17,6 +20,7 @@ class MethodChoice(Frozen):
     """One method with a preset and with settings that differ from it.
 
     Attributes:
+        task: what it predicts.
         named: whether it was asked for by name; otherwise it is left out where the network is none that it takes.
     """
 
@@ -24,10 +28,16 @@ class MethodChoice(Frozen):
     preset: str = "recommended"
     settings: dict[str, Any] = Field(default_factory=dict)
     named: bool = True
+    task: Task = "classification"
+
+    @property
+    def spec(self) -> MethodSpec:
+        """The description of the method, for the task."""
+        return method_spec(self.name, self.task)
 
     def resolve(self) -> BaseModel:
         """The complete settings; raises `InputError` for what the method does not know or allow."""
-        return method_spec(self.name).resolve(self.preset, self.settings)
+        return self.spec.resolve(self.preset, self.settings)
 
 
 class BenchRequest(Frozen, strict=False):
@@ -43,7 +53,8 @@ class BenchRequest(Frozen, strict=False):
             CPU time of the process, which other jobs on the machine inflate little, is the time that the work takes.
         repeats: timed steps of each method.
         warmup: untimed steps of each method before the first timed one.
-        image_size: height and width of the images in pixels; None for the network's own.
+        image_size: height and width of the images in pixels; None for the network's own. A network that segments takes
+            any.
         seed: seed of random weights, images and methods.
         one_at_a_time: build, measure and free one method after another, where memory does not hold all at once.
         check_cpu: compare a few steps of each method on the GPU with the same steps on the CPU.
@@ -64,26 +75,35 @@ class BenchRequest(Frozen, strict=False):
     check_cpu: bool = False
 
 
-def read_choices(given: Iterable[str], overrides: Sequence[str] = ()) -> tuple[MethodChoice, ...]:
+def task_of(backbone: str) -> Task:
+    """What a backbone of a request predicts."""
+    return BACKBONES[backbone].task if backbone in BACKBONES else "classification"
+
+
+def read_choices(
+    given: Iterable[str], overrides: Sequence[str] = (), task: Task = "classification"
+) -> tuple[MethodChoice, ...]:
     """Reads `name`, `name:preset` and lists of them with commas; no word at all is every method, cheapest first.
 
     Args:
         given: the words; the same choice twice is one choice.
         overrides: `method.setting=value`, for every choice of that method.
+        task: what they predict.
 
     Raises:
         InputError: for a method, preset or setting that does not exist, or a value that is not allowed.
     """
     words = [word.strip() for text in given for word in text.split(",") if word.strip()]
     named = bool(words)
-    words = words or sorted(methods(), key=lambda name: methods()[name].relative_cost)
+    known = methods(task)
+    words = words or sorted(known, key=lambda name: known[name].relative_cost)
     settings = _read_overrides(overrides)
     choices = []
     for word in dict.fromkeys(words):
         name, _, preset = word.partition(":")
-        method_spec(name)
+        method_spec(name, task)
         own = settings.get(name, {})
-        choice = MethodChoice(name=name, preset=preset or "recommended", settings=own, named=named)
+        choice = MethodChoice(name=name, preset=preset or "recommended", settings=own, named=named, task=task)
         choice.resolve()
         choices.append(choice)
     unused = sorted(set(settings) - {choice.name for choice in choices})

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.networks import load_backbone
+from tta_core.backbones.segformer import SHAPES, build_segformer
+from tta_core.backbones.spec import BackboneSpec
 from tta_core.backbones.table import BACKBONES, backbone_spec
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.errors import InputError, closest_match
@@ -41,7 +43,7 @@ class Subject:
         mean, std: normalisation that the images went through.
         batches: random images `(batch, 3, height, width)`.
         source_images: as many others, for methods that need images of the source.
-        head_scale: what the classifier was multiplied by so that half of the images have an entropy below
+        head_scale: what the classifier was multiplied by so that half of the images, or pixels, have an entropy below
             `PASSING_MARGIN` ln(classes); None if the head is of a kind that is left as it is.
     """
 
@@ -61,7 +63,10 @@ class Subject:
         target = device or self.batches[0].device
         # Few: what a method makes of them before the stream is not timed, and only its shape matters.
         images = self.source_images[0][:LABELLED_IMAGES].to(target)
-        labelled = [(images, torch.arange(len(images), device=target) % self.num_classes)]
+        labels = torch.arange(len(images), device=target) % self.num_classes
+        if choice.task == "segmentation":
+            labels = labels.to(torch.uint8)[:, None, None].expand(-1, *images.shape[-2:])
+        labelled = [(images, labels)]
         return build_method(
             choice.name,
             network.to(target),
@@ -74,6 +79,7 @@ class Subject:
             source_images=[images.to(target) for images in self.source_images],
             labelled_source=labelled,
             held_out=labelled,
+            task=choice.task,
             **choice.settings,
         )
 
@@ -87,13 +93,14 @@ def make_subject(request: BenchRequest, device: torch.device) -> Subject:
     torch.manual_seed(request.seed)
     if request.backbone in BACKBONES:
         spec = backbone_spec(request.backbone)
-        if request.image_size not in (None, spec.image_size):
+        segments = spec.task == "segmentation"
+        if not segments and request.image_size not in (None, spec.image_size):
             raise InputError(
                 f"--image-size {request.image_size} is not allowed with {spec.name}, whose images have "
                 f"{spec.image_size} pixels: leave the option out"
             )
-        network, weights, num_classes = load_backbone(spec), f"weights {spec.weights_tag()}", spec.num_classes
-        image_size, mean, std = spec.image_size, spec.mean, spec.std
+        network, weights, num_classes = _network_of(spec, request.seed)
+        image_size, mean, std = request.image_size or spec.image_size, spec.mean, spec.std
     else:
         network, own_size = _random_network(request.backbone, request.image_size)
         weights, num_classes = f"random weights (seed {request.seed})", RANDOM_WEIGHT_CLASSES
@@ -111,6 +118,14 @@ def make_subject(request: BenchRequest, device: torch.device) -> Subject:
             f"({reason}): give an --image-size that the network takes, or a smaller --batch-size"
         ) from None
     return Subject(network, weights, num_classes, image_size, mean, std, images[:BATCHES], images[BATCHES:], scale)
+
+
+def _network_of(spec: BackboneSpec, seed: int) -> tuple[nn.Module, str, int]:
+    """The network of a row, what its weights are, and its logits. A SegFormer's are the user's own: here random."""
+    if spec.name in SHAPES:
+        network = build_segformer(spec.name, spec.num_classes).eval().requires_grad_(False)
+        return network, f"random weights (seed {seed})", spec.num_classes
+    return load_backbone(spec), f"weights {spec.weights_tag()}", spec.num_classes
 
 
 def _random_network(name: str, image_size: int | None) -> tuple[nn.Module, int]:
@@ -146,7 +161,7 @@ def _let_half_pass(network: nn.Module, batches: list[Tensor], num_classes: int) 
     noise may do anything. The entropy of a sample falls as its logits grow, so bisection finds the factor.
     """
     with torch.no_grad():
-        logits = torch.cat([network(images) for images in batches])
+        logits = torch.cat([network(images) for images in batches]).movedim(1, -1).flatten(0, -2)
         head = find_classifier(network)
         if not isinstance(head, nn.Linear | nn.Conv2d):
             return None

@@ -40,7 +40,8 @@ class CollapseGuard(Observer):
 
         Args:
             scene: the run.
-            source: `(samples,)`, what the source predicts at each position; -1 where it is not known.
+            source: `(samples,)`, what the source predicts at each position, -1 where it is not known; of segmentation
+                `(samples, classes)`, how many pixels of each class.
             recovers: whether the method recovers by itself.
         """
         super().__init__(scene)
@@ -64,14 +65,14 @@ class CollapseGuard(Observer):
         """
         places = moment.positions
         self._positions.append(torch.arange(places.start, places.stop) if isinstance(places, slice) else places)
-        self._predictions.append(logits.detach().argmax(dim=1))
+        best = logits.detach().argmax(dim=1)
+        self._predictions.append(best if best.ndim == 1 else _pixels(best, logits.shape[1]))
         self._seen += len(logits)
         window = max(LEAST_WINDOW, 5 * logits.shape[1])
         if self._seen < window:
             return
         own = _spread(torch.cat(self._predictions).cpu().numpy())
-        source = self._source[torch.cat(self._positions).numpy()]
-        usual = _spread(source[source >= 0])
+        usual = _spread(self._source[torch.cat(self._positions).numpy()])
         self._alarms = self._alarms + 1 if own < SHARE * usual else 0
         if self._alarms >= self._looks:
             name, at = type(self.scene.method).__name__, int(self._positions[-1][-1]) + 1
@@ -86,9 +87,13 @@ class CollapseGuard(Observer):
         return []
 
 
+def _pixels(maps: Tensor, classes: int) -> Tensor:
+    """Pixels of each class in maps `(batch, height, width)`, `(batch, classes)`."""
+    return torch.stack([torch.bincount(one.flatten(), minlength=classes) for one in maps])
+
+
 def _spread(predictions: NDArray[Any]) -> float:
-    """Entropy of the shares of the classes, in nat."""
-    if not len(predictions):
-        return 0.0
-    shares = np.bincount(predictions) / len(predictions)
-    return float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+    """Entropy of the shares of the classes, in nat, of classes `(samples,)` or of pixels `(samples, classes)`."""
+    counts = predictions.sum(axis=0) if predictions.ndim > 1 else np.bincount(predictions[predictions >= 0])
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(-(shares * np.log(shares)).sum())

@@ -22,7 +22,7 @@ class ObserverSpec:
         reads_clean: whether it reads clean images, which must then be there.
         in_auto: whether `auto` includes it: only what costs next to nothing.
         tasks: the tasks that it can measure in.
-        in_all: whether `all` includes it: what the report shows, and no rows of every class.
+        in_all: whether `all` includes it: neither rows of every class nor files.
     """
 
     name: str
@@ -90,6 +90,14 @@ OBSERVERS: Mapping[str, ObserverSpec] = {
             "probabilities, for rules that choose settings without labels",
             "OutputsKept",
             (),
+            in_all=False,
+        ),
+        ObserverSpec(
+            "pictures",
+            "of segmentation: input, label, source, adapted and difference of a few images",
+            "Pictures",
+            (),
+            tasks=("segmentation",),
             in_all=False,
         ),
         ObserverSpec(

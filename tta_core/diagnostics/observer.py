@@ -61,6 +61,21 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An image of a stream with what was predicted, side by side.
+
+    Attributes:
+        domain: its domain.
+        index: its number there.
+        png: the file.
+    """
+
+    domain: str
+    index: int
+    png: bytes
+
+
+@dataclass(frozen=True)
 class Segment:
     """One stretch of the stream between two borders that no batch crosses.
 
@@ -197,4 +212,8 @@ class Observer(Remembering, ABC):
 
     def outputs(self) -> list[Output]:
         """What it kept of the probabilities. Called after `measurements`; nothing, for most."""
+        return []
+
+    def pictures(self) -> list[Picture]:
+        """What it shows of samples. Called after `measurements`; nothing, for most."""
         return []

@@ -123,7 +123,9 @@ class MethodSpec(Frozen):
         needs_with: the part of `needs` that given settings ask for, where some ask for less.
         preparation: what is made of that before the stream; None if nothing is.
         network: which networks the method takes.
-        relative_cost: cost of a step in source forwards; only used to estimate time before anything ran.
+        relative_cost: cost of a step in source forwards, with its defaults; only used to estimate time before anything
+            ran, and to put methods in a row.
+        cost_with: the cost with given settings, where they decide it.
         published_cost: the same, measured of the method's released code on a vision transformer; None if it was not.
         trains: whether the method trains parameters of the network, with its defaults.
         episodic: whether it forgets what it trained before the next sample, so that no step leaves a parameter changed.
@@ -157,6 +159,7 @@ class MethodSpec(Frozen):
     preparation: PreparationSpec | None = None
     network: NetworkKind = "any"
     relative_cost: float = 1.0
+    cost_with: Callable[[Any], float] | None = None
     published_cost: float | None = None
     trains: bool = True
     episodic: bool = False
@@ -197,6 +200,10 @@ class MethodSpec(Frozen):
         """What the method needs beyond the stream with these settings, in the order of `NEEDS`."""
         needed = self.needs if self.needs_with is None else self.needs_with(settings)
         return tuple(need for need in NEEDS if need in needed)
+
+    def cost_of(self, settings: BaseModel) -> float:
+        """Cost of a step with these settings, in source forwards."""
+        return self.relative_cost if self.cost_with is None else self.cost_with(settings)
 
     def scores_of(self, settings: BaseModel) -> Scored:
         """Which logits are scored with these settings."""

@@ -23,7 +23,7 @@ from tta_core.data.opened import DomainImages, unproven_labels
 from tta_core.device import device_name
 from tta_core.diagnostics.collapse import CollapseGuard
 from tta_core.diagnostics.make import make_observers
-from tta_core.diagnostics.observer import Measurement, Observer, Output, Scene
+from tta_core.diagnostics.observer import Measurement, Observer, Output, Picture, Scene
 from tta_core.errors import DIVERGED, InputError, unknown_name
 from tta_core.methods.base import Context, Diagnostics, Method
 from tta_core.methods.common.surgery import count_parameters
@@ -76,6 +76,7 @@ class RunResult:
         skipped: images of the stream that were left out because they cannot be decoded; they are in no number here.
         notes: what to know of the images that were read, such as that nothing proves the order of their classes.
         outputs: what the observer `outputs` kept of the probabilities; empty without it.
+        pictures: what the observer `pictures` shows; empty without it.
     """
 
     config: RunConfig
@@ -100,6 +101,7 @@ class RunResult:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def score(self) -> float:
@@ -148,8 +150,8 @@ def run(
         corrupt_images: what happens to images of the stream that cannot be decoded: `error`, or `skip` to leave them
             out, named in the result. What methods prepare themselves from, and what is only measured on, must be whole
             in any case: it is the same for all cells.
-        usual: `position` and `prediction` of the source on this stream: the run ends where its own predictions become
-            of few classes beside these.
+        usual: `position` and `prediction` of the source on this stream, of segmentation `predicted`: the run ends where
+            its own predictions become of few classes beside these.
 
     Raises:
         InputError: for values that are not allowed, a device that is not there, weights that do not fit.
@@ -232,6 +234,7 @@ def run(
         skipped=record.skipped,
         notes=(*([unproven_labels(unproven)] if unproven else []), *fewer_images(config, order, domains)),
         outputs=record.outputs,
+        pictures=record.pictures,
     )
 
 
@@ -269,8 +272,9 @@ def _build(
 
 
 def _guard(config: RunConfig, scene: Scene, usual: Columns) -> Observer:
-    source = np.full(len(scene.order), -1, np.int32)
-    source[usual["position"]] = usual["prediction"]
+    what, empty = ("predicted", 0) if config.task == "segmentation" else ("prediction", -1)
+    source = np.full((len(scene.order), *usual[what].shape[1:]), empty, usual[what].dtype)
+    source[usual["position"]] = usual[what]
     return CollapseGuard(scene, source, recovers=config.method_spec.recovers)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tta_core.backbones.precision import autocast
 from tta_core.data.opened import DomainImages
 from tta_core.device import upload
-from tta_core.diagnostics.observer import Measurement, Moment, Observer, Output, Segment, segments_of
+from tta_core.diagnostics.observer import Measurement, Moment, Observer, Output, Picture, Segment, segments_of
 from tta_core.errors import InputError
 from tta_core.methods.base import Diagnostics, Method
 from tta_core.run.checkpoint import Checkpoints
@@ -48,6 +48,7 @@ class StreamRecord:
         measurements: what the observers measured; only finite values.
         skipped: the images that were left out because they cannot be decoded, in stream order.
         outputs: what an observer kept of the probabilities.
+        pictures: what an observer shows of samples.
     """
 
     samples: Columns
@@ -56,6 +57,7 @@ class StreamRecord:
     measurements: list[Measurement]
     skipped: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 def run_stream(
@@ -170,6 +172,7 @@ def run_stream(
         _measurements(observers),
         tuple(steps.skipped),
         tuple(one for observer in observers for one in observer.outputs()),
+        _pictures(observers),
     )
 
 
@@ -281,6 +284,14 @@ def _measurements(observers: Sequence[Observer]) -> list[Measurement]:
         with observer.scene.off_clock():
             found += [one for one in observer.measurements() if math.isfinite(one.value)]
     return found
+
+
+def _pictures(observers: Sequence[Observer]) -> tuple[Picture, ...]:
+    found: list[Picture] = []
+    for observer in observers:
+        with observer.scene.off_clock():
+            found += observer.pictures()
+    return tuple(found)
 
 
 def _weighted_mean(parts: Sequence[tuple[int, Diagnostics]]) -> Diagnostics:

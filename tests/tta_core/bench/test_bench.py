@@ -224,7 +224,8 @@ def test_the_same_steps_on_the_same_device_agree():
 
 def test_without_names_methods_that_do_not_take_the_network_are_left_out(monkeypatch):
     monkeypatch.setattr(MethodSpec, "takes", lambda self, kinds: self.name != "moetta" and "transformer" in kinds)
-    monkeypatch.setattr("tta_core.bench.request.methods", lambda: {n: method_spec(n) for n in ("source", "moetta")})
+    few = {name: method_spec(name) for name in ("source", "moetta")}
+    monkeypatch.setattr("tta_core.bench.request.methods", lambda task: few)
     left_out = run_bench(request(methods=read_choices([])))
     assert [row.method for row in left_out.rows] == ["source"]
     assert "left out: moetta, which takes any network" in as_text(left_out)

@@ -14,7 +14,7 @@ def config(**values):
 
 def test_sets_and_lists_become_sorted_names():
     assert resolve_observers("none") == resolve_observers([]) == ()
-    assert resolve_observers("all") == tuple(sorted(set(OBSERVERS) - {"outputs"}))
+    assert resolve_observers("all") == tuple(sorted(set(OBSERVERS) - {"outputs", "pictures"}))
     assert resolve_observers("auto") == ("code", "experts", "routing", "shifts")
     assert resolve_observers(["routing", "code", "routing"]) == ("code", "routing")
     assert resolve_observers(["auto", "forgetting"]) == ("code", "experts", "forgetting", "routing", "shifts")

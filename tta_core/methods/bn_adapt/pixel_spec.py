@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tta_core.methods.common.pixel_settings import Views, ViewSettings
+from tta_core.methods.common.pixel_settings import Views, ViewSettings, step_cost
 from tta_core.methods.spec import MethodSpec, Real
 
 
@@ -34,6 +34,7 @@ PIXELS = MethodSpec(
     search={"source_weight": Real(low=0.0, high=1024.0)},
     network="segformer",
     relative_cost=1.1,
+    cost_with=step_cost(0.1, sees_itself=False),
     trains=False,
     starts_at_source=False,
 )

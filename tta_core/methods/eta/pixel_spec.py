@@ -9,6 +9,7 @@ from tta_core.methods.common.pixel_settings import (
     PixelOptimizerSettings,
     SelectingSettings,
     Views,
+    step_cost,
 )
 from tta_core.methods.spec import MethodSpec, Real
 
@@ -47,5 +48,6 @@ PIXELS = MethodSpec(
     search={"lr": Real(low=1e-6, high=1e-3, log=True), "entropy_margin": Real(low=0.1, high=1.0)},
     scalars=SELECTED_PIXELS,
     network="segformer",
-    relative_cost=2.6,
+    relative_cost=2.9,
+    cost_with=step_cost(2.9),
 )

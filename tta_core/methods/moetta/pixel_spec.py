@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tta_core.methods.common.pixel_settings import SELECTED_PIXELS, Views, ViewSettings
+from tta_core.methods.common.pixel_settings import SELECTED_PIXELS, Views, ViewSettings, step_cost
 from tta_core.methods.moetta.spec import SPEC, MoETTASettings
 from tta_core.methods.spec import MethodSpec, Real
 
@@ -38,10 +38,12 @@ PIXELS = MethodSpec(
     presets={
         "official": {"threshold_mode": "official", "frequency_memory": 0.0, "select": "image"},
         "paper": {},
-        "digit-scenes": {"lr": 1e-3},
+        # Over lr 1e-3 and 1e-2.
+        "digit-scenes": {"lr": 1e-2},
     },
     search={"lr": Real(low=1e-6, high=1e-1, log=True), "lambda_balance": Real(low=0.0, high=10.0)},
     scalars=SPEC.scalars | SELECTED_PIXELS,
     network="segformer",
-    relative_cost=2.8,
+    relative_cost=5.1,
+    cost_with=step_cost(5.1),
 )

@@ -11,6 +11,7 @@ from tta_core.methods.common.pixel_settings import (
     PixelOptimizerSettings,
     SelectingSettings,
     Views,
+    step_cost,
 )
 from tta_core.methods.spec import MethodSpec, Real, ScalarSpec
 
@@ -52,5 +53,6 @@ PIXELS = MethodSpec(
         "reset": ScalarSpec(description="whether the network returned to the source after the step"),
     },
     network="segformer",
-    relative_cost=4.6,
+    relative_cost=5.0,
+    cost_with=step_cost(5.0),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tta_core.methods.common.pixel_settings import Views, ViewSettings
+from tta_core.methods.common.pixel_settings import Views, ViewSettings, step_cost
 from tta_core.methods.spec import MethodSpec
 
 
@@ -29,5 +29,6 @@ PIXELS = MethodSpec(
     },
     network="segformer",
     relative_cost=1.0,
+    cost_with=step_cost(0.0, sees_itself=False),
     trains=False,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tta_core.methods.common.pixel_settings import PixelOptimizerSettings, Views
+from tta_core.methods.common.pixel_settings import PixelOptimizerSettings, Views, step_cost
 from tta_core.methods.spec import Choice, MethodSpec, Real
 
 
@@ -35,9 +35,11 @@ PIXELS = MethodSpec(
     presets={
         "official": {"loss": "hard_labels", "optimizer_at_border": "new"},
         "paper": {},
+        # Over lr 3e-5, 1e-4 and 3e-4.
         "digit-scenes": {"lr": 1e-4},
     },
     search={"lr": Real(low=1e-6, high=1e-3, log=True), "loss": Choice(values=("entropy", "hard_labels"))},
     network="segformer",
-    relative_cost=2.5,
+    relative_cost=2.7,
+    cost_with=step_cost(2.7),
 )

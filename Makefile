@@ -5,8 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := results/quickstart
-# Without --no-compile, pip spends half a minute on byte code of modules that nothing here imports.
+# Without --no-compile, pip spends a minute on byte code of modules that nothing here imports.
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+# Python keeps the byte code of what it imports, also where the environment says otherwise (as many containers do):
+# without it each process compiles torch, timm and Ray afresh, which takes three times as long as importing them.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run check test lint clean
 

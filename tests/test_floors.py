@@ -10,7 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "tta_core": (
-        *(("errors",), ("frozen", "yaml_values", "text_table"), ("cache",), ("data",), ("backbones", "corruptions")),
+        *(
+            ("errors",),
+            ("device", "frozen", "yaml_values", "text_table"),
+            ("cache",),
+            ("data",),
+            ("backbones", "corruptions"),
+        ),
         *(("streams", "methods"), ("tasks", "diagnostics"), ("run",), ("bench",)),
     ),
     "grid": (

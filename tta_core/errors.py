@@ -14,6 +14,9 @@ COLLAPSED = "collapsed: "
 these failures by it.
 """
 
+LETTERS_SHOWN = 200
+"""How much of a value a message shows."""
+
 NAMES_SHOWN = 3
 """How many of many names a message gives."""
 
@@ -40,12 +43,21 @@ def unknown_name(kind: str, given: object, allowed: Iterable[str], what_to_do: s
         allowed: all names that would have been accepted.
         what_to_do: a sentence that ends the message.
     """
-    names = sorted(allowed)
+    names = sorted(map(str, allowed))
     match = closest_match(str(given), names)
     hint = f" Did you mean {match!r}?" if match else ""
     listed = ", ".join(names) if names else "none"
     advice = f". {what_to_do}" if what_to_do else ""
     return InputError(f"unknown {kind} {given!r}.{hint} Allowed: {listed}{advice}")
+
+
+def shown(given: object) -> str:
+    """A value as messages show it; of a long one the beginning."""
+    try:
+        text = repr(given)
+    except ValueError:  # Python writes no integer of more than 4,300 digits.
+        return "a number of more than 4,300 digits"
+    return text if len(text) <= LETTERS_SHOWN else f"{text[:LETTERS_SHOWN]}..."
 
 
 def named_row(kind: str, table: Mapping[str, Row], name: str) -> Row:

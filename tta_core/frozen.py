@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
-from tta_core.errors import InputError, closest_match
+from tta_core.errors import InputError, closest_match, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -62,7 +63,7 @@ def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Mode
     except ValidationError as error:
         items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
         unknown = [str(item["loc"][0]) for item in items if _is_unknown_key(item)]
-        problems = [_problem(item) for item in items if not _is_unknown_key(item)]
+        problems = _problems(values, [item for item in items if not _is_unknown_key(item)])
         if unknown:
             problems.append(_unknown_keys(unknown, sorted(model.model_fields)))
         raise InputError(f"{where}: {'; '.join(problems)}") from None
@@ -73,19 +74,39 @@ def _is_unknown_key(item: dict[str, Any]) -> bool:
 
 
 def _unknown_keys(names: Sequence[str], allowed: Sequence[str]) -> str:
-    shown = []
+    named = []
     for name in names:
         match = closest_match(name, allowed)
-        shown.append(f"{name!r}, did you mean {match!r}?" if match else f"{name!r},")
-    return f"unknown key{'s' if len(names) > 1 else ''} {' '.join(shown)} allowed: {', '.join(allowed)}"
+        named.append(f"{name!r}, did you mean {match!r}?" if match else f"{name!r},")
+    return f"unknown key{'s' if len(names) > 1 else ''} {' '.join(named)} allowed: {', '.join(allowed)}"
 
 
-def _problem(item: dict[str, Any]) -> str:
-    location = [str(part) for part in item["loc"]]
-    name = ".".join(location)
-    if item["type"] == "missing":
-        return f"{name!r} is missing: give it"
-    message = item["msg"].removeprefix("Value error, ")
-    if not location:
-        return message
-    return f"{name} = {item['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+def _problems(values: Any, items: Sequence[dict[str, Any]]) -> list[str]:
+    """A text for each place where something is wrong. A place that may have several types has a message for each."""
+    found: dict[str, str] = {}
+    for item in items:
+        place = _place(values, item["loc"])
+        if item["type"] == "missing":
+            name = ".".join([*place, str(item["loc"][-1])])
+            found[name] = f"{name!r} is missing: give it"
+            continue
+        message = re.sub(" or instance of .*", "", item["msg"].removeprefix("Value error, "))
+        name = ".".join(place)
+        if not name:
+            found[name] = f"{found[name]}; {message}" if name in found else message
+        elif name in found:
+            found[name] += f", or {message.removeprefix('Input should be ')}"
+        else:
+            found[name] = f"{name} = {shown(item['input'])} is not allowed: {message[0].lower()}{message[1:]}"
+    return list(found.values())
+
+
+def _place(values: Any, location: Sequence[str | int]) -> list[str]:
+    """Keys and numbers that lead into the values. Pydantic has its names of types among them."""
+    place = []
+    for part in location:
+        inside = isinstance(values, Mapping) and part in values
+        if inside or (isinstance(values, list | tuple) and isinstance(part, int)):
+            values = values[part]
+            place.append(str(part))
+    return place

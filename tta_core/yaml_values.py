@@ -20,6 +20,9 @@ LEVELS = 50
 VALUES = 100_000
 """How many values a text may have, those of aliases counted where they are used."""
 
+MOST_DIGITS = 400
+"""Of an integer; the largest float has 309."""
+
 TAG = "tag:yaml.org,2002:"
 
 
@@ -94,6 +97,8 @@ class _Values:
             if not isinstance(name, yaml.ScalarNode):
                 raise _error(name, "a key must be one word or number")
             key = _scalar(name)
+            if key == "<<" and name.style is None:
+                raise _error(name, "YAML 1.2 has no merge key <<: write its entries here")
             if key in found:
                 raise _error(name, f"key {key!r} is written twice")
             found[key] = self.of(value, level + 1)
@@ -113,12 +118,19 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         if kind == "bool":
             return {"true": True, "false": False}[text.lower()]
         if kind == "int":
-            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            return _int(text)
         if kind == "float":
             return _float(text)
     except (ValueError, KeyError):
         raise _error(node, f"{text[:40]!r} cannot be read as {kind}: write another value") from None
     raise _error(node, f"the tag {node.tag!r} is not allowed: leave it out")
+
+
+def _int(text: str) -> int:
+    """Raises ValueError for a number of more digits than a float's largest has."""
+    if len(text) > MOST_DIGITS:
+        raise ValueError
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 def _float(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from grid.plan.objectives import OBJECTIVES
 from grid.plan.search import Search
-from grid.plan.search_fit import check_seeds, check_select, check_trials, given_spaces, study_keys
+from grid.plan.search_fit import check_first, check_seeds, check_select, check_trials, given_spaces, study_keys
 from grid.plan.space import PRESET, Dimension, read_dimensions
 from grid.plan.studies import DEFAULT, Settings, StudyPlan
 from grid.plan.sweep import Sweep
@@ -40,6 +40,7 @@ def plan_studies(sweep: Sweep, cells: Iterable[RunConfig]) -> tuple[StudyPlan, .
     given = given_spaces(search, methods, sweep, where=where)
     check_select(search, where=where)
     check_trials(search, given, where=where)
+    check_first(search, methods, where=where)
     check_seeds(search, sweep, where=where)
     per = study_keys(search, sweep, where=where)
     studies = list[StudyPlan]()

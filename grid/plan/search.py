@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from grid.plan.objectives import OBJECTIVES, check_measures
 from grid.plan.samplers import SamplerChoice, SamplerName, read_sampler
-from tta_core.frozen import Frozen
+from tta_core.frozen import Count, Frozen, Seed
 
 SCHEDULERS = ("scheduler", "pruner", "asha", "median", "hyperband")
 """What stops a run in the middle of its stream, by the names that users know."""
@@ -21,7 +21,6 @@ STORAGES = ("sqlite", "postgresql", "mysql")
 EACH = "default"
 """In `trials` by method: the number for all methods that are not named."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -96,7 +95,7 @@ class Search(Frozen):
         max_failed: failed trials in a row that end a study.
     """
 
-    trials: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]]
+    trials: Count | dict[str, Count]
     space: dict[str, Any] | None = None
     per: list[str] | None = None
     select: dict[str, Any] = Field(default_factory=dict)
@@ -105,20 +104,20 @@ class Search(Frozen):
     constraints: list[Constraint] = Field(default_factory=list)
     seeds: list[Seed] = Field(default=[1000, 1001, 1002], min_length=1)
     race: Literal["none"] | Race = Race()
-    ladder: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    ladder: list[Count] = Field(default_factory=list)
     sampler: SamplerName | SamplerChoice = "tpe"
-    cells: int | None = Field(default=None, ge=1)
+    cells: Count | None = None
     cell_hours: Positive | None = None
     hours: Positive | None = None
-    plateau: int | None = Field(default=None, ge=1)
-    ahead: int = Field(default=4, ge=1)
+    plateau: Count | None = None
+    ahead: Count = 4
     first: Literal["presets", "none"] | list[dict[str, Any]] = "presets"
     warm_start: list[str] = Field(default_factory=list)
     storage: str | None = None
     diverged: Literal["chance", "fail"] = "chance"
     stop_collapsed: bool = True
     reported: Literal["best", "best+default", "all"] = "best+default"
-    max_failed: int = Field(default=5, ge=1)
+    max_failed: Count = 5
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -115,6 +115,18 @@ def check_trials(search: Search, spaces: Mapping[str, Any], *, where: str) -> No
         )
 
 
+def check_first(search: Search, methods: Sequence[str], *, where: str) -> None:
+    """Raises `InputError` if an entry of `first` has what is no setting of a method of the sweep, or nothing."""
+    for number, entry in enumerate(search.first if isinstance(search.first, list) else ()):
+        for key in entry or {"": None}:
+            if "." not in key or key.partition(".")[0] not in methods:
+                has = f"has {key!r}" if key else "is empty"
+                raise InputError(
+                    f"{where}: first: entry {number} {has}: give method.setting: value, of the methods "
+                    f"{', '.join(methods)}, or leave it out"
+                )
+
+
 def check_seeds(search: Search, sweep: Sweep, *, where: str) -> None:
     """Raises `InputError` if seeds that choose are reported too."""
     if not search.oracle and (shared := sorted(set(search.seeds) & set(sweep.seeds))):

@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from grid.plan.exclude import cannot_match
 from grid.plan.search import Search
-from tta_core.errors import InputError, closest_match, unknown_name
+from tta_core.errors import InputError, closest_match, first_names, unknown_name
 from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.registry import methods
 from tta_core.run.config import RunConfig
@@ -29,6 +29,9 @@ AxisGroups = Annotated[list[Axes], BeforeValidator(lambda given: [given] if isin
 
 SMALLEST_SHARE = 0.001
 """Ray counts in ten-thousandths."""
+
+DEVICE = r"^(auto|cpu|(cuda|xpu|mps|npu|hpu|privateuseone)(:[0-9]{1,3})?)$"
+"""Names that torch has for devices which compute."""
 
 MOST_CORES = 10_000
 
@@ -50,11 +53,18 @@ class Resources(Frozen):
 
     cpu: float = Field(default=1, ge=SMALLEST_SHARE, le=MOST_CORES)
     gpu: float = Field(default=0, ge=0, le=MOST_CORES)
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=DEVICE)
     max_concurrent: Count | None = None
     max_retries: int = Field(default=2, ge=0, le=1000)
     checkpoint_every: int = Field(default=0, ge=0, le=2**31 - 1)
     corrupt_images: Literal["error", "skip"] = "error"
+
+    @field_validator("gpu")
+    @classmethod
+    def _as_ray_counts(cls, gpu: float) -> float:
+        if 0 < gpu < SMALLEST_SHARE or (gpu > 1 and gpu != int(gpu)):
+            raise ValueError(f"give a whole number of GPUs, or a share from {SMALLEST_SHARE} to 1 of one")
+        return gpu
 
 
 class Tracking(Frozen):
@@ -67,8 +77,8 @@ class Tracking(Frozen):
     """
 
     enabled: bool = True
-    uri: str | None = None
-    experiment: str | None = None
+    uri: str | None = Field(default=None, min_length=1)
+    experiment: str | None = Field(default=None, min_length=1)
 
 
 class Protocol(Frozen):
@@ -97,7 +107,7 @@ class Sweep(Frozen):
     """An ordered set of cells, as written in YAML.
 
     Attributes:
-        sweep: the sweep's name: letters, digits, dot, underscore and hyphen.
+        sweep: the sweep's name: letters, digits, dot, underscore and hyphen; it names a folder.
         description: for people.
         base: values that all cells share.
         grid: axes that multiply; an axis `method.setting` multiplies only that method's cells.
@@ -112,7 +122,7 @@ class Sweep(Frozen):
         tracking: MLflow.
     """
 
-    sweep: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sweep: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     description: str = ""
     base: dict[str, Any] = Field(default_factory=dict)
     grid: Axes = Field(default_factory=dict)
@@ -217,14 +227,14 @@ def with_protocol(values: dict[str, Any], *, chosen: bool, where: str) -> dict[s
     Raises:
         InputError: if the protocol is unknown or its entries are not allowed.
     """
-    protocols, name = values.get("protocols") or {}, values.get("protocol")
+    protocols, name = _section(values, "protocols", {}, where), values.get("protocol")
     if name is None and not protocols:
         return values
-    if not isinstance(protocols, dict) or not isinstance(name, str) or name not in protocols:
-        known = protocols if isinstance(protocols, dict) else ()
-        raise unknown_name("protocol", name, known, f"({where}: protocol names an entry of protocols)")
-    entry = protocols[name] if isinstance(protocols[name], dict) else {"": protocols[name]}
-    protocol = validated(Protocol, entry, where=f"{where}: protocols: {name}")
+    if not isinstance(name, str) or name not in protocols:
+        raise unknown_name("protocol", name, protocols, f"({where}: protocol names an entry of protocols)")
+    protocol = validated(
+        Protocol, _section(protocols, name, {}, f"{where}: protocols"), where=f"{where}: protocols: {name}"
+    )
     merged = {key: value for key, value in values.items() if key not in ("protocol", "protocols")}
     for field in ("base", "grid", "resources"):
         merged[field] = _section(values, field, {}, where) | getattr(protocol, field)
@@ -241,7 +251,7 @@ def with_protocol(values: dict[str, Any], *, chosen: bool, where: str) -> dict[s
 
 def _section(values: Mapping[str, Any], name: str, empty: Section, where: str) -> Section:
     """A part of a sweep file, which must be of the type of `empty`."""
-    found = values.get(name) or empty
+    found = values.get(name, empty)
     if not isinstance(found, type(empty)):
         kind = "mapping" if isinstance(empty, dict) else "list"
         raise InputError(f"{where}: {name} = {found!r} is not allowed: give a {kind}")
@@ -322,6 +332,9 @@ def _check_keys(sweep: Sweep, *, where: str) -> None:
         for key, axis in axes.items():
             if not axis:
                 raise InputError(f"{where}: {name}: the axis {key!r} is empty; give at least one value")
+    axes_of = [key for group in (sweep.grid, *sweep.zip) for key in group]
+    if twice := sorted({key for key in axes_of if axes_of.count(key) > 1}):
+        raise InputError(f"{where}: {first_names(twice)} is an axis twice, in grid or zip: give each once")
     for group in sweep.zip:
         lengths = {key: len(axis) for key, axis in group.items()}
         if len(set(lengths.values())) > 1:

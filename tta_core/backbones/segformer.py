@@ -184,11 +184,17 @@ class Head(nn.Module):
     def forward(self, stages: list[Tensor]) -> Tensor:
         """Maps of all stages, the finest first -> logits `(batch, classes, height, width)` on its grid."""
         grid = stages[0].shape[-2:]
-        enlarged = []
-        for linear, maps in zip(self.linears, stages, strict=True):
-            projected = linear(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            enlarged.append(functional.interpolate(projected, size=grid, mode="bilinear", align_corners=False))
-        found: Tensor = self.classifier(self.act(self.bn(self.fuse(torch.cat(enlarged[::-1], dim=1)))))
+        # The mixing layer takes all stages, the deepest first. It is linear: each stage goes through its
+        # part of it while it is small, and the sum is the same.
+        parts = self.fuse.weight.chunk(len(stages), dim=1)
+        mixed: Tensor | None = None
+        for linear, maps, part in zip(self.linears, stages, reversed(parts), strict=True):
+            projected = functional.conv2d(linear(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), part)
+            if mixed is None:
+                mixed = projected
+            else:
+                mixed = mixed + functional.interpolate(projected, size=grid, mode="bilinear", align_corners=False)
+        found: Tensor = self.classifier(self.act(self.bn(mixed)))
         return found
 
 

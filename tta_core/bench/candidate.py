@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from tta_core.bench.instruments import Clock, TensorMemory, Timing, counted_imag
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import Row, Setting, Spread
 from tta_core.bench.subject import make_subject
+from tta_core.device import device_name, is_accelerator, processor_name
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.surgery import count_parameters
@@ -75,7 +74,7 @@ class Source:
         request, subject = self.request, self.subject
         spread = Spread.of([1000 * timing.seconds for timing in self.timings]) if self.timings else None
         return Setting(
-            device=_device_name(self.device),
+            device=device_name(self.device) if is_accelerator(self.device) else processor_name(),
             torch=torch.__version__,
             threads=torch.get_num_threads(),
             clock=self.clock.name,
@@ -204,14 +203,3 @@ def reason(error: Exception) -> str:
 
 def _paired(ratios: Sequence[float], others: Sequence[float]) -> float:
     return Spread.of([one / other for one, other in zip(ratios, others, strict=True)]).median
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

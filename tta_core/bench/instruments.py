@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from tta_core.device import allocated, counts_memory, is_accelerator, peak_allocated, restart_peak, wait_for
+
 _MIB = 2**20
 _MARK = "tta_grid_counts_images"
 _STEP = "tta_grid_measured_step"
@@ -30,33 +32,29 @@ class Timing(NamedTuple):
 class Clock:
     """Times one piece of work on one device.
 
-    On a GPU it waits for the device before and after. On one CPU thread it counts the CPU time of this process, which
-    other jobs on a shared machine lengthen far less than wall time; on several threads, wall time.
+    On an accelerator it waits for the device before and after. On one CPU thread it counts the CPU time of this
+    process, which other jobs on a shared machine lengthen far less than wall time; on several threads, wall time.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device = device
-        self.counts_cpu_time = device.type != "cuda" and threads == 1
+        self.counts_cpu_time = not is_accelerator(device) and threads == 1
         self.name = "CPU time of the process" if self.counts_cpu_time else "wall time"
 
     def time(self, work: Callable[[], object]) -> Timing:
         """Runs `work` and returns how long it took."""
-        self._wait()
+        wait_for(self.device)
         began, began_cpu = time.perf_counter(), time.process_time()
         work()
-        self._wait()
+        wait_for(self.device)
         wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu
         return Timing(cpu if self.counts_cpu_time else wall, wall)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 class TensorMemory:
     """Watches the tensors that are made on one device while it is entered, and the most that one step inside holds.
 
-    Exact on both kinds of device: a GPU's allocator counts itself, and on the CPU PyTorch's profiler reports each
+    Exact on all devices: an accelerator's allocator counts itself, and on the CPU PyTorch's profiler reports each
     allocation. Memory that libraries take outside of tensors is not in it.
 
     Attributes:
@@ -70,9 +68,9 @@ class TensorMemory:
         self.peak_mib = 0.0
 
     def __enter__(self) -> TensorMemory:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            self._before = torch.cuda.memory_allocated(self.device)
+        if counts_memory(self.device):
+            wait_for(self.device)
+            self._before = allocated(self.device)
         else:
             # Else the profiler's library tells the terminal that it starts and stops.
             os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -83,7 +81,7 @@ class TensorMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.device.type != "cuda":
+        if not counts_memory(self.device):
             self._profile.__exit__(kind, error, traceback)
             if error is None:
                 self._read_profile()
@@ -91,16 +89,16 @@ class TensorMemory:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Marks the step."""
-        if self.device.type != "cuda":
+        if not counts_memory(self.device):
             with record_function(_STEP):
                 yield
             return
-        torch.cuda.synchronize(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self.held_mib = (torch.cuda.memory_allocated(self.device) - self._before) / _MIB
+        wait_for(self.device)
+        restart_peak(self.device)
+        self.held_mib = (allocated(self.device) - self._before) / _MIB
         yield
-        torch.cuda.synchronize(self.device)
-        self.peak_mib = (torch.cuda.max_memory_allocated(self.device) - self._before) / _MIB
+        wait_for(self.device)
+        self.peak_mib = (peak_allocated(self.device) - self._before) / _MIB
 
     def _read_profile(self) -> None:
         profiler = self._profile.profiler

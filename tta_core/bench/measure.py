@@ -13,6 +13,7 @@ from tta_core.bench.compilation import many_compilations
 from tta_core.bench.instruments import Timing
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import BenchResult, Row
+from tta_core.device import free_unused, is_accelerator
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import network_kinds
 from tta_core.methods.registry import method_spec
@@ -36,9 +37,9 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
         InputError: for a device or backbone that cannot be used. A method that fails is a row with its reason.
     """
     device = choose_device(request.device)
-    if device.type not in ("cpu", "cuda"):
+    if device.type == "meta":
         raise InputError(f"device {request.device!r} cannot be timed: give auto, cpu, cuda or cuda:N")
-    if request.check_cpu and device.type == "cpu":
+    if request.check_cpu and not is_accelerator(device):
         raise InputError("--check-cpu compares a GPU with the CPU, and the device is the CPU: give --device cuda")
     with _threads(request.threads, device), many_compilations() if request.compiled else nullcontext():
         source = Source(request, device)
@@ -61,7 +62,7 @@ def _measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tel
             candidates[place] = Candidate(choice, source)
         except Exception as error:
             failures[place] = reason(error)
-    _free_memory()
+    _free_memory(source.device)
     with _quick_collections():
         for number in range(source.request.repeats if candidates else 0):
             tell(f"round {number + 1} of {source.request.repeats}")
@@ -74,7 +75,7 @@ def _measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tel
         for place, choice in enumerate(choices)
     ]
     candidates.clear()
-    _free_memory()
+    _free_memory(source.device)
     return rows
 
 
@@ -94,10 +95,9 @@ def _time_round(candidates: dict[int, Candidate], failures: dict[int, str], sour
             failures[place], before = reason(error), None
 
 
-def _free_memory() -> None:
+def _free_memory(device: torch.device) -> None:
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_unused(device)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _quick_collections() -> Iterator[None]:
 @contextmanager
 def _threads(wanted: int | None, device: torch.device) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or (1 if device.type == "cpu" else before))
+    torch.set_num_threads(wanted or (before if is_accelerator(device) else 1))
     try:
         yield
     finally:

@@ -27,7 +27,8 @@ Artefact = Mapping[str, Tensor]
 """What a method made before the stream, by name (see `Method.make_artefact`)."""
 
 LabelledBatch = tuple[Tensor, Tensor]
-"""Normalised images `(batch, channels, height, width)` and their labels, int64 `(batch,)`."""
+"""Normalised images `(batch, channels, height, width)` and their labels, int64 `(batch,)`; or maps of classes, uint8
+`(batch, height, width)`, 255 where there is none."""
 
 STUDENT = "student"
 """The name of the edited network among the networks of a method."""

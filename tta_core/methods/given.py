@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from tta_core.backbones.classifier import count_logits
+from tta_core.data.files.label_maps import IGNORED
 from tta_core.errors import InputError
 from tta_core.methods.common.losses import HALF_PRECISIONS
 
@@ -104,10 +105,18 @@ class GivenBatches:
         batches: what was given.
         argument: the argument that it was given as.
         labelled: whether pairs of images and labels are wanted; otherwise images, and of pairs these are taken.
+        maps: whether labels are maps of classes.
     """
 
     def __init__(
-        self, batches: Iterable[Any], argument: str, network: nn.Module, num_classes: int, *, labelled: bool
+        self,
+        batches: Iterable[Any],
+        argument: str,
+        network: nn.Module,
+        num_classes: int,
+        *,
+        labelled: bool,
+        maps: bool = False,
     ) -> None:
         """Takes what was given.
 
@@ -116,7 +125,7 @@ class GivenBatches:
         """
         if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
             raise InputError(f"{argument} is of type {type(batches).__name__}: give a list of batches or a DataLoader")
-        self.batches, self.argument, self.labelled = batches, argument, labelled
+        self.batches, self.argument, self.labelled, self.maps = batches, argument, labelled, maps
         self._network, self._classes = network, num_classes
 
     def __iter__(self) -> Iterator[Any]:
@@ -142,12 +151,25 @@ class GivenBatches:
         if not self.labelled:
             return images
         labels = batch[1]
+        if self.maps:
+            return images, self._checked_maps(labels, images, where)
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InputError(f"{where}: give labels as an int64 tensor with one number for each of the images")
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest >= self._classes:
             raise InputError(f"{where}: labels from {lowest} to {highest}, classes from 0 to {self._classes - 1}")
         return images, labels
+
+    def _checked_maps(self, labels: Any, images: Tensor, where: str) -> Tensor:
+        if not isinstance(labels, Tensor) or labels.dtype != torch.uint8 or labels.shape[:1] != images.shape[:1]:
+            raise InputError(f"{where}: give labels as a uint8 tensor (batch, height, width), one map for each image")
+        numbers = labels[labels != IGNORED]
+        if labels.ndim != 3 or (len(numbers) and int(numbers.max()) >= self._classes):
+            raise InputError(
+                f"{where}: labels of shape {tuple(labels.shape)} up to {int(labels.max())}: give maps (batch, height, "
+                f"width) of classes from 0 to {self._classes - 1}, and {IGNORED} where there is none"
+            )
+        return labels
 
 
 def _check_first_logits(network: nn.Module, num_classes: int) -> None:

@@ -180,8 +180,10 @@ def build_method(
     resolved = spec.resolve(preset, settings)
 
     def checked(argument: str, batches: Iterable[Any] | None) -> GivenBatches | None:
-        labelled = argument != "source_images"
-        return None if batches is None else GivenBatches(batches, argument, network, num_classes, labelled=labelled)
+        labelled, maps = argument != "source_images", task == "segmentation"
+        if batches is None:
+            return None
+        return GivenBatches(batches, argument, network, num_classes, labelled=labelled, maps=maps)
 
     context = Context(
         num_classes,

@@ -20,6 +20,7 @@ from tta_core.backbones.classifier import keep_classes
 from tta_core.backbones.networks import load_backbone
 from tta_core.backbones.table import backbone_spec
 from tta_core.data.opened import DomainImages, unproven_labels
+from tta_core.device import device_name
 from tta_core.diagnostics.collapse import CollapseGuard
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Output, Scene
@@ -229,7 +230,7 @@ def run(
         trainable_parameters=count_parameters(list(parameters.values())),
         layers=layers_values(method.layer_counts),
         artefact=artefact,
-        device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
+        device=device_name(target),
         versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
         started_at=started_at,
         skipped=record.skipped,
@@ -301,8 +302,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {name!r} cannot be used ({reason}): give auto, cpu, cuda or cuda:N") from None
     return device

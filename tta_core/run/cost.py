@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from tta_core.device import counts_memory, peak_allocated, restart_peak, wait_for
+
 _MIB = 2**20
 
 
@@ -19,7 +21,7 @@ class CostMeter:
 
     Attributes:
         seconds: wall time in s, without pauses.
-        peak_memory_mib: on a GPU the peak of allocated memory, on CPU the peak of the process's resident memory, both
+        peak_memory_mib: the peak of the memory that the device counts, on the CPU of resident memory, both
             in MiB and since `start`; where the system cannot restart the latter it is the peak since process start.
     """
 
@@ -33,9 +35,9 @@ class CostMeter:
 
     def start(self) -> None:
         """Starts the clock and a new peak."""
-        self._wait()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        wait_for(self.device)
+        if counts_memory(self.device):
+            restart_peak(self.device)
         else:
             _restart_resident_peak()
         self._began = time.perf_counter()
@@ -49,12 +51,12 @@ class CostMeter:
         if self._paused:  # Already inside another pause.
             yield
             return
-        self._wait()
+        wait_for(self.device)
         began, self._paused = time.perf_counter(), True
         try:
             yield
         finally:
-            self._wait()
+            wait_for(self.device)
             self._began += time.perf_counter() - began
             self._paused = False
 
@@ -65,9 +67,8 @@ class CostMeter:
 
     def state_dict(self) -> dict[str, float]:
         """What was measured so far; waits for the device, not to be called in a pause."""
-        self._wait()
-        on_gpu = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) / _MIB if on_gpu else _resident_peak_mib()
+        wait_for(self.device)
+        peak = peak_allocated(self.device) / _MIB if counts_memory(self.device) else _resident_peak_mib()
         return {
             "seconds": time.perf_counter() - self._began,
             "peak_memory_mib": max(peak, self._earlier_peak_mib),
@@ -77,10 +78,6 @@ class CostMeter:
         """Goes on from what an earlier process measured."""
         self._began -= state["seconds"]
         self._earlier_peak_mib = state["peak_memory_mib"]
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _restart_resident_peak() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tta_core.backbones.precision import autocast
 from tta_core.data.opened import DomainImages
+from tta_core.device import upload
 from tta_core.diagnostics.observer import Measurement, Moment, Observer, Output, Segment, segments_of
 from tta_core.errors import InputError
 from tta_core.methods.base import Diagnostics, Method
@@ -207,7 +208,7 @@ class _Steps:
 
     def add(self, logits: Tensor, given: Batch, record: Mapping[str, Tensor], batch: StreamBatch) -> None:
         """Takes what came of a batch."""
-        labels = torch.from_numpy(given.labels).to(logits.device)
+        labels = upload(torch.from_numpy(given.labels), logits.device)
         self._outcomes.append(self._task.outcomes(logits, labels))
         self._records.append(dict(record))
         self._count(given, batch)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import at_severity
-from tta_core.data.opened import DomainImages
+from tta_core.data.opened import DomainImages, Images
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.methods.base import LabelledBatch
 from tta_core.run.config import RunConfig
@@ -20,6 +20,9 @@ from tta_core.streams.batches import Normalise
 
 SUPPLY_BATCH = 64
 """Images in a batch, whatever the batch size of the stream: what is made of them must not depend on that."""
+
+SUPPLY_PIXELS = 64 * 64 * SUPPLY_BATCH
+"""Pixels in a batch of segmentation: whole photographs of streets come one by one."""
 
 SOURCE_IMAGES_USED = 2000
 """Clean images that a method sees, where there are more: as many as IMSE and EATA take (imse §1.7, mixed §2.3)."""
@@ -40,8 +43,9 @@ class SourceImages:
         whole = self.config.part_of(CLEAN) is None
         images = self.config.images.open_source() if whole else load_domain(self.config, CLEAN).images
         order = np.random.default_rng(0).permutation(len(images))[:SOURCE_IMAGES_USED]
-        for start in range(0, len(order), SUPPLY_BATCH):
-            yield self.normalise(images[np.sort(order[start : start + SUPPLY_BATCH])])
+        together = supply_batch(self.config, images)
+        for start in range(0, len(order), together):
+            yield self.normalise(images[np.sort(order[start : start + together])])
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,9 @@ class LabelledSource:
     normalise: Normalise
 
     def __iter__(self) -> Iterator[LabelledBatch]:
-        """Yields images `(batch, channels, height, width)` and labels `(batch,)`."""
-        yield from _mixed([self.config.images.open_training(whole=self.config.named_subset is None)], self.normalise)
+        """Yields images `(batch, channels, height, width)` and labels `(batch,)`, or maps of classes."""
+        domain = self.config.images.open_training(whole=self.config.named_subset is None)
+        yield from _mixed([domain], self.normalise, supply_batch(self.config, domain.images))
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,23 @@ def strongest_held_out(spec: BenchmarkSpec) -> list[str]:
     return [at_severity(name, max(owner(spec, name).severities)) for name in spec.held_out_domains]
 
 
-def _mixed(domains: Sequence[DomainImages], normalise: Normalise) -> Iterator[LabelledBatch]:
+def supply_batch(config: RunConfig, images: Images) -> int:
+    """Images in a batch: of segmentation fewer where they are large."""
+    if config.task == "classification":
+        return SUPPLY_BATCH
+    height, width = images.shape[1:3]
+    return max(1, min(SUPPLY_BATCH, SUPPLY_PIXELS // (height * width)))
+
+
+def _mixed(
+    domains: Sequence[DomainImages], normalise: Normalise, together: int = SUPPLY_BATCH
+) -> Iterator[LabelledBatch]:
     """Batches over all domains in one random order, always the same."""
     owner = np.repeat(np.arange(len(domains)), [len(domain.labels) for domain in domains])
     index = np.concatenate([np.arange(len(domain.labels)) for domain in domains])
     order = np.random.default_rng(0).permutation(len(owner))
-    for start in range(0, len(order), SUPPLY_BATCH):
-        chosen = np.sort(order[start : start + SUPPLY_BATCH])
+    for start in range(0, len(order), together):
+        chosen = np.sort(order[start : start + together])
         parts = [(domains[number], index[chosen[owner[chosen] == number]]) for number in np.unique(owner[chosen])]
         images = np.concatenate([domain.images[numbers] for domain, numbers in parts])
         labels = np.concatenate([domain.labels[numbers] for domain, numbers in parts])

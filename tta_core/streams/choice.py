@@ -92,9 +92,7 @@ class StreamChoice(Frozen):
             return values
         given = dict(values)
         benchmark = benchmark_spec(given.get("benchmark", DEFAULT_BENCHMARK))
-        domains = given.get("domains")
-        if domains is None or domains in ((), []):
-            domains = "reported"
+        domains = "reported" if given.get("domains") is None else given["domains"]
         given["domains"] = _resolved_domains(domains, benchmark, at_severities=bool(given.get("order_file")))
         given |= resolved_files(given, benchmark, domains_given=domains != "reported")
         given["stream"] = given.get("stream", "mixed")
@@ -317,7 +315,7 @@ def _resolved_domains(given: Any, benchmark: BenchmarkSpec, *, at_severities: bo
             sets = {"reported": benchmark.domains, "held-out": benchmark.held_out_domains}
             return sets[given] if given in sets else ORDERS[given]
         given = [given]
-    if not (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)):
+    if not (isinstance(given, list | tuple) and given and all(isinstance(name, str) for name in given)):
         raise InputError(f"domains = {given!r}: give names of domains, or one of {', '.join(DOMAIN_SETS)}")
     names = tuple(given)
     for name in names:

@@ -38,7 +38,10 @@ def resolved_files(given: Mapping[str, Any], benchmark: BenchmarkSpec, *, domain
     """
     values: dict[str, Any] = {}
     for field, hashed in FILES.items():
-        if given.get(field):
+        path = given.get(field)
+        if path is not None:
+            if not isinstance(path, str | Path) or not str(path):
+                raise InputError(f"{field} = {path!r} is no path of a file: give one, or leave it out")
             values[field] = str(Path(str(given[field])).expanduser().absolute())
         elif given.get(hashed):
             raise InputError(f"{hashed} = {given[hashed]!r}, but there is no {field}: give it, or leave {hashed} out")

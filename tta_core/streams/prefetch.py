@@ -16,6 +16,7 @@ from tta_core.data.files.decoded import usable_cores
 from tta_core.data.files.encoded import EncodedImages
 from tta_core.data.label_space import ChosenImages
 from tta_core.data.opened import DomainImages
+from tta_core.device import stream_of_its_own, upload
 from tta_core.streams.batches import Batch
 
 Item = TypeVar("Item")
@@ -70,7 +71,7 @@ def reading_threads(domains: Iterable[DomainImages]) -> int:
 
 
 class ToDevice:
-    """Brings batches to a GPU while it computes: from pinned memory, on a stream of their own. Elsewhere does nothing.
+    """Brings batches to an accelerator while it computes, on a stream of their own. Without streams does nothing.
 
     Attributes:
         device: the device.
@@ -78,20 +79,19 @@ class ToDevice:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = stream_of_its_own(device)
 
     def send(self, batch: Batch) -> Batch:
         """Begins the copy; may be called in any thread."""
         if self._stream is None:
             return batch
-        pinned = torch.as_tensor(batch.images).pin_memory()
-        with torch.cuda.stream(self._stream):
-            return replace(batch, images=pinned.to(self.device, non_blocking=True))
+        with torch.get_device_module(self.device).stream(self._stream):
+            return replace(batch, images=upload(torch.as_tensor(batch.images), self.device))
 
     def receive(self, batch: Batch) -> Batch:
         """Lets the device's current stream wait for the copy; the host does not wait."""
         if self._stream is not None and isinstance(batch.images, torch.Tensor):
-            current = torch.cuda.current_stream(self.device)
+            current = torch.get_device_module(self.device).current_stream(self.device)
             current.wait_stream(self._stream)
             # Else the memory could be handed out again while the current stream still reads it.
             batch.images.record_stream(current)

@@ -14,10 +14,14 @@ from tests.golden.follower import Comparison, Follower
 from tta_core.backbones.segformer import SegFormer, SegFormerShape, under_our_names
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
+from tta_core.methods.common.pixel_settings import RATIOS
 from tta_core.methods.registry import build_method
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RATIOS = {1: [1.0], 14: [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]}
+OPTIONS = frozenset(
+    {"lr", "optimizer", "betas", "num_classes", "crop", "stride", "ignore_index", "view_ratios", "flip"}
+)
+"""Options of all cases. No pixel is ignored: what is learned from are the network's own classes."""
 
 
 class PixelFollower(Follower):
@@ -53,11 +57,15 @@ class PixelFollower(Follower):
         return network.to(self.dtype).eval()
 
     def common(self) -> dict[str, Any]:
-        """Settings of both methods; the windows are in both."""
+        """Settings of both methods: optimizer, windows and views; what a case does not say is one view."""
         hyper = self.case.hyper
         kept = {name: hyper[name] for name in ("lr", "optimizer", "betas") if name in hyper}
         windows = {ours: tuple(hyper[theirs]) for ours, theirs in (("window", "crop"), ("stride", "stride"))}
-        return kept | windows | {"optimizer_at_border": "new"}
+        ratios = hyper.get("view_ratios", [1.0])
+        views = len(ratios) * (2 if hyper.get("flip", False) else 1)
+        if RATIOS.get(views) != tuple(ratios):
+            raise InputError(f"views of the ratios {ratios} are not implemented")
+        return kept | windows | {"views": views, "preset": "official"}
 
     def build(self) -> Method[Any]:
         """Builds our method, and watches the student."""
@@ -116,28 +124,23 @@ class PixelTentFollower(PixelFollower):
     """Tent, by hard classes or by entropy."""
 
     name = "tent"
-    translated = frozenset({"lr", "optimizer", "betas", "num_classes", "crop", "stride", "ignore_index"})
+    translated = OPTIONS | {"loss"}
 
     def settings(self) -> dict[str, Any]:
-        """All options."""
-        return self.common() | {"preset": "official"}
+        """All options; the release learns hard classes."""
+        return self.common() | {"loss": self.case.hyper.get("loss", "hard_labels")}
 
 
 class PixelCoTTAFollower(PixelFollower):
     """CoTTA, with the published restore."""
 
     name = "cotta"
-    translated = PixelTentFollower.translated | {"ema", "restore", "anchor_threshold", "view_ratios", "flip"}
+    translated = OPTIONS | {"ema", "restore", "anchor_threshold"}
 
     def settings(self) -> dict[str, Any]:
         """All options."""
         hyper = self.case.hyper
-        views = len(hyper["view_ratios"]) * (2 if hyper["flip"] else 1)
-        if RATIOS.get(views) != hyper["view_ratios"]:
-            raise InputError(f"views of the ratios {hyper['view_ratios']} are not implemented")
         return self.common() | {
-            "preset": "official",
-            "views": views,
             "ema": hyper["ema"],
             "restore_probability": hyper["restore"],
             "anchor_threshold": hyper["anchor_threshold"],

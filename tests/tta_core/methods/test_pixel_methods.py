@@ -10,19 +10,35 @@ from tta_core.errors import InputError
 from tta_core.methods.registry import build_method, method_spec, methods
 
 PIXELS = methods("segmentation")
-EXPECTED = ("becotta", "bn-adapt", "cotta", "eta", "moase", "moetta", "sar", "source", "tent", "vida")
+EXPECTED = ("becotta", "bn-adapt", "cotta", "eta", "imse", "moase", "moetta", "sar", "source", "tent", "vida")
 TEACHERS = ("cotta", "moase", "vida")
-SMALL = {"becotta": {"ranks": (2, 2, 2, 2)}, "vida": {"rank_high": 4}}
+SMALL = {
+    "becotta": {"ranks": (2, 2, 2, 2)},
+    "vida": {"rank_high": 4, "warm_up_steps": 2, "warm_up_lr": 0.01},
+    "imse": {"frozen_last_blocks": 1, "detection_window": 2},
+}
 
 
 def built(name, preset="digit-scenes", **settings):
+    """A method around a tiny network, with two images of the source."""
     return build_method(
-        name, tiny_network(), num_classes=5, task="segmentation", preset=preset, **(SMALL.get(name, {}) | settings)
+        name,
+        tiny_network(),
+        num_classes=5,
+        task="segmentation",
+        preset=preset,
+        source_images=[images(100, 2)],
+        labelled_source=[(images(100, 2), LABELS)],
+        **(SMALL.get(name, {}) | settings),
     )
 
 
 def images(seed, count=1):
     return torch.randn(count, 3, 32, 48, generator=torch.Generator().manual_seed(seed))
+
+
+LABELS = torch.randint(5, (2, 32, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+LABELS[:, :3] = 255
 
 
 def test_the_methods():

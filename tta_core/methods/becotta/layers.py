@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.backbones.segformer import Block as SegFormerBlock
+from tta_core.device import upload
 from tta_core.errors import InputError
 
 MIN_MAX_EPSILON = 1e-6
@@ -54,23 +55,16 @@ class GateDraws:
     def noise(self, block: int, like: Tensor) -> Tensor:
         """Standard normal noise of the shape of `like`, for the gate of one block.
 
-        It is drawn in float32 whatever the precision, on a CPU from the generator, elsewhere on the device from a seed
-        that the generator gives.
+        It is drawn in float32 whatever the precision, and on the CPU whatever the device: all get the same.
         """
-        drawn = torch.randn(like.shape, generator=self._on(like.device), device=like.device, dtype=torch.float32)
-        return drawn.to(like.dtype)
+        drawn = torch.randn(like.shape, generator=self.generator, dtype=torch.float32)
+        return upload(drawn, like.device).to(like.dtype)
 
     def domains(self, block: int, batch: int, num_domains: int, device: torch.device) -> Tensor:
         """The gate that each sample goes through, int64 `(batch,)`; drawn only if there are several."""
         if num_domains == 1:
             return torch.zeros(batch, dtype=torch.int64, device=device)
-        return torch.randint(num_domains, (batch,), generator=self._on(device), device=device)
-
-    def _on(self, device: torch.device) -> torch.Generator:
-        if device.type == "cpu":
-            return self.generator
-        seed = int(torch.randint(2**62, (), generator=self.generator))  # On the CPU: nothing waits.
-        return torch.Generator(device).manual_seed(seed)
+        return upload(torch.randint(num_domains, (batch,), generator=self.generator), device)
 
 
 class Choice(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Diagnostics, Method
 from tta_core.methods.becotta.layers import AdapterOptions, GateDraws, add_gated_adapters, repeating
 from tta_core.methods.becotta.spec import BECoTTASettings
@@ -59,7 +60,7 @@ class BECoTTA(Method[BECoTTASettings]):
         """
         logits = self.forward(images)
         index = (softmax_entropy(logits.detach()) < self.margin).nonzero().squeeze(1)
-        self.record = {"selected": torch.tensor(len(index)), "restored": torch.tensor(0)}
+        self.record = {"selected": scalar(len(index), images.device), "restored": scalar(0, images.device)}
         with repeating(self.adapters.values(), index):
             chosen = self.forward.selected(images, logits, index)
         for adapter in self.adapters.values():

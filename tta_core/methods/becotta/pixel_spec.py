@@ -18,6 +18,7 @@ class PixelBECoTTASettings(PixelOptimizerSettings):
         num_experts: adapters behind each block.
         ranks: hidden units of an adapter by stage; 0 leaves a stage without.
         top_k: adapters that serve one image.
+        num_domains: gates of each block; every step draws one.
         noise_strength: factor of the noise in the gates' scores, in prediction too; 0 for none.
         noise_floor: least standard deviation of that noise, before the factor.
         init_std: standard deviation of the initial weights of adapters and gates.
@@ -34,6 +35,7 @@ class PixelBECoTTASettings(PixelOptimizerSettings):
     num_experts: int = Field(default=6, ge=1)
     ranks: tuple[int, int, int, int] = (2, 4, 10, 16)
     top_k: int = Field(default=3, ge=1)
+    num_domains: int = Field(default=1, ge=1)
     noise_strength: float = Field(default=1.0, ge=0)
     noise_floor: float = Field(default=0.01, ge=0)
     init_std: float = Field(default=0.02, gt=0)
@@ -56,6 +58,7 @@ class PixelBECoTTASettings(PixelOptimizerSettings):
 
 SMALL = {"num_experts": 4, "ranks": (0, 0, 0, 6)}
 LARGE = {"ranks": (16, 32, 60, 80)}
+RELEASED = {"num_domains": 4, "learn_from": "hard", "optimizer_at_border": "new"}
 
 PIXELS = MethodSpec(
     name="becotta",
@@ -66,10 +69,9 @@ PIXELS = MethodSpec(
     implementation="PixelBECoTTA",
     settings=PixelBECoTTASettings,
     presets={
-        # One gate in place of four, which its domain network chooses among: that is trained beyond the source.
-        "official": {"learn_from": "hard", "optimizer_at_border": "new"},
-        "official-s": SMALL | {"learn_from": "hard", "optimizer_at_border": "new"},
-        "official-l": LARGE | {"learn_from": "hard", "optimizer_at_border": "new"},
+        "official": RELEASED,
+        "official-s": SMALL | RELEASED,
+        "official-l": LARGE | RELEASED,
         "paper": {},
         "digit-scenes": {"lr": 1e-4, "views": 6, "ranks": (2, 4, 8, 12)},
     },

@@ -1,7 +1,8 @@
 """BECoTTA, for segmentation: adapters behind every block learn the classes that the network gives to views.
 
-Deviations from the release: the chosen adapters are used, where it always takes the first ones; gates learn; one gate
-stands for its four, among which a network chooses that was trained on styled source images.
+Deviations from the release: the chosen adapters are used, where it always takes the first ones; gates learn. The
+release has four gates a block, and a network that was trained on styled source images chooses among them: without it
+each step draws one, and one is the default.
 """
 
 from __future__ import annotations
@@ -13,12 +14,37 @@ from torch import Tensor
 from torch.nn import functional
 
 from tta_core.backbones.segformer import Block
+from tta_core.device import scalar
 from tta_core.methods.base import Diagnostics
 from tta_core.methods.becotta.layers import AdapterOptions, GateDraws, add_gated_adapters
 from tta_core.methods.becotta.pixel_spec import PixelBECoTTASettings
 from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.pixels import AdaptingPixels, log, pixel_entropy, pixel_mean
 from tta_core.methods.common.teacher import random_positions, restore
+from tta_core.methods.stateful import Remembering, Stateful
+
+
+class StepDraws(GateDraws, Remembering):
+    """All blocks and all views of a step go through the gate of one domain.
+
+    Attributes:
+        domain: its number.
+    """
+
+    remembers = ("domain",)
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__(generator)
+        self.domain = 0
+
+    def renew(self, num_domains: int) -> None:
+        """Draws the gate of another step, where there are several."""
+        if num_domains > 1:
+            self.domain = int(torch.randint(num_domains, (), generator=self.generator))
+
+    def domains(self, block: int, batch: int, num_domains: int, device: torch.device) -> Tensor:
+        """The gate of the step for each image or window, int64 `(batch,)`."""
+        return torch.full((batch,), self.domain, dtype=torch.int64, device=device)
 
 
 class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
@@ -26,6 +52,7 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
 
     Attributes:
         adapters: by qualified name.
+        draws: noise of the gates, and which of them a step goes through.
     """
 
     def prepare(self) -> None:
@@ -35,16 +62,21 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
             num_experts=settings.num_experts,
             rank=max(settings.ranks),
             top_k=settings.top_k,
-            num_domains=1,
+            num_domains=settings.num_domains,
             noise_strength=settings.noise_strength,
             noise_floor=settings.noise_floor,
             init_std=settings.init_std,
         )
         widths = dict.fromkeys(block.width for block in self.network.modules() if isinstance(block, Block))
         ranks = dict(zip(widths, settings.ranks, strict=True))
-        self.adapters = add_gated_adapters(self.network, options, GateDraws(self.generator), self.generator, ranks)
+        self.draws = StepDraws(self.generator)
+        self.adapters = add_gated_adapters(self.network, options, self.draws, self.generator, ranks)
         for adapter in self.adapters.values():
             adapter.requires_grad_(True)
+
+    def parts(self) -> dict[str, Stateful]:
+        """The gate of the last step."""
+        return {"draws": self.draws}
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logarithms that decide, `(batch, classes, height, width)`. Waits for the device once."""
@@ -58,7 +90,7 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
         self.record = {
             "selected": chosen.flatten(1).any(dim=1).sum(),
             "selected_pixels": chosen.double().mean(),
-            "restored": torch.tensor(0),
+            "restored": scalar(0, images.device),
         }
         for adapter in self.adapters.values():
             adapter.choice = None
@@ -74,7 +106,8 @@ class PixelBECoTTA(AdaptingPixels[PixelBECoTTASettings]):
     @torch.no_grad()
     def frozen_logits(self, images: Tensor) -> Tensor:
         """At each pixel what the network says to one view where it is sure; elsewhere its mean over views."""
-        single, mean = self.summed(self.network, images, self.settings.views)
+        self.draws.renew(self.settings.num_domains)
+        single, mean = self.single_and_mean(self.network, images, self.settings.views)
         anchor, own = self.source_confidence(self.network, images), single.amax(dim=1)
         sure = (own > self.settings.anchor_threshold) & (own >= anchor)
         return log(torch.where(sure.unsqueeze(1), single, mean))

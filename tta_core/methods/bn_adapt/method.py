@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.bn_adapt.spec import BNAdaptSettings
 from tta_core.methods.common.batch_norm import (
@@ -43,7 +44,7 @@ class BNAdapt(Method[BNAdaptSettings]):
         """Returns the logits `(batch, classes)` under the adapted statistics."""
         with torch.no_grad():
             logits = self.frozen_logits(images)
-        self.record = {"selected": torch.tensor(0)}
+        self.record = {"selected": scalar(0, images.device)}
         return logits
 
     def frozen_logits(self, images: Tensor) -> Tensor:

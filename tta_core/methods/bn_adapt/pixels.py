@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.bn_adapt.pixel_spec import PixelBNAdaptSettings
 from tta_core.methods.common.batch_norm import BlendedBatchNorm, replace_batch_norms
 from tta_core.methods.common.pixels import PixelMethod
@@ -23,6 +24,6 @@ class PixelBNAdapt(PixelMethod[PixelBNAdaptSettings]):
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes, height, width)` under the adapted statistics."""
-        self.record = {"selected": torch.tensor(0)}
+        self.record = {"selected": scalar(0, images.device)}
         with torch.no_grad():
             return self.frozen_logits(images)

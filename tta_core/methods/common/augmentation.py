@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tta_core.device import is_accelerator, upload
+
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in a grey value."""
 
@@ -39,7 +41,7 @@ def augment(pixels: Tensor, strengths: Tensor, generator: torch.Generator) -> Te
     """
     geometry, colour, noise = strengths.to(pixels.dtype).unbind()
     batch, height = len(pixels), pixels.shape[-2]
-    uniform = torch.rand(5, batch, generator=generator).to(pixels.device, pixels.dtype)
+    uniform = upload(torch.rand(5, batch, generator=generator).to(pixels.dtype), pixels.device)
     flips, spread = uniform[0] < geometry, 2 * uniform[1:] - 1
     # The published padding doubles the side and the translation is a 16th of it. The padding is wide enough that its
     # outside never comes into view, so clamped coordinates do the same without it.
@@ -130,7 +132,7 @@ def grey(pixels: Tensor) -> Tensor:
 
 def normal_like(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal noise, drawn on the device of the pixels from a seed that the generator gives."""
-    if pixels.device.type == "cpu":
+    if not is_accelerator(pixels.device):
         return torch.randn(pixels.shape, generator=generator, dtype=pixels.dtype)
     seed = int(torch.randint(2**62, (), generator=generator))  # On the CPU: nothing waits.
     own = torch.Generator(pixels.device).manual_seed(seed)

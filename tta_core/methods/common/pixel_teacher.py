@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tta_core.device import scalar
 from tta_core.methods.common.pixel_settings import PixelTeacherSettings
 from tta_core.methods.common.pixels import AdaptingPixels, View, log
 from tta_core.methods.common.teacher import TeacherStudent
@@ -37,7 +38,7 @@ class PixelTeacher(AdaptingPixels[PixelTeacherSettings], TeacherStudent[PixelTea
         restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), images.device),
             "anchor_share": target.sure,
             "restored": restored,
         } | self.further_record()
@@ -61,10 +62,10 @@ class PixelTeacher(AdaptingPixels[PixelTeacherSettings], TeacherStudent[PixelTea
     @torch.no_grad()
     def target(self, images: Tensor) -> Target:
         """At each pixel what the teacher says to one view where the source is sure; elsewhere its mean over views."""
-        single, mean = self.summed(self.teacher, images, self.settings.views, self.look)
+        single, mean = self.single_and_mean(self.teacher, images, self.settings.views, self.look)
         if self.settings.views == 1 or self.settings.anchor_threshold >= 1:
             chosen = log(mean)
-            return Target(chosen, torch.tensor(-1.0, device=chosen.device))
+            return Target(chosen, scalar(-1.0, chosen.device))
         sure = self.source_confidence(self.teacher.network, images) > self.settings.anchor_threshold
         chosen = torch.where(sure.unsqueeze(1), single, mean)
         return Target(log(chosen), sure.double().mean())

@@ -6,7 +6,7 @@ label maps, and only then does each pixel get its probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -21,6 +21,8 @@ from tta_core.methods.common.surgery import norm_layers, use_batch_statistics
 
 PIXELS_AT_ONCE = 2**17
 """Pixels of windows in one forward where the images have fewer: small ones are faster together."""
+NUMBERS_AT_ONCE = 2**22
+"""Numbers of maps that are enlarged at once: those of all classes would be the most that is in memory."""
 
 Viewing = TypeVar("Viewing", bound=ViewSettings)
 Adapting = TypeVar("Adapting", bound=PixelOptimizerSettings)
@@ -50,6 +52,12 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
+def at_ratio(images: Tensor, base_scale: float, ratio: float = 1.0) -> Tensor:
+    """Images `(batch, 3, height, width)` as networks get them: at a part of their size, and at a ratio to that."""
+    height, width = (int(side * base_scale) for side in images.shape[-2:])
+    return resized(images, (int(height * ratio), int(width * ratio)))
+
+
 def log(probabilities: Tensor) -> Tensor:
     """Logarithms, finite also where all views agree that a class is impossible; in place."""
     return probabilities.clamp_(min=torch.finfo(probabilities.dtype).tiny).log_()
@@ -62,40 +70,74 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(number * stride, length - window) for number in range(-(-(length - window) // stride) + 1)]
 
 
-def windowed(network: Network, views: Tensor, settings: ViewSettings, at_once: int) -> Tensor:
-    """Logits of views `(batch, 3, height, width)` at their size, averaged where windows overlap.
+def softmax_(logits: Tensor) -> Tensor:
+    """Probabilities of logits `(batch, classes, ...)`, in place: at full size a map is large."""
+    logits.sub_(logits.amax(dim=1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(dim=1, keepdim=True))
+
+
+def windowed(
+    network: Network,
+    views: Tensor,
+    settings: ViewSettings,
+    at_once: int,
+    turns: Sequence[bool] = (False,),
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Logits of views, averaged at the size of the views where windows overlap, and then enlarged.
 
     Args:
         network: the network.
-        views: normalised images.
+        views: normalised images `(batch, 3, height, width)`.
         settings: has window and stride.
         at_once: pixels in one forward, but at least one window.
+        turns: whether left and right are exchanged for the network, once or for each way; they are in their places
+            again in what is returned.
+        size: of what is returned; that of the views unless given.
+
+    Returns:
+        `(turns x batch, classes, *size)`.
     """
-    size = (views.shape[-2], views.shape[-1])
-    window = tuple(min(own, most) for own, most in zip(size, settings.window, strict=True))
-    rows, columns = (window_starts(*given) for given in zip(size, window, settings.stride, strict=True))
+    batch, (height, width) = len(views), views.shape[-2:]
+    window = min(height, settings.window[0]), min(width, settings.window[1])
+    rows, columns = (window_starts(*given) for given in zip((height, width), window, settings.stride, strict=True))
+    # A window of the turned view is that from the other side of the view as it is.
+    places = [
+        (turn * batch + image, row, width - window[1] - column if turned else column)
+        for row in rows
+        for column in columns
+        for turn, turned in enumerate(turns)
+        for image in range(batch)
+    ]
     together = max(1, at_once // (window[0] * window[1]))
-    places = [(image, row, column) for row in rows for column in columns for image in range(len(views))]
-    single = len(rows) == len(columns) == 1
-    total: Tensor | None = None
+    found: list[Tensor] = []
     for start in range(0, len(places), together):
         part = places[start : start + together]
-        cut = torch.stack([views[i, :, row : row + window[0], column : column + window[1]] for i, row, column in part])
-        found = resized(widened(network(cut)), (window[0], window[1]))
-        if single and len(part) == len(places):
-            return found
-        if total is None:
-            total = found.new_zeros(len(views), found.shape[1], *size)
-        for (image, row, column), logits in zip(part, found, strict=True):
-            total[image, :, row : row + window[0], column : column + window[1]] += logits
-    assert total is not None
-    if not single:
-        count = total.new_zeros(size)
-        for row in rows:
-            for column in columns:
-                count[row : row + window[0], column : column + window[1]] += 1
-        total /= count
-    return total
+        cuts = [
+            turned_if(turns[n // batch], views[n % batch, :, row : row + window[0], column : column + window[1]])
+            for n, row, column in part
+        ]
+        seen = widened(network(torch.stack(cuts)))
+        # They are turned back and kept while they are small.
+        found += [turned_if(turns[n // batch], logits) for (n, *_), logits in zip(part, seen, strict=True)]
+    whole = found[0].new_empty(len(turns) * batch, len(found[0]), *(size or (height, width)))
+    count = found[0].new_zeros(len(whole), 1, height, width)
+    for n, row, column in places:
+        count[n, :, row : row + window[0], column : column + window[1]] += 1
+    some = max(1, NUMBERS_AT_ONCE // max(count.numel(), whole[:, 0].numel()))
+    for first in range(0, whole.shape[1], some):
+        last = min(first + some, whole.shape[1])
+        total = found[0].new_zeros(len(whole), last - first, height, width)
+        for (n, row, column), logits in zip(places, found, strict=True):
+            enlarged = resized(logits[None, first:last], window)[0]
+            total[n, :, row : row + window[0], column : column + window[1]] += enlarged
+        whole[:, first:last] = resized(total.div_(count), (whole.shape[-2], whole.shape[-1]))
+    return whole
+
+
+def turned_if(turned: bool, maps: Tensor) -> Tensor:
+    """Maps `(..., width)`, with left and right exchanged if they are to be."""
+    return maps.flip(-1) if turned else maps
 
 
 class PixelMethod(Method[Viewing]):
@@ -107,8 +149,7 @@ class PixelMethod(Method[Viewing]):
 
     def sized(self, images: Tensor, ratio: float = 1.0) -> Tensor:
         """The images at a ratio."""
-        height, width = (int(side * self.context.base_scale) for side in images.shape[-2:])
-        return resized(images, (int(height * ratio), int(width * ratio)))
+        return at_ratio(images, self.context.base_scale, ratio)
 
     def output_size(self, images: Tensor) -> tuple[int, int]:
         """Height and width of the maps of classes."""
@@ -124,46 +165,51 @@ class PixelMethod(Method[Viewing]):
         """
         size, count = self.output_size(images), len(images)
         base = self.sized(images)
-        at_once = max(PIXELS_AT_ONCE, base.shape[-2] * base.shape[-1])
+        at_once = min(PIXELS_AT_ONCE, 2 * count * base.shape[-2] * base.shape[-1])
+        both = (False, True) if views > 1 else (False,)
         for ratio in RATIOS[views]:
             view = self.sized(images, ratio)
-            both = torch.cat([view, view.flip(-1)]) if views > 1 else view
-            if both.shape[-2] * both.shape[-1] * len(both) <= at_once:
-                logits = resized(windowed(network, both, self.settings, at_once), size)
-                yield View(ratio, False, logits[:count])
-                if views > 1:
-                    yield View(ratio, True, logits[count:].flip(-1))
-                continue
-            # Maps of both sides of large images would be in memory at once.
-            yield View(ratio, False, resized(windowed(network, view, self.settings, at_once), size))
-            if views > 1:
-                turned = windowed(network, view.flip(-1), self.settings, at_once)
-                yield View(ratio, True, resized(turned, size).flip(-1))
+            fits = len(both) * count * view.shape[-2] * view.shape[-1] <= at_once
+            for turns in [both] if fits else [(turn,) for turn in both]:
+                logits = windowed(network, view, self.settings, at_once, turns, size)
+                for number, turned in enumerate(turns):
+                    yield View(ratio, turned, logits[number * count : (number + 1) * count])
+                del logits  # Else these maps were in memory beside the next ones.
 
     @torch.no_grad()
-    def summed(
+    def mean_over_views(
         self, network: Network, images: Tensor, views: int, look: Callable[[View], None] = lambda view: None
-    ) -> tuple[Tensor, Tensor]:
-        """Probabilities of the view as it is, and their mean over all views: `(batch, classes, height, width)` each.
+    ) -> Tensor:
+        """Mean probabilities of views `(batch, classes, height, width)`, added up: no two views are in memory.
 
         Args:
             network: the network.
             images: normalised images at their own size.
             views: how many, a key of `RATIOS`.
-            look: called with each view.
+            look: called with each view; its logits are gone afterwards.
         """
         total: Tensor | None = None
-        single: Tensor | None = None
         for view in self.views_of(network, images, views):
             look(view)
-            probabilities = view.logits.softmax(dim=1)
-            if (view.ratio, view.flipped) == (1.0, False):
-                single = probabilities.clone()
-            total = probabilities if total is None else total.add_(probabilities)
-            del view
+            probabilities = softmax_(view.logits)
+            total = (torch.zeros_like(probabilities) if total is None else total).add_(probabilities)
+            del view, probabilities
         assert total is not None
-        assert single is not None, "every set of views has the one"
-        return single, total.div_(views)
+        return total.div_(views)
+
+    def single_and_mean(
+        self, network: Network, images: Tensor, views: int, look: Callable[[View], None] = lambda view: None
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities of the view as it is, and `mean_over_views`: `(batch, classes, height, width)` each."""
+        single: list[Tensor] = []
+
+        def kept(view: View) -> None:
+            look(view)
+            if (view.ratio, view.flipped) == (1.0, False):
+                single.append(view.logits.softmax(dim=1))
+
+        mean = self.mean_over_views(network, images, views, kept)
+        return single[0], mean
 
     @torch.no_grad()
     def source_confidence(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -183,7 +229,7 @@ class PixelMethod(Method[Viewing]):
         """Logarithms of the mean probabilities of views `(batch, classes, height, width)`; logits of a single one."""
         if views == 1:
             return next(self.views_of(network, images, 1)).logits
-        return log(self.summed(network, images, views)[1])
+        return log(self.mean_over_views(network, images, views))
 
     def whole(self, network: Network, images: Tensor) -> Tensor:
         """What a network that learns says to whole images, without windows, at its own resolution."""

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from tta_core.device import scalar, upload
 from tta_core.methods.base import Method
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -132,16 +133,14 @@ def restore(parameters: Mapping[str, Tensor], source: Mapping[str, Tensor], posi
     Returns:
         How many elements that were, no dimensions.
     """
-    restored = torch.tensor(len(positions))
+    device = next(iter(parameters.values())).device
+    restored = scalar(len(positions), device)
     if not len(positions):  # Known on the host.
         return restored
     sizes = torch.tensor([parameter.numel() for parameter in parameters.values()])
     ends = sizes.cumsum(0)
     borders = [0, *torch.searchsorted(positions, ends).tolist()]
-    device = next(iter(parameters.values())).device
-    if device.type == "cuda":
-        positions = positions.pin_memory()  # Only then does the copy not wait for the device.
-    positions = positions.to(device, non_blocking=True)
+    positions = upload(positions, device)
     starts = (ends - sizes).tolist()
     for number, (name, parameter) in enumerate(parameters.items()):
         if borders[number] == borders[number + 1]:  # Most biases are too short to be met.

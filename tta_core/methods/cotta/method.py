@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.common.losses import teacher_loss, widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.surgery import norm_layers, thaw_weights, use_batch_statistics, uses_batch_statistics
@@ -68,7 +69,7 @@ class CoTTA(TeacherStudent[CoTTASettings]):
         restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), images.device),
             "anchor_confidence": target.confidence,
             "augmented": target.augmented,
             "restored": restored,
@@ -77,11 +78,11 @@ class CoTTA(TeacherStudent[CoTTASettings]):
 
     def target(self, images: Tensor) -> Target:
         """What the teacher says: to the batch, or, where the source is unsure of it, on average to its views."""
-        threshold = self.settings.anchor_threshold
+        threshold, not_asked = self.settings.anchor_threshold, scalar(NOT_ASKED, images.device)
         if threshold * self.num_classes <= 1:  # No largest probability is below that of a uniform distribution.
-            return Target(self.teacher(images), torch.tensor(NOT_ASKED), torch.tensor(False))
+            return Target(self.teacher(images), not_asked, scalar(False, images.device))
         if threshold > 1:
-            return Target(self.view_mean(images), torch.tensor(NOT_ASKED), torch.tensor(True))
+            return Target(self.view_mean(images), not_asked, scalar(True, images.device))
         confidence = self.anchor_confidence(images)
         unsure = confidence < threshold
         if self.settings.run_views == "always":

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar, upload
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.layer_choice import trained_norms
@@ -77,8 +78,8 @@ class DeYO(Method[DeYOSettings]):
         judged = self._judge(images, logits.detach())
         self.last_selection = judged
         self.record = {
-            "selected": torch.tensor(len(judged.selected)),
-            "reliable": torch.tensor(len(judged.reliable)),
+            "selected": scalar(len(judged.selected), images.device),
+            "reliable": scalar(len(judged.reliable), images.device),
             "plpd": judged.plpd.sum() / max(len(judged.plpd), 1),
         }
         self.record |= self._learn(self.forward.selected(images, logits, judged.selected), judged.selected_plpd)
@@ -95,7 +96,7 @@ class DeYO(Method[DeYOSettings]):
         settings, (height, width) = self.settings, images.shape[-2:]
         if settings.destruction == "occlusion":
             return occlude(images, *self._window(height, width))
-        order = self.draw_order(len(images), height * width).to(images.device)
+        order = upload(self.draw_order(len(images), height * width), images.device)
         if settings.destruction == "pixel":
             return shuffle_pixels(images, order)
         return shuffle_patches(images, order, settings.patch_len)
@@ -103,14 +104,14 @@ class DeYO(Method[DeYOSettings]):
     @torch.no_grad()
     def _judge(self, images: Tensor, logits: Tensor) -> Selection:
         """The two filters; samples that the first leaves out are not looked at again."""
-        settings, number = self.settings, len(images)
-        reliable = torch.arange(number, device=images.device)
+        settings = self.settings
+        reliable = torch.arange(len(images), device=images.device)
         if settings.filter_entropy:
             reliable = (softmax_entropy(logits) < self.margin).nonzero().squeeze(1)
         if len(reliable) == 0:
             nothing = widened(logits)[:0]
             return Selection(reliable, nothing, nothing[:, 0], reliable, nothing[:, 0])
-        destroyed: Tensor = self.network(self.destroy(images if len(reliable) == number else images[reliable]))
+        destroyed: Tensor = self.network(self.destroy(images if len(reliable) == len(images) else images[reliable]))
         probabilities = widened(logits).softmax(dim=-1)[reliable]
         label = probabilities.argmax(dim=-1, keepdim=True)
         fallen = widened(destroyed).softmax(dim=-1).gather(1, label)

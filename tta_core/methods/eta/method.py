@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy, widened
 from tta_core.methods.common.optim import make_optimizer
@@ -84,7 +85,7 @@ class ETA(Method[Settings]):
         index = judged.selected.nonzero().squeeze(1)
         self.last_selection = judged
         self.record = {
-            "selected": torch.tensor(len(index)),
+            "selected": scalar(len(index), images.device),
             "reliable": judged.reliable.sum(),
             "similarity": masked_mean(judged.similarity, judged.reliable),
         }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar, upload
 from tta_core.methods.base import Artefact, Context, Method
 from tta_core.methods.common.feature_statistics import (
     FeatureStatistics,
@@ -142,11 +143,11 @@ class FOA(Method[FOASettings]):
         self._remember(found.features.mean(dim=(0, 1)))
         self.record = {
             "loss": self.fitness[best],
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), tokens.device),
             "entropy": found.entropy[best] / len(images),
             "discrepancy": found.distance[best],
-            "candidate": torch.tensor(best),
-            "step_size": torch.tensor(evolution.sigma, dtype=torch.float64),
+            "candidate": scalar(best, tokens.device),
+            "step_size": scalar(evolution.sigma, tokens.device, torch.float64),
         }
         return logits
 
@@ -156,11 +157,11 @@ class FOA(Method[FOASettings]):
             features, logits = class_token_features(self.transformer, embed(self.transformer, images))
             entropy, distance = softmax_entropy(logits).mean(), self._distance(features)
         self.record = {
-            "selected": torch.tensor(len(images) if trains else 0),
+            "selected": scalar(len(images) if trains else 0, images.device),
             "entropy": entropy.detach(),
             "discrepancy": distance.detach(),
-            "candidate": torch.tensor(-1),
-            "step_size": torch.tensor(0.0, dtype=torch.float64),
+            "candidate": scalar(-1, images.device),
+            "step_size": scalar(0.0, images.device, torch.float64),
         }
         # The classifier's own normalisation layers are read before they are trained.
         with torch.no_grad():
@@ -233,7 +234,4 @@ class FOA(Method[FOASettings]):
 
     def _on_device(self, vectors: list[Array], device: torch.device) -> Tensor:
         """Likewise, on the device."""
-        prompts = self._prompts_of(vectors)
-        if device.type == "cuda":
-            prompts = prompts.pin_memory()  # Only then does the copy not wait for the device.
-        return prompts.to(device, non_blocking=True)
+        return upload(self._prompts_of(vectors), device)

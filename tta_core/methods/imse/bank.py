@@ -65,7 +65,7 @@ class SpectralBank(Remembering):
             return len(self) - 1
         mean, variance = self.means[entry] + descriptor.mean, self.variances[entry] + descriptor.variance
         rows = (mean / 2, variance / 2, code, memory)
-        index = torch.tensor([entry], device=code.device)
+        index = torch.full((1,), entry, device=code.device)
         self._set(*(kept.index_copy(0, index, row[None]) for kept, row in zip(self._columns(), rows, strict=True)))
         return entry
 

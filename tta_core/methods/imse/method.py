@@ -7,6 +7,7 @@ decomposition in float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from tta_core.methods.imse.bank import Retrieval, SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, describe_patches
 from tta_core.methods.imse.diversity import mean_spread
 from tta_core.methods.imse.domains import DomainTracker, source_descriptor
-from tta_core.methods.imse.layers import merged
+from tta_core.methods.imse.layers import SpectralLinear, merged
 from tta_core.methods.imse.network import decompose_layers
 from tta_core.methods.imse.spec import IMSESettings
 from tta_core.methods.stateful import Stateful
@@ -74,13 +75,18 @@ class IMSE(Method[IMSESettings]):
         """Decomposes the linear layers and thaws the singular values of the blocks that are trained."""
         settings = self.settings
         self.transformer = as_transformer(self.network, "imse")
-        depth = len(self.transformer.blocks)
+        blocks = [f"blocks.{number}" for number in range(len(self.transformer.blocks))]
+        self._take(blocks, decompose_layers(self.transformer, settings.components, settings.decompose_qkv))
+
+    def _take(self, blocks: Sequence[str], found: Sequence[tuple[int, str, SpectralLinear]]) -> None:
+        """Thaws what is trained of spectral layers, each after the number of its block."""
+        settings, depth = self.settings, len(blocks)
         frozen = _frozen_blocks(settings.frozen_last_blocks, depth)
+        as_they_are = tuple(f"{name}." for number, name in enumerate(blocks) if number in frozen)
         if settings.diversity_blocks > depth:
             raise InputError(
                 f"diversity_blocks = {settings.diversity_blocks}, but this network has only {depth}: give at most that"
             )
-        found = decompose_layers(self.transformer, settings.components, settings.decompose_qkv)
         for block, _, layer in found:
             layer.sigma.requires_grad_(block not in frozen)
             layer.measures_alignment = block >= depth - settings.diversity_blocks
@@ -90,7 +96,7 @@ class IMSE(Method[IMSESettings]):
         self.norms: list[nn.Parameter] = [
             parameter
             for name, norm in norm_layers(self.network)
-            if settings.norm_lr > 0 and not any(name.startswith(f"blocks.{block}.") for block in frozen)
+            if settings.norm_lr > 0 and not name.startswith(as_they_are)
             for parameter in norm.parameters()
         ]
         for parameter in self.norms:
@@ -166,6 +172,9 @@ class IMSE(Method[IMSESettings]):
     def _embed(self, images: Tensor) -> Tensor:
         return embed(self.transformer, images)
 
+    def _describe(self, tokens: Tensor) -> Descriptor:
+        return describe_patches(self.transformer, tokens)
+
     def _objective(self, tokens: Tensor, among: Tensor | None = None) -> Objective:
         """One pass over tokens `(batch, tokens, channels)`; samples are selected from those `among` `(batch,)`."""
         logits = predict(self.transformer, tokens)
@@ -194,7 +203,7 @@ class IMSE(Method[IMSESettings]):
         record = {"shift": zero, "shift_distance": zero, "bank_size": zero, "stored": zero - 1, "retrieved": zero - 1}
         if self.bank is None or self.tracker is None:
             return record
-        batch = describe_patches(self.transformer, tokens)
+        batch = self._describe(tokens)
         record["shift_distance"], ended = self.tracker.observe(batch, len(tokens))
         if ended is not None:
             stored = self.bank.store(ended, self._code(), self._memory())

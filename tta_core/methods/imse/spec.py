@@ -104,7 +104,6 @@ SPEC = MethodSpec(
     title="singular values of linear layers as experts, with a bank of spectral codes",
     paper="IMSE: Intrinsic Mixture of Spectral Experts, ICLR 2026",
     changes="trains the singular values of attention and MLP layers but those of the last blocks; all else is frozen",
-    not_for_pixels="its descriptors and its bank are written for the tokens of vision transformers",
     implementation="IMSE",
     version=2,
     traces=("baek85/IMSE b8632d6",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import widened
 from tta_core.methods.common.penultimate import PenultimateForward
@@ -32,7 +33,7 @@ class LAME(Method[LAMESettings]):
         with torch.no_grad():
             logits, found = self._assign(images)
             self.record = {
-                "selected": torch.tensor(0),
+                "selected": scalar(0, images.device),
                 "iterations": found.iterations,
                 "changed": (logits.argmax(dim=-1) != found.log_probabilities.argmax(dim=-1)).sum(),
             }

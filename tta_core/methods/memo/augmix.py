@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tta_core.device import upload
+
 Crop = Literal["none", "resized", "padded"]
 
 OPERATIONS = (
@@ -329,9 +331,9 @@ def _looked_up(images: Tensor, table: Tensor) -> Tensor:
 def _where(mask: Tensor, images: Tensor) -> Tensor | None:
     """Indices on the images' device where a mask on the CPU holds; None if it holds nowhere."""
     index = mask.nonzero().squeeze(1)
-    return index.to(images.device, non_blocking=True) if len(index) else None
+    return upload(index, images.device) if len(index) else None
 
 
 def _to(values: Tensor, images: Tensor) -> Tensor:
     """Values from the CPU as numbers of the images' kind and device."""
-    return values.to(images.dtype).to(images.device, non_blocking=True)
+    return upload(values.to(images.dtype), images.device)

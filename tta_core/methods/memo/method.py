@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tta_core.device import scalar
 from tta_core.errors import InputError
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy, widened
@@ -91,7 +92,7 @@ class MEMO(Method[MEMOSettings]):
                 entropies.append(softmax_entropy(before).mean(dim=1))
                 agreements.append(_agreement(before))
         self.record = {
-            "selected": torch.full((), len(images), device=images.device),
+            "selected": scalar(len(images), images.device),
             "loss": torch.cat(losses).mean(),
             "view_entropy": torch.cat(entropies).mean(),
             "agreement": torch.cat(agreements).mean(),

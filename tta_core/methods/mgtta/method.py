@@ -6,9 +6,9 @@ in all presets a single image, which has no standard deviation, is compared with
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Artefact, Context, Method
 from tta_core.methods.common.feature_statistics import FeatureStatistics, source_statistics, with_class_token
 from tta_core.methods.common.surgery import thaw_norms
@@ -70,7 +70,7 @@ class MGTTA(Method[MGTTASettings]):
         self.last_update = self.norms.move(self.norms.gradient(found.loss), self.settings.lr)
         self.record = {
             "loss": found.loss.detach(),
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), images.device),
             "entropy": found.entropy.detach(),
             "discrepancy": found.discrepancy.detach(),
         }

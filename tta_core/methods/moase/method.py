@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tta_core.device import scalar
 from tta_core.methods.common.losses import soft_cross_entropy
 from tta_core.methods.moase.spec import MoASESettings
 from tta_core.methods.moase.student import SparseStudent
@@ -31,7 +32,7 @@ class MoASE(SparseStudent[MoASESettings]):
         restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), images.device),
             "teacher_loss": teacher_loss.detach(),
             "proximal_loss": proximal_loss.detach(),
             "restored": restored,

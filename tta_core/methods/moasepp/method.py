@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from tta_core.device import scalar
 from tta_core.methods.common.augmentation import augment
 from tta_core.methods.common.losses import soft_cross_entropy, widened
 from tta_core.methods.moase.student import SparseStudent
@@ -61,7 +62,7 @@ class MoASEpp(SparseStudent[MoASEppSettings]):
         strengths = torch.stack([decision.strengths for decision in decisions]).mean(dim=0)
         self.record = {
             "loss": teacher_loss.detach() + self.settings.opd_weight * distillation_loss,
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), images.device),
             "teacher_loss": teacher_loss.detach(),
             "restored": restored,
             "distillation_loss": distillation_loss,

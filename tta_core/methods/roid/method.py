@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import widened
 from tta_core.methods.common.optim import make_optimizer
@@ -77,7 +78,7 @@ class ROID(Method[ROIDSettings]):
         self.trend = torch.lerp(prior.to(self.trend.dtype), self.trend, settings.prediction_momentum)
         self.record = {
             "loss": loss.detach(),
-            "selected": torch.tensor(len(index)),
+            "selected": scalar(len(index), images.device),
             "likelihood_loss": likelihood_loss.detach(),
             "consistency_loss": consistency_loss.detach(),
             "mean_weight": weights.mean(),

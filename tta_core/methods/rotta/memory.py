@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tta_core.device import upload
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -83,10 +85,7 @@ class BalancedMemory:
             return
         if self.images is None or self.images.shape[1:] != batch.shape[1:]:
             self.images = batch.new_zeros(self.capacity, *batch.shape[1:])
-        places = torch.tensor([list(self._taken), list(self._taken.values())])
-        if batch.device.type == "cuda":
-            places = places.pin_memory()  # Only then does the copy not wait for the device.
-        slots, positions = places.to(batch.device, non_blocking=True)
+        slots, positions = upload(torch.tensor([list(self._taken), list(self._taken.values())]), batch.device)
         self.images.index_copy_(0, slots, batch[positions])
         self._taken = {}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tta_core.device import scalar, upload
 from tta_core.methods.common.batch_norm import RunningBatchNorm, batch_norms, replace_batch_norms
 from tta_core.methods.common.losses import soft_cross_entropy, widened
 from tta_core.methods.common.optim import make_optimizer
@@ -82,11 +83,11 @@ class RoTTA(TeacherStudent[RoTTASettings]):
         self.memory.fetch(images)
         ages = self.memory.ages()
         self.record = {
-            "selected": torch.tensor(taken),
-            "memory_size": torch.tensor(len(ages)),
-            "memory_classes": torch.tensor(len({kept.category for kept in self.memory.entries})),
-            "memory_age": torch.tensor(sum(ages) / len(ages)),
-            "updates": torch.tensor(len(losses)),
+            "selected": scalar(taken, images.device),
+            "memory_size": scalar(len(ages), images.device),
+            "memory_classes": scalar(len({kept.category for kept in self.memory.entries}), images.device),
+            "memory_age": scalar(sum(ages) / len(ages), images.device),
+            "updates": scalar(len(losses), images.device),
         }
         if losses:
             self.record["loss"] = torch.stack(losses).mean()
@@ -138,6 +139,4 @@ def timeliness_weights(ages: list[int], capacity: int, like: Tensor) -> Tensor:
         `(images,)`, below 1/2.
     """
     relative = torch.tensor(ages, dtype=like.dtype) / capacity
-    if like.device.type == "cuda":
-        relative = relative.pin_memory()  # Only then does the copy not wait for the device.
-    return torch.sigmoid(-relative.to(like.device, non_blocking=True))
+    return torch.sigmoid(-upload(relative, like.device))

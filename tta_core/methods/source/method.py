@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.source.spec import SourceSettings
 
@@ -23,5 +24,5 @@ class Source(Method[SourceSettings]):
         """Returns the source logits `(batch, classes)`."""
         with torch.no_grad():
             logits: Tensor = self.network(images)
-        self.record = {"selected": logits.new_zeros((), dtype=torch.int64)}
+        self.record = {"selected": scalar(0, images.device)}
         return logits

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.common.pixels import PixelMethod
 from tta_core.methods.source.pixel_spec import PixelSourceSettings
 
@@ -21,5 +21,5 @@ class PixelSource(PixelMethod[PixelSourceSettings]):
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the source's logits, or the logarithms of mean probabilities, `(batch, classes, height, width)`."""
-        self.record = {"selected": torch.tensor(0)}
+        self.record = {"selected": scalar(0, images.device)}
         return self.frozen_logits(images)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy, widened
 from tta_core.methods.common.penultimate import PenultimateForward
@@ -56,7 +57,7 @@ class T3A(Method[T3ASettings]):
             self.supports.add(functional.normalize(features, dim=-1), softmax_entropy(logits), logits.argmax(dim=-1))
             scored = self._compare(features)
             self.record = {
-                "selected": torch.tensor(0),
+                "selected": scalar(0, images.device),
                 "supports": self.supports.counts().sum(),
                 "changed": (logits.argmax(dim=-1) != scored.argmax(dim=-1)).sum(),
             }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.common.optim import make_optimizer
@@ -32,5 +33,5 @@ class Tent(Method[TentSettings]):
         logits: Tensor = self.network(images)
         loss = softmax_entropy(logits).mean()
         self.descend(loss)
-        self.record = {"loss": loss.detach(), "selected": torch.tensor(len(images))}
+        self.record = {"loss": loss.detach(), "selected": scalar(len(images), images.device)}
         return logits

@@ -6,10 +6,10 @@ optimizer anew at each border between domains; `official` does so too.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tta_core.device import scalar
 from tta_core.methods.common.pixels import AdaptingPixels, thaw_pixel_norms
 from tta_core.methods.tent.pixel_spec import PixelTentSettings
 
@@ -31,5 +31,5 @@ class PixelTent(AdaptingPixels[PixelTentSettings]):
         else:
             loss = functional.nll_loss(log_probabilities, scored.argmax(dim=1))
         self.descend(loss)
-        self.record = {"loss": loss.detach(), "selected": torch.tensor(len(images))}
+        self.record = {"loss": loss.detach(), "selected": scalar(len(images), images.device)}
         return scored

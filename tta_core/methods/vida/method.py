@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tta_core.device import scalar
 from tta_core.methods.base import Artefact, Context
 from tta_core.methods.common.losses import teacher_loss, widened
 from tta_core.methods.common.optim import make_optimizer
@@ -79,7 +80,7 @@ class ViDA(TeacherStudent[ViDASettings]):
         restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
         self.record = {
             "loss": loss.detach(),
-            "selected": torch.tensor(len(images)),
+            "selected": scalar(len(images), images.device),
             "uncertainty": uncertainty,
             "low_scale": low,
             "high_scale": high,

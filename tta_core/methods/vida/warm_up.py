@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,23 @@ from tta_core.methods.common.losses import widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
 from tta_core.methods.vida.layers import adapter_parameters, add_low_rank
+from tta_core.methods.vida.pixel_spec import PixelViDASettings
 from tta_core.methods.vida.spec import ViDASettings
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Network, images and labels -> what the adapters descend, no dimensions."""
+
+
+def classified(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy to the labels `(batch,)` of images."""
+    return functional.cross_entropy(widened(network(images)), labels)
 
 
 def warmed_up_adapters(
-    network: nn.Module, batches: Iterable[LabelledBatch], settings: ViDASettings
+    network: nn.Module,
+    batches: Iterable[LabelledBatch],
+    settings: ViDASettings | PixelViDASettings,
+    loss: Loss = classified,
 ) -> dict[str, Tensor]:
     """Trains adapters on labelled images with cross-entropy (continual §4.4: the release ships such adapters).
 
@@ -26,6 +38,7 @@ def warmed_up_adapters(
         network: the source network; it is left as it is.
         batches: labelled source images, the same at each pass.
         settings: ranks, and how long and how fast to train.
+        loss: what is descended.
 
     Returns:
         The adapters' tensors by qualified name in the edited network.
@@ -45,7 +58,7 @@ def warmed_up_adapters(
     )
     with torch.enable_grad():
         for images, labels in _limited(batches, settings.warm_up_epochs, settings.warm_up_steps):
-            functional.cross_entropy(widened(edited(images)), labels).backward()
+            loss(edited, images, labels).backward()
             optimizer.step()
             optimizer.zero_grad()
     return {name: parameter.detach() for name, parameter in parameters.items()}

@@ -109,29 +109,32 @@ _IMPORTS = _Imports()
 def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> CellEnd:
     from tta_core.diagnostics.collapse import CollapsedError
     from tta_core.run.cell import CollapseError, run
-    from tta_core.run.checkpoint import discard
 
     store, cell = ResultStore(context.results), config.cell_id()
+    checkpoint = store.checkpoint_file(cell)
     try:
         if store.holds(cell):
             return CellEnd("done")
         usual = _of_source(config, store) if stop_collapsed else None
+        store.bring_checkpoint(cell)
     except InputError as error:
         return CellEnd("unwritten", reason=str(error))
-    checkpoint = store.checkpoint_file(cell)
     try:
         result = run(
             config,
             device=context.device,
             checkpoint_file=checkpoint,
             checkpoint_every=context.checkpoint_every,
+            checkpoint_saved=lambda: store.share(checkpoint.relative_to(store.folder).as_posix()),
             corrupt_images=context.corrupt_images,
             usual=usual,
         )
     except (InputError, CollapseError, CollapsedError) as error:
         # Trying again would end the same way.
-        discard(checkpoint)
+        store.discard_checkpoint(cell)
         return _failed(store, config, str(error), context)
+    except UnwritableError as error:
+        return CellEnd("unwritten", reason=str(error))
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -142,9 +145,9 @@ def _run(config: RunConfig, context: TrialContext, *, stop_collapsed: bool) -> C
         return CellEnd("unwritten", reason=str(error))
     # A value without a place in the columns has none when tried again.
     except (ValueError, TypeError, ArithmeticError) as error:
-        discard(checkpoint)
+        store.discard_checkpoint(cell)
         return _failed(store, config, f"the result has no place in the store ({error})", context)
-    discard(checkpoint)
+    store.discard_checkpoint(cell)
     return CellEnd("done", accuracy=result.score, seconds=result.seconds)
 
 

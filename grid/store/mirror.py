@@ -95,8 +95,7 @@ class Mirror:
         """Brings studies and progress. A driver changes its own mirror of them, and brings them before it begins."""
         with self.reached():
             for name in (STORE_FILE, PROGRESS):
-                with suppress(FileNotFoundError):
-                    self._replace(name, self.objects.read(name))
+                self.bring_file(name)
             for kind in (SEARCH_FOLDER, SWEEPS_FOLDER):
                 for name, info in self.objects.listed(kind).items():
                     if not _is_current(self.folder / name, info):
@@ -123,6 +122,11 @@ class Mirror:
             return
         if not (self.folder / STORE_FILE).exists():
             raise InputError(f"{self.objects.shown} holds no results: give the URL that `tta-grid run` wrote to")
+
+    def bring_file(self, name: str) -> None:
+        """Brings one file, if it is there."""
+        with self.reached(), suppress(FileNotFoundError):
+            self._replace(name, self.objects.read(name))
 
     def bring_cell(self, cell: str) -> None:
         """Brings one cell, finished or failed, if it is there."""

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from tta_core.run.cell import RunResult
 
+CHECKPOINTS_FOLDER = ".checkpoints"
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when a disk or a quota is full."""
 
@@ -201,7 +203,26 @@ class ResultStore:
 
     def checkpoint_file(self, cell: str) -> Path:
         """Where a cell saves itself in mid-stream."""
-        return self.folder / ".checkpoints" / f"{cell}.pt"
+        return self.folder / CHECKPOINTS_FOLDER / f"{cell}.pt"
+
+    def bring_checkpoint(self, cell: str) -> None:
+        """Brings the last checkpoint of a cell from an object store, where another node may have left one.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        if self.mirror:
+            self.mirror.bring_file(f"{CHECKPOINTS_FOLDER}/{cell}.pt")
+
+    def discard_checkpoint(self, cell: str) -> None:
+        """Removes the checkpoint of a cell that has ended."""
+        from tta_core.run.checkpoint import discard
+
+        discard(self.checkpoint_file(cell))
+        if self.mirror:
+            # One that stays costs room, and no result.
+            with suppress(OSError):
+                self.mirror.objects.delete(f"{CHECKPOINTS_FOLDER}/{cell}.pt")
 
     def write_result(self, result: RunResult, *, sweep: str, git_commit: str) -> None:
         """Publishes a finished cell. A cell that is already there stays as it is; an earlier failure is removed.

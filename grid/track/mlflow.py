@@ -45,6 +45,14 @@ MOST_WAITING = 500
 LAST_SECONDS = 120.0
 """How long the end of a launch waits for MLflow."""
 
+REST_SECONDS = 30.0
+"""How long a store that failed is left alone."""
+
+LAG_TOLD = 50
+"""Cells behind of which people are told, once a minute."""
+
+log = logging.getLogger(__name__)
+
 RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
 
@@ -62,7 +70,7 @@ class MlflowMirror:
 
     Attributes:
         uri: tracking store.
-        problem: what went wrong first, if anything did; cells are not affected.
+        problem: what goes wrong, if anything does; cells are not affected.
         logged: cells that were logged.
     """
 
@@ -106,9 +114,14 @@ class MlflowMirror:
         self._parent: str | None = None
         self._finished = self._failures = 0
         self._patience = patience
-        self._waiting: set[str] = set()
-        self._late = False
+        self._earlier: dict[str, None] = {}
+        self._waiting: dict[str, None] = {}
+        self._work: Future[None] | None = None
+        self._ready = self._late = False
+        self._rests_until = 0.0
+        self._told = time.monotonic()
         self._left_out = 0
+        self._unreadable: list[str] = []
         self.logged = 0
 
     def __enter__(self) -> MlflowMirror:
@@ -116,12 +129,14 @@ class MlflowMirror:
         importlib.import_module("mlflow.tracking")
         for name in LOUD:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._later(self._open)
-        self._later(self._catch_up)
+        self._work = self._later(self._drain)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         complete = self._finished + self._failures == len(self._plan.to_run)
+        # A store that failed is asked once more.
+        self._rests_until = 0.0
+        self._later(self._drain)
         if self._choosing_name:
             states = self._store.states()
             complete = all(cell in states for cell in self._source.cells)
@@ -129,17 +144,19 @@ class MlflowMirror:
         status = "KILLED" if not complete else "FAILED" if self._failures else "FINISHED"
         closing = self._later(self._close, status)
         if lag := self.lag:
-            logging.getLogger(__name__).warning("MLflow is %d cells behind; waiting for it", lag)
+            log.warning("MLflow is %d cells behind; waiting for it", lag)
         wait([closing], timeout=self._patience)
         self._late = not closing.done()
         self._thread.shutdown(wait=True)
-        if self._left_out and self.problem is None:
-            self.problem = f"{self._left_out} cells were not logged in time"
+        if (left := self.lag + self._left_out) and self.problem is None:
+            self.problem = f"{left} cells were not logged in time"
+        if self._unreadable and self.problem is None:
+            self.problem = f"the cell {self._unreadable[0]} cannot be read, see tta-grid check"
 
     @property
     def lag(self) -> int:
-        """Cells that ended and are not logged yet."""
-        return len(self._waiting)
+        """Cells that are not logged yet, and are going to be."""
+        return len(self._earlier) + len(self._waiting)
 
     def cell_started(self, cell: str) -> None:
         """Nothing to log yet."""
@@ -155,22 +172,42 @@ class MlflowMirror:
         self._failures += end.status == "failed"
         if len(self._waiting) >= MOST_WAITING:
             self._left_out += 1
-            return
-        self._waiting.add(cell)
-        self._later(self._log, cell)
+        else:
+            self._waiting[cell] = None
+        if self.lag >= LAG_TOLD and time.monotonic() - self._told > 60:
+            self._told = time.monotonic()
+            log.warning("MLflow is %d cells behind; no cell waits for it", self.lag + self._left_out)
+        if self._work is None or self._work.done():
+            self._work = self._later(self._drain)
 
     def _later(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
         return self._thread.submit(self._guarded, work, *arguments)
 
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
-        if self.problem is not None:
+        if time.monotonic() < self._rests_until:
             return
         try:
-            with self._turn:
-                work(*arguments)
+            work(*arguments)
         # Whatever a tracking store raises, the cells must not suffer; the launch reports it at its end.
         except Exception as error:
             self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            # What it left half logged is cleared away before anything more is.
+            self._ready = False
+            self._rests_until = time.monotonic() + REST_SECONDS
+
+    def _drain(self) -> None:
+        """Logs what waits, cells of earlier launches first."""
+        if not self._ready:
+            with self._turn:
+                self._open()
+                self._catch_up()
+            self._ready, self.problem = True, None
+        for waiting in (self._earlier, self._waiting):
+            while waiting and not self._late:
+                cell = next(iter(waiting))
+                with self._turn:
+                    self._log(cell)
+                waiting.pop(cell, None)
 
     def _open(self) -> None:
         from mlflow.tracking import MlflowClient
@@ -190,16 +227,21 @@ class MlflowMirror:
         """Logs cells that the store has and MLflow lacks, and ends what a killed driver left open."""
         logged = set()
         for run in self._runs_of_store():
-            is_parent = "mlflow.parentRunId" not in run.data.tags
+            parent = run.data.tags.get("mlflow.parentRunId")
+            if run.info.run_id == self._parent:
+                continue
             if run.info.status != "RUNNING":
-                logged.add(run.data.tags.get("cell") if run.info.status == "FINISHED" else None)
-            elif is_parent:
+                # A cell that failed in an earlier launch may have been run again.
+                if run.info.status == "FINISHED" or parent == self._parent:
+                    logged.add(run.data.tags.get("cell"))
+            elif parent is None:
                 self._client.set_terminated(run.info.run_id, status="KILLED")
             else:
                 self._client.delete_run(run.info.run_id)
-        for cell, state in self._plan.states.items():
-            if state == "done" and cell not in logged:
-                self._log(cell)
+        states = self._plan.states
+        self._earlier = {cell: None for cell in states if states[cell] == "done" and cell not in logged}
+        for cell in logged.intersection(self._waiting):
+            self._waiting.pop(cell, None)
 
     def _runs_of_store(self) -> list[Run]:
         runs: list[Run] = []
@@ -217,10 +259,12 @@ class MlflowMirror:
                 return runs
 
     def _log(self, cell: str) -> None:
-        if self._late:
-            self._left_out += 1
+        try:
+            tracked = read_tracked_cell(self._store, cell)
+        # What damaged bytes raise depends on where they are. The others are logged all the same.
+        except Exception:
+            self._unreadable.append(cell)
             return
-        tracked = read_tracked_cell(self._store, cell)
         tags = tracked.tags | {
             "store": self._store.id,
             "mlflow.parentRunId": self._parent_run(),
@@ -238,15 +282,17 @@ class MlflowMirror:
         for file in tracked.files:
             self._client.log_artifact(run.info.run_id, str(file))
         self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
-        self._waiting.discard(cell)
         self.logged += 1
 
     def _log_studies(self) -> None:
         """Logs studies, and those of their cells that a launch before this one did not log."""
+        if self._late:
+            return
         states, logged = self._store.states(), {run.data.tags.get("cell") for run in self._runs_of_store()}
         for cell in self._source.labels:
             if states.get(cell) == "done" and cell not in logged:
-                self._log(cell)
+                with self._turn:
+                    self._log(cell)
         if self._parent is not None:
             log_studies(self._client, self._experiment, self._store, self._plan.sweep.sweep, self._parent)
 
@@ -265,9 +311,10 @@ class MlflowMirror:
 
     def _close(self, status: str) -> None:
         if self._parent is not None:
-            self._client.log_metric(self._parent, "cells_finished", self._finished)
-            self._client.log_metric(self._parent, "cells_failed", self._failures)
-            self._client.set_terminated(self._parent, status)
+            with self._turn:
+                self._client.log_metric(self._parent, "cells_finished", self._finished)
+                self._client.log_metric(self._parent, "cells_failed", self._failures)
+                self._client.set_terminated(self._parent, status)
 
 
 def _sqlite_file(uri: str) -> Path | None:

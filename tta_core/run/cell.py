@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -135,6 +135,7 @@ def run(
     device: str = "auto",
     checkpoint_file: Path | None = None,
     checkpoint_every: int = 0,
+    checkpoint_saved: Callable[[], object] | None = None,
     corrupt_images: CorruptImages = "error",
     usual: Columns | None = None,
 ) -> RunResult:
@@ -147,6 +148,7 @@ def run(
             on from there, and ends with the same bits as if it had never been interrupted. Whoever keeps the result
             safe removes it then: `tta_core.run.checkpoint.discard`.
         checkpoint_every: batches from one checkpoint to the next; 0 for none.
+        checkpoint_saved: called after each of them.
         corrupt_images: what happens to images of the stream that cannot be decoded: `error`, or `skip` to leave them
             out, named in the result. What methods prepare themselves from, and what is only measured on, must be whole
             in any case: it is the same for all cells.
@@ -182,7 +184,9 @@ def run(
     if usual is not None:
         observers.append(_guard(config, scene, usual))
         identity = f"{cell} guarded"
-    checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=identity) if checkpoint_file else None
+    checkpoints = None
+    if checkpoint_file:
+        checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=identity, saved=checkpoint_saved)
     gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
     meter.start()
     record = run_stream(

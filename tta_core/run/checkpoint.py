@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ class Checkpoints:
         every: batches from one checkpoint to the next; 0 for none.
         identity: what must be the same in the run that goes on, such as the cell's id; another run's file is left alone
             and not read.
+        saved: called after each save.
     """
 
     file: Path
     every: int
     identity: str
+    saved: Callable[[], object] | None = None
 
     def due(self, step: int) -> bool:
         """Whether the run saves itself after this batch, counted from 0."""
@@ -55,6 +57,8 @@ class Checkpoints:
                 opened.flush()
                 os.fsync(opened.fileno())
             partial.replace(self.file)
+            if self.saved:
+                self.saved()
         except RuntimeError as error:
             # So torch.save ends where the system takes no more bytes.
             if isinstance(error.__context__, OSError):

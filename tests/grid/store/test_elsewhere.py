@@ -22,6 +22,8 @@ from grid.store.objects import Objects
 from grid.store.store import ResultStore, UnwritableError
 from tests.s3_server import KEYS, S3Server
 from tta_core.errors import InputError
+from tta_core.methods.tent.method import Tent
+from tta_core.run.config import RunConfig
 
 CONFIG = {"method": "source", "preset": "digits-c", "severity": 4, "samples_per_domain": 6, "domains": ["fog"]}
 WRITER = """
@@ -224,3 +226,27 @@ def test_what_cannot_be_used_is_said_without_the_password(url, server, result, t
     with pytest.raises(InputError, match="fills a folder"):
         fetch(str(tmp_path), url)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+def test_a_cell_goes_on_from_its_checkpoint_on_another_machine(url, tmp_path, monkeypatch):
+    config = RunConfig.from_values(CONFIG | {"method": "tent", "samples_per_domain": 12, "batch_size": 4})
+    context = TrialContext("s", url, "cpu", "", 1)
+    sent, plain = [], Objects.write
+
+    def write(self, name, content):
+        plain(self, name, content)
+        sent.append(name)
+        if sent.count(f".checkpoints/{config.cell_id()}.pt") == 2:
+            raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "write", write)
+        with pytest.raises(SystemExit):
+            run_cell(config, context)
+    monkeypatch.setenv("TTA_GRID_CACHE", str(tmp_path / "other"))
+    steps, step = [], Tent.step
+    with monkeypatch.context() as patch:
+        patch.setattr(Tent, "step", lambda self, *given: steps.append(1) or step(self, *given))
+        assert run_cell(config, context).status == "done"
+    assert len(steps) == 1  # Of three batches two were before the checkpoint.
+    assert Objects(url).listed(".checkpoints") == {}

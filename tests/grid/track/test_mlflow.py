@@ -1,5 +1,9 @@
 """MLflow mirrors the store: each cell once, whatever happened to earlier drivers."""
 
+import threading
+import time
+from types import SimpleNamespace
+
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
@@ -8,7 +12,7 @@ import tta_core
 from grid.events import CellEnd
 from grid.plan.plan import make_plan
 from grid.store.store import ResultStore
-from grid.track.mlflow import MlflowMirror, check_tracking_uri, ui_command
+from grid.track.mlflow import MOST_WAITING, MlflowMirror, check_tracking_uri, ui_command
 from tta_core.errors import InputError
 
 
@@ -172,3 +176,63 @@ def test_what_the_mirror_says_in_one_line_is_not_printed_before(tmp_path, store,
         pass
     assert "not a database" in mirror.problem
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_store_that_is_down_for_a_while_gets_each_cell_once(store, tiny_sweep, results, monkeypatch):
+    monkeypatch.setattr("grid.track.mlflow.REST_SECONDS", 0.0)
+    calls = []
+
+    def failing(method):
+        def call(self, *given, **how):
+            calls.append(method.__name__)
+            done = method(self, *given, **how)
+            # The store goes down in the middle of a cell: once before, once after it took what was sent.
+            if calls.count(method.__name__) == 1:
+                raise ConnectionError("down")
+            return done
+
+        return call
+
+    for name in ("log_batch", "set_terminated", "search_runs"):
+        monkeypatch.setattr(MlflowClient, name, failing(getattr(MlflowClient, name)))
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        for result in results:
+            write(store, result)
+            mirror.cell_ended(result.cell, CellEnd("done"))
+            mirror._work.result()
+        for _ in range(2):
+            mirror._later(mirror._drain).result()
+    assert mirror.problem is None
+    _, parents, children = runs(mirror)
+    assert len(parents) == 1
+    assert sorted(run.data.tags["cell"] for run in children) == sorted(result.cell for result in results)
+    assert {run.info.status for run in children} == {"FINISHED"}
+
+
+def test_cells_never_wait_for_a_slow_store_and_its_lag_is_told(store, tiny_sweep, monkeypatch, caplog):
+    go_on = threading.Event()
+    monkeypatch.setattr(MlflowMirror, "_open", lambda self: go_on.wait(60))
+    monkeypatch.setattr(MlflowMirror, "_catch_up", lambda self: None)
+    monkeypatch.setattr(MlflowMirror, "_log", lambda self, cell: None)
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        mirror._told -= 100
+        began = time.monotonic()
+        for number in range(2000):
+            mirror.cell_ended(str(number), CellEnd("done"))
+        assert time.monotonic() - began < 2
+        assert mirror.lag == MOST_WAITING
+        go_on.set()
+    assert "MLflow is 50 cells behind" in caplog.text
+    assert mirror.problem == f"{2000 - MOST_WAITING} cells were not logged in time"
+
+
+def test_a_cell_that_cannot_be_read_keeps_no_other_from_being_logged(store, tiny_sweep, results):
+    for result in results:
+        write(store, result)
+    (store.cell_folder(results[0].cell) / "cell.parquet").write_bytes(b"torn")
+    plan = make_plan(tiny_sweep, SimpleNamespace(states=store.states, costs=dict))
+    with MlflowMirror(plan, store) as mirror:
+        pass
+    assert results[0].cell in mirror.problem
+    _, _, (run,) = runs(mirror)
+    assert run.data.tags["cell"] == results[1].cell

@@ -53,6 +53,7 @@ PIXELS = MethodSpec(
         "reset": ScalarSpec(description="whether the network returned to the source after the step"),
     },
     network="segformer",
+    waits=2,
     relative_cost=5.0,
     cost_with=step_cost(5.0),
 )

@@ -36,8 +36,6 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
         InputError: for a device or backbone that cannot be used. A method that fails is a row with its reason.
     """
     device = choose_device(request.device)
-    if device.type == "meta":
-        raise InputError(f"device {request.device!r} cannot be timed: give auto, cpu, cuda or cuda:N")
     if request.check_cpu and not is_accelerator(device):
         raise InputError("--check-cpu compares a GPU with the CPU, and the device is the CPU: give --device cuda")
     with _threads(request.threads, device), many_compilations() if request.compiled else nullcontext():

@@ -262,7 +262,7 @@ def test_wrong_choices_are_refused(words, overrides, message):
     [
         ({"backbone": "vit_tinny_patch16_224"}, "Did you mean 'vit_tiny_patch16_224'"),
         ({"image_size": 64}, "whose images have 32 pixels"),
-        ({"device": "meta"}, "cannot be timed"),
+        ({"device": "meta"}, "cannot be used"),
         ({"device": "cuda:99"}, "cannot be used"),
         ({"check_cpu": True}, "give --device cuda"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -20,12 +21,18 @@ LETTERS_SHOWN = 200
 NAMES_SHOWN = 3
 """How many of many names a message gives."""
 
+_DOTS = re.compile(r"(?<=[^\s./])\.\.(?=\s|$)")
+
 
 class InputError(ValueError):
     """A mistake in what the user gave.
 
     The message says what was given, what is allowed (closest match first) and what to do.
     """
+
+    def __init__(self, message: str) -> None:
+        # Reasons that libraries give end in a dot, and stand where a sentence of ours ends.
+        super().__init__(_DOTS.sub(".", message))
 
 
 def closest_match(given: str, allowed: Iterable[str]) -> str | None:
@@ -85,4 +92,5 @@ def first_names(names: Sequence[str], count: int | None = None) -> str:
     """
     count = len(names) if count is None else count
     more = f" and {count - NAMES_SHOWN:,} more" if count > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    first = (name if len(name) <= LETTERS_SHOWN else f"{name[:LETTERS_SHOWN]}..." for name in names[:NAMES_SHOWN])
+    return ", ".join(first) + more

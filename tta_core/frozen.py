@@ -106,7 +106,7 @@ def _place(values: Any, location: Sequence[str | int]) -> list[str]:
     place = []
     for part in location:
         inside = isinstance(values, Mapping) and part in values
-        if inside or (isinstance(values, list | tuple) and isinstance(part, int)):
+        if inside or (isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)):
             values = values[part]
             place.append(str(part))
     return place

@@ -31,6 +31,9 @@ TABLE_FUNCTIONS = frozenset(
 )
 """Functions that may stand in FROM. Of the others some run text as SQL, write logs or change the connection."""
 
+MOST_ROWS = 5_000_000
+"""All rows of an answer are in memory at once."""
+
 ALLOWED = "Allowed are SELECT (also WITH, FROM, VALUES and UNION), DESCRIBE, SUMMARIZE, SHOW, and EXPLAIN of these"
 TO_KEEP = "to keep an answer, add --format csv and send it to a file with > answer.csv"
 
@@ -49,10 +52,12 @@ def query_results(folder: str | Path, sql: str) -> tuple[list[str], list[tuple[A
         Names of the columns, and the rows.
 
     Raises:
-        ResultsError: if the folder is none, DuckDB does not understand the SQL, or a statement would do more than read.
+        ResultsError: if the folder is none, DuckDB does not understand the SQL, a statement would do more than read,
+            or the answer has more than `MOST_ROWS`.
     """
     connection = open_results(folder)
     try:
+        sql.encode()  # DuckDB takes no text that came from bytes of no encoding.
         statements = duckdb.extract_statements(sql)
         if not statements:
             raise ResultsError(f"the query {sql!r} has no statement. {ALLOWED}: such as SELECT method FROM cells")
@@ -67,8 +72,11 @@ def query_results(folder: str | Path, sql: str) -> tuple[list[str], list[tuple[A
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    relation = connection.sql(sql)
-    return relation.columns, relation.fetchall()
+    answer = connection.execute(sql)
+    rows = answer.fetchmany(MOST_ROWS + 1)
+    if len(rows) > MOST_ROWS:
+        raise ResultsError(f"the answer has more than {MOST_ROWS:,} rows: add LIMIT or WHERE, or group them")
+    return [column[0] for column in answer.description or ()], rows
 
 
 def _check_reads_only(connection: duckdb.DuckDBPyConnection, statement: Any) -> None:

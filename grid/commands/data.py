@@ -34,7 +34,7 @@ class OrderOptions:
     as_json: bool = option("--json", is_flag=True, help="Print what was written as JSON.")
 
 
-@click.command("order", short_help="Writes the order of a stream to FILE.")
+@click.command("order")
 @reads(OrderOptions)
 def write_order(given: OrderOptions) -> None:
     """Writes the order of a stream to FILE, which a cell replays with `order_file: FILE`.
@@ -93,7 +93,7 @@ class CheckOptions:
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
-@click.command("check-backbone", short_help="Measures the clean accuracy of backbones.")
+@click.command("check-backbone")
 @reads(CheckOptions)
 @root_option
 def check_backbones(given: CheckOptions) -> None:

@@ -33,7 +33,7 @@ class VerifyOptions:
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
-@click.command("verify", short_help="Says which files of BENCHMARK are missing.")
+@click.command("verify")
 @reads(VerifyOptions)
 @root_option
 def verify_files(given: VerifyOptions) -> None:
@@ -97,7 +97,7 @@ class CorruptOptions:
     only_plan: bool = option("--plan", is_flag=True, help="Only say what would be made.")
 
 
-@click.command("corrupt", short_help="Makes corruptions from clean images.")
+@click.command("corrupt")
 @reads(CorruptOptions)
 @root_option
 def corrupt_images(given: CorruptOptions) -> None:
@@ -173,7 +173,7 @@ class CacheOptions:
     only_plan: bool = option("--plan", is_flag=True, help="Only say how large it would be.")
 
 
-@click.command("cache", short_help="Decodes the images of BENCHMARK once for all.")
+@click.command("cache")
 @reads(CacheOptions)
 @root_option
 def cache_images(given: CacheOptions) -> None:
@@ -233,7 +233,7 @@ class ReadingOptions:
     as_json: bool = option("--json", is_flag=True, help="Print one JSON object.")
 
 
-@click.command("bench", short_help="Measures how fast images are read.")
+@click.command("bench")
 @reads(ReadingOptions)
 @root_option
 def bench_reading(given: ReadingOptions) -> None:

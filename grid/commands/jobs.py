@@ -37,7 +37,7 @@ class SubmitOptions(SweepOptions):
     follow: bool = option("--follow", is_flag=True, help="Show what the job prints until it ends.")
 
 
-@click.command(short_help="Sends SWEEP to a Ray cluster as a job.")
+@click.command()
 @reads(SubmitOptions)
 def submit(given: SubmitOptions) -> None:
     """Sends SWEEP to a Ray cluster as a job, which goes on when this machine is switched off.
@@ -88,7 +88,7 @@ class LogOptions:
     follow: bool = option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
 
 
-@click.command(short_help="Shows what JOB printed.")
+@click.command()
 @reads(LogOptions)
 def logs(given: LogOptions) -> None:
     """Shows what JOB printed; with --follow also what it is going to print. Ctrl-C ends the showing, not the job."""
@@ -124,7 +124,7 @@ class JobOptions:
     address: str | None = option("--address", **API_ADDRESS)
 
 
-@click.command(short_help="Ends JOB in order.")
+@click.command()
 @reads(JobOptions)
 def stop(given: JobOptions) -> None:
     """Ends JOB in order: cells that finished are kept, and `tta-grid submit` with the same sweep goes on."""
@@ -150,7 +150,7 @@ class FetchOptions:
     address: str | None = option("--address", **API_ADDRESS)
 
 
-@click.command("fetch", short_help="Copies into DIR the results that it lacks.")
+@click.command("fetch")
 @reads(FetchOptions)
 def fetch_results(given: FetchOptions) -> None:
     """Copies into DIR the finished cells, failures and studies of SOURCE that it lacks, and checks each.
@@ -220,7 +220,7 @@ class DoctorOptions:
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
-@click.command(short_help="Looks for what would keep SWEEP from running.")
+@click.command()
 @reads(DoctorOptions)
 def doctor(given: DoctorOptions) -> None:
     """Looks for what would keep SWEEP from running, here and on every node of a cluster, and says what to do.

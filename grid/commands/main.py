@@ -122,7 +122,7 @@ class PlanOptions(SweepOptions):
     as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
 
-@main.command(short_help="Lists the cells of SWEEP and estimates their time.")
+@main.command()
 @reads(PlanOptions)
 def plan(given: PlanOptions) -> None:
     """Lists the cells of SWEEP, which of them exist, and an estimate of time.
@@ -176,7 +176,7 @@ def run(given: RunOptions) -> None:
     raise SystemExit(status)
 
 
-@main.command(short_help="Logs in MLflow the cells of DIR that it lacks.")
+@main.command()
 @click.argument("results", metavar="DIR")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store. [default: an sqlite file in DIR]")
 @click.option("--experiment", metavar="NAME", help="Experiment. [default: each sweep's name]")
@@ -205,7 +205,7 @@ def track(results: str, tracking_uri: str | None, experiment: str | None) -> Non
         raise SystemExit(EXIT_SOME_FAILED)
 
 
-@main.command("list", short_help="Lists what a sweep can name, and the shipped sweeps.")
+@main.command("list")
 @click.argument("kind", type=click.Choice(["methods", "backbones", "benchmarks", "streams", "sweeps", "diagnostics"]))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -221,7 +221,7 @@ def list_(kind: str, names: tuple[str, ...], as_json: bool) -> None:
     click.echo(json.dumps(listing(kind, names), indent=2) if as_json else listing_text(kind, names))
 
 
-@main.command(short_help="Says what the results folder DIR holds, or how the jobs of a cluster go.")
+@main.command()
 @click.argument("results", metavar="[DIR | JOB]", required=False)
 @click.option("--address", metavar="URL", help="The head's dashboard, http://HEAD:8265: its jobs, or one JOB.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -244,7 +244,7 @@ def status(results: str | None, address: str | None, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2) if as_json else status_text(found))
 
 
-@main.command(short_help="Runs SQL on the results in DIR.")
+@main.command()
 @click.argument("results", metavar="DIR")
 @click.option("--repair", is_flag=True, help="Move what is damaged to DIR/damaged; the next run makes it anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -279,7 +279,7 @@ def query(results: str, sql: str, form: str) -> None:
     click.echo(run_query(results, sql, form), nl=False)
 
 
-@main.command(short_help="Prints the leaderboard of DIR, writes an HTML page.")
+@main.command()
 @click.argument("results", metavar="DIR")
 @click.option("--output", metavar="FILE", help="HTML page to write. [default: report.html in DIR, or of a URL here]")
 @click.option("--latex", is_flag=True, help="Print the leaderboard as LaTeX tables instead; write no page.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from grid.commands.options import argument, option, reads
+from grid.commands.options import Listed, argument, option, reads
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ShowOptions:
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 
 
-@click.command("show", short_help="Shows what the studies in DIR chose.")
+@click.command("show")
 @reads(ShowOptions)
 def show_studies(given: ShowOptions) -> None:
     """Shows what the studies in the results folder DIR chose, what it gained, and what speaks against it."""
@@ -41,7 +41,7 @@ class ExportOptions:
     name: str = option("--name", metavar="NAME", default="tuned", show_default=True, help="Name of the preset.")
 
 
-@click.command("export", short_help="Prints the settings that a study chose.")
+@click.command("export")
 @reads(ExportOptions)
 def export_settings(given: ExportOptions) -> None:
     """Prints the settings that a study in DIR chose, as YAML: for `base:` of a sweep, and as a preset of the method."""
@@ -68,7 +68,7 @@ def print_dashboard(given: DashboardOptions) -> None:
     click.echo(dashboard_command(folder_here(given.results)))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Listed, context_settings={"help_option_names": ["-h", "--help"]})
 def search() -> None:
     """Shows what searches chose, exports it, and tells how to look at their trials."""
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from tta_core.backbones.table import BACKBONES
 from tta_core.data.spec import Task
 from tta_core.errors import InputError, unknown_name
-from tta_core.frozen import Frozen
+from tta_core.frozen import Count, Frozen, Seed
 from tta_core.methods.registry import method_spec, methods
 from tta_core.methods.spec import MethodSpec
 from tta_core.yaml_values import parse_yaml
@@ -62,15 +62,15 @@ class BenchRequest(Frozen, strict=False):
 
     methods: tuple[MethodChoice, ...]
     backbone: str = "vit_tiny_patch16_224"
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Count = 16
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     compiled: bool = False
-    threads: int | None = Field(default=None, ge=1)
-    repeats: int = Field(default=10, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=4096)
+    repeats: Count = 10
     warmup: int = Field(default=2, ge=0)
-    image_size: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    image_size: Count | None = None
+    seed: Seed = 0
     one_at_a_time: bool = False
     check_cpu: bool = False
 
@@ -93,17 +93,18 @@ def read_choices(
     Raises:
         InputError: for a method, preset or setting that does not exist, or a value that is not allowed.
     """
-    words = [word.strip() for text in given for word in text.split(",") if word.strip()]
+    words = [word.strip() for text in given for word in text.split(",")]
     named = bool(words)
     known = methods(task)
     words = words or sorted(known, key=lambda name: known[name].relative_cost)
     settings = _read_overrides(overrides)
     choices = []
     for word in dict.fromkeys(words):
-        name, _, preset = word.partition(":")
+        name, colon, preset = word.partition(":")
         method_spec(name, task)
         own = settings.get(name, {})
-        choice = MethodChoice(name=name, preset=preset or "recommended", settings=own, named=named, task=task)
+        preset = preset if colon else "recommended"
+        choice = MethodChoice(name=name, preset=preset, settings=own, named=named, task=task)
         choice.resolve()
         choices.append(choice)
     unused = sorted(set(settings) - {choice.name for choice in choices})

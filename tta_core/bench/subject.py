@@ -106,12 +106,12 @@ def make_subject(request: BenchRequest, device: torch.device) -> Subject:
         weights, num_classes = f"random weights (seed {request.seed})", RANDOM_WEIGHT_CLASSES
         image_size = request.image_size or own_size
         mean = std = (0.5, 0.5, 0.5)
-    pool = _random_images(2 * BATCHES, request.batch_size, image_size, mean, std, request.seed)
-    images = [batch.to(device) for batch in pool]
-    network = network.to(device)
     try:
+        pool = _random_images(2 * BATCHES, request.batch_size, image_size, mean, std, request.seed)
+        images = [batch.to(device) for batch in pool]
+        network = network.to(device)
         scale = _let_half_pass(network, images[:BATCHES], num_classes)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"the forward of {request.backbone} on {request.batch_size} images of {image_size} pixels failed "
@@ -138,6 +138,11 @@ def _random_network(name: str, image_size: int | None) -> tuple[nn.Module, int]:
             "(random weights). See the first with: tta-grid list backbones"
         )
     options: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+    architecture, dot, tag = name.partition(".")
+    if dot and not timm.models.is_model_pretrained(name):
+        raise InputError(
+            f"unknown tag {tag!r} of {architecture}: the weights are random, so leave it out: --backbone {architecture}"
+        )
     try:
         network = timm.create_model(name, num_classes=RANDOM_WEIGHT_CLASSES, **options)
     except TypeError:  # Convolutional networks take images of any size and have no such option.

@@ -148,6 +148,8 @@ class GivenBatches:
             check_images(images, self._network)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+        if not torch.isfinite(images).all():
+            raise InputError(f"{where}: images have values that are infinite or not a number: give finite ones")
         if not self.labelled:
             return images
         labels = batch[1]
@@ -215,9 +217,14 @@ def _fold(module: nn.Module) -> None:
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
-    if nn.parameter.is_lazy(tensor):
+    if nn.parameter.is_lazy(tensor) or tensor.is_meta:
         raise InputError(f"{name} has no values yet: load the weights first")
     if tensor.is_inference():
         raise InputError(f"{name} was made under torch.inference_mode and cannot be trained: load the network outside")
     if tensor.is_complex() or (isinstance(tensor, nn.Parameter) and not tensor.is_floating_point()):
         raise InputError(f"{name} is of type {tensor.dtype}: methods adapt networks of floating point numbers")
+    if isinstance(tensor, nn.Parameter) and not torch.isfinite(tensor).all():
+        raise InputError(
+            f"{name} has values that are infinite or not a number: the training that made them diverged; load an "
+            "earlier checkpoint"
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from tta_core.data.spec import Task
-from tta_core.errors import InputError, named_row
+from tta_core.errors import InputError, named_row, shown
 from tta_core.frozen import Count, Frozen, Seed, validated
 from tta_core.methods.spec import MethodSpec
 
@@ -171,7 +171,7 @@ def build_method(
 
     spec = method_spec(name, task)
     if not isinstance(network, nn.Module):
-        raise InputError(f"network = {network!r} is no network: give a torch.nn.Module with its weights loaded")
+        raise InputError(f"network = {shown(network)} is no network: give a torch.nn.Module with its weights loaded")
     plain = {"num_classes": num_classes, "seed": seed, "batch_size": batch_size, "mean": mean, "std": std}
     validated(_Arguments, plain, where="build_method")
     for argument, tensors in (("initial", initial), ("artefact", artefact)):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tta_core.errors import InputError
+from tta_core.data.files.arrays import mapped
+from tta_core.errors import InputError, shown
 from tta_core.streams.order import StreamOrder
 
 KEY = "tta_grid_order"
@@ -39,6 +41,8 @@ SUFFIXES = (".parquet", ".csv", ".npy")
 
 _MOST_DOMAINS = np.iinfo(np.int16).max
 _MOST_IMAGES = np.iinfo(np.int32).max
+
+_WHOLE_NUMBER = re.compile(r"\s*-?[0-9]{1,18}\s*")
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,11 @@ def read_order(path: Path) -> OrderFile:
 def _read(path: Path, _changed: int, _size: int) -> OrderFile:
     try:
         if path.suffix == ".npy":
-            return OrderFile(path, None, _indices(path, np.load(path, allow_pickle=False)), "")
+            return OrderFile(path, None, _indices(path, np.array(mapped(path))), "")
         columns, text = _parquet(path) if path.suffix == ".parquet" else _csv(path)
         about = json.loads(text) if text else {}
-    # pyarrow's errors are OSError and ValueError, json's is a ValueError.
-    except (OSError, ValueError, EOFError, TypeError, csv.Error) as error:
+    # pyarrow's errors are OSError and ValueError, json's are ValueError and, of a text nested deep, RecursionError.
+    except (OSError, ValueError, OverflowError, RecursionError, TypeError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
@@ -179,6 +183,8 @@ def _csv(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
         reader = csv.reader(file)
         header = next(reader, [])
         rows = [row for row in reader if row]
+    if twice := [name for name in COLUMNS if header.count(name) > 1]:
+        raise _damaged(path, f"it has the column {twice[0]!r} twice")
     wrong = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
     if wrong is not None:
         raise _damaged(path, f"row {wrong} has {len(rows[wrong])} entries, its header has {len(header)}")
@@ -191,6 +197,9 @@ def _column(path: Path, name: str, words: Sequence[str]) -> NDArray[Any]:
     if name == "domain":
         return np.array(words, dtype=object)
     if name != "reset":
+        none = [word for word in words if not _WHOLE_NUMBER.fullmatch(word)]
+        if none:
+            raise _damaged(path, f"its column {name!r} has {shown(none[0])}; it has whole numbers")
         return np.fromiter(map(int, words), np.int64, len(words))
     meanings = {"0": False, "1": True, "false": False, "true": True}
     other = [word for word in words if word.lower() not in meanings]

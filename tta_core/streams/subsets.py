@@ -57,10 +57,10 @@ class Subset:
         """
         if not self.numbers:
             return np.arange(len(self), dtype=np.int64)
-        found = np.array(self.entries, dtype=np.int64)
-        if found.max() >= images:
-            raise InputError(f"{self.path} lists image {found.max()}, but {domain} has {images} images, from 0")
-        return found
+        found = [int(entry) for entry in self.entries]
+        if max(found) >= images:
+            raise InputError(f"{self.path} lists image {max(found)}, but {domain} has {images} images, from 0")
+        return np.array(found, dtype=np.int64)
 
     def places(self, domain: str, names: Sequence[str]) -> NDArray[np.int64]:
         """Where the images of a file with names are, in the order of the file.

@@ -146,3 +146,15 @@ def test_a_connection_of_the_library_is_locked_but_for_what_users_tune(results) 
     for sql in ("set profile_output = 'a'", "call enable_logging()", "set allowed_configs = ['profile_output']"):
         with pytest.raises(Exception, match="locked"):
             con.sql(sql)
+
+
+def test_an_answer_that_does_not_fit_into_memory_is_refused(results) -> None:
+    results.add("source")
+    with pytest.raises(ResultsError, match="more than 5,000,000 rows: add LIMIT"):
+        query_results(results.folder, "from range(10_000_000_000)")
+
+
+def test_text_of_no_encoding_is_refused(results) -> None:
+    results.add("source")
+    with pytest.raises(ResultsError, match="the query failed"):
+        query_results(results.folder, "select '\ud800'")

@@ -246,6 +246,9 @@ def test_choices_are_read_once_each_with_presets_and_settings():
     [
         (["tennt"], [], "Did you mean 'tent'"),
         (["tent:offical"], [], "Did you mean 'official'"),
+        ([""], [], "unknown method ''"),
+        (["tent:"], [], "unknown preset of tent ''"),
+        (["tent"], ["tent.betas=[0.9]"], "'betas.1' is missing"),
         (["tent"], ["tent.lr=-1"], "lr = -1 is not allowed"),
         (["tent"], ["tent.rl=1"], "unknown key 'rl'"),
         (["tent"], ["lr=1"], "give method.setting=value"),
@@ -261,8 +264,10 @@ def test_wrong_choices_are_refused(words, overrides, message):
     ("changes", "message"),
     [
         ({"backbone": "vit_tinny_patch16_224"}, "Did you mean 'vit_tiny_patch16_224'"),
+        ({"backbone": "vit_tiny_patch16_224.nope"}, "unknown tag 'nope' of vit_tiny_patch16_224"),
+        ({"batch_size": 2**31 - 1}, "a smaller --batch-size"),
         ({"image_size": 64}, "whose images have 32 pixels"),
-        ({"device": "meta"}, "cannot be used"),
+        ({"device": "meta"}, "'meta' cannot be used"),
         ({"device": "cuda:99"}, "cannot be used"),
         ({"check_cpu": True}, "give --device cuda"),
     ],

@@ -119,6 +119,8 @@ def test_what_cannot_be_edited_or_trained_is_refused(tent, tiny_vit):
     with torch.inference_mode():
         inferred = tiny_vit()
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    diverged = tiny_vit()
+    nn.init.constant_(diverged.head.bias, float("nan"))
     pruned = tiny_vit()
     prune.random_unstructured(pruned.head, "weight", 0.5)
     for network, reason in (
@@ -127,6 +129,8 @@ def test_what_cannot_be_edited_or_trained_is_refused(tent, tiny_vit):
         (nn.DataParallel(tiny_vit()), "is a DataParallel: give the network in it"),
         (inferred, r"was made under torch.inference_mode"),
         (lazy, "1.weight has no values yet: load the weights first"),
+        (tiny_vit().to("meta"), "has no values yet: load the weights first"),
+        (diverged, "head.bias has values that are infinite or not a number"),
         (pruned, r"head keeps the tensor 'weight', .*prune.remove"),
         (tiny_vit().to(torch.complex64), r"is of type torch.complex64"),
         (tiny_vit().half(), r"norm1.weight .* is in float16, .*give network.float\(\)"),
@@ -213,3 +217,8 @@ def test_plain_arguments_that_mean_nothing_are_refused(tent):
     ):
         with pytest.raises(InputError, match=re.escape(reason)):
             tent(**wrong)
+
+
+def test_source_images_that_are_not_finite_are_refused(tiny_vit, images):
+    with pytest.raises(InputError, match="source_images: batch 1: images have values that are infinite"):
+        build_method("eata", tiny_vit(), num_classes=10, source_images=[images(4), images(4) * float("nan")])

@@ -119,7 +119,12 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         ("domain,index\n", "index has the shape"),
         ("domain\nfog\n", "no column 'index'"),
         ("domain,index\nfog\n", "row 0 has 1 entries, its header has 2"),
-        ("domain,index\nfog,one\n", "is damaged or is no order"),
+        ("domain,index\nfog,one\n", "its column 'index' has 'one'; it has whole numbers"),
+        ("domain,index\nfog,1_0\n", "its column 'index' has '1_0'"),
+        ("domain,index\nfog,٣\n", "its column 'index' has '٣'"),
+        (f"domain,index\nfog,{'9' * 30}\n", "its column 'index' has '999"),
+        ("domain,index,index\nfog,1,2\n", "has the column 'index' twice"),
+        (f"# tta_grid_order {'[' * 100_000}\ndomain,index\nfog,1\n", "is damaged or is no order"),
         ("domain,index\nfog,-1\n", "its indices are -1 to -1"),
         ("domain,index\nfog,3000000000\n", "its indices are 3000000000"),
         ("position,domain,index\n0,fog,1\n2,fog,1\n", "positions are not 0 to 1"),
@@ -184,8 +189,18 @@ def test_where_an_order_cannot_be_written_is_said(tmp_path, name, message):
         written(tmp_path / name)
 
 
+def test_an_array_that_says_to_be_larger_than_its_file_is_named(tmp_path):
+    with (tmp_path / "order.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**10,)})
+    with pytest.raises(InputError, match="cut short"):
+        read_order(tmp_path / "order.npy")
+
+
 def test_other_kinds_of_files_are_refused(tmp_path):
     np.savez(tmp_path / "order.npz", np.arange(3))
+    (tmp_path / "order.npy").write_bytes((tmp_path / "order.npz").read_bytes())
+    with pytest.raises(InputError, match=r"no .npy file"):
+        read_order(tmp_path / "order.npy")
     with pytest.raises(InputError, match=r"ends in .parquet, .csv, .npy"):
         read_order(tmp_path / "order.npz")
     with pytest.raises(InputError, match="cannot be read"):

@@ -68,8 +68,6 @@ class AcceleratorTensor(Tensor):
         kwargs = kwargs or {}
         name = func._schema.name
         given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        if name == "aten::record_stream":
-            return None
         _refuse_mixed(name, args, given)
         _note_wait(name, args, kwargs)
         raw_args, raw_kwargs = pytree.tree_map(_raw, (args, kwargs))
@@ -90,6 +88,9 @@ class AcceleratorTensor(Tensor):
     def data(self, value: Tensor) -> None:
         Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
         self.raw = value.raw  # type: ignore[attr-defined]
+
+    def record_stream(self, stream: Any) -> None:
+        """Nothing is ever in use after it was done."""
 
     def tolist(self) -> Any:
         """The numbers, for which the host waits."""

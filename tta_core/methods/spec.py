@@ -131,6 +131,9 @@ class MethodSpec(Frozen):
         starts_at_source: whether the first batch gets the logits of the source network. It does not where something
             random or trained is added, or where the batch itself has a say.
         amplifies_rounding: by how much more than other methods the first steps enlarge a difference in rounding.
+        waits: how often a step waits for the device at most; a function of the settings where they decide it.
+        draws_on_device: whether random numbers are drawn on the device, which gives others there than on the CPU; a
+            function of the settings where they decide it.
         learns_from_noise: settings, beside the preset `digits-c`, with which the method learns from images of noise;
             empty if it does so anyway. Methods that select their samples may select none of these.
         scores_as_it_stands: settings with which a step scores the parameters that the last step left; empty if it does
@@ -163,6 +166,8 @@ class MethodSpec(Frozen):
     recovers: bool = False
     starts_at_source: bool = True
     amplifies_rounding: float = Field(default=1.0, ge=1)
+    waits: int | Callable[[Any], int] = 0
+    draws_on_device: bool | Callable[[Any], bool] = False
     learns_from_noise: dict[str, Any] = Field(default_factory=dict)
     scores_as_it_stands: dict[str, Any] = Field(default_factory=dict)
 
@@ -201,6 +206,14 @@ class MethodSpec(Frozen):
     def scores_of(self, settings: BaseModel) -> Scored:
         """Which logits are scored with these settings."""
         return self.scores(settings) if callable(self.scores) else self.scores
+
+    def waits_of(self, settings: BaseModel) -> int:
+        """How often a step waits for the device at most with these settings."""
+        return self.waits(settings) if callable(self.waits) else self.waits
+
+    def draws_on_device_with(self, settings: BaseModel) -> bool:
+        """Whether random numbers are drawn on the device with these settings."""
+        return self.draws_on_device(settings) if callable(self.draws_on_device) else self.draws_on_device
 
     def resolve(self, preset: str, overrides: dict[str, Any]) -> BaseModel:
         """Returns the complete settings: defaults, then the preset, then `overrides`.

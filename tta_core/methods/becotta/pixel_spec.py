@@ -78,6 +78,7 @@ PIXELS = MethodSpec(
     search={"lr": Real(low=1e-7, high=1e-2, log=True), "margin": Real(low=0.1, high=1.0)},
     scalars=SELECTED_PIXELS | {"restored": ScalarSpec(description="trained numbers that returned to initial values")},
     network="segformer",
+    waits=1,
     relative_cost=30.0,
     starts_at_source=False,
 )

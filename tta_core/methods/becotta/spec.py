@@ -85,6 +85,7 @@ SPEC = MethodSpec(
         "entropy_margin": Real(low=0.1, high=1.0),
     },
     scalars={"restored": ScalarSpec(description="trained numbers that returned to their initial values")},
+    waits=1,
     relative_cost=2.7,
     published_cost=2.69,
     starts_at_source=False,

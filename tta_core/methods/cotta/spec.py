@@ -99,6 +99,8 @@ SPEC = MethodSpec(
         "augmented": ScalarSpec(description="whether the teacher's logits are those of the random views"),
         "restored": ScalarSpec(description="trained numbers that returned to their source values"),
     },
+    waits=lambda settings: int(0 < settings.anchor_threshold <= 1 and settings.run_views == "needed"),
+    draws_on_device=lambda settings: settings.anchor_threshold > 0,
     relative_cost=5.2,
     published_cost=5.24,
 )

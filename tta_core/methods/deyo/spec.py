@@ -94,6 +94,7 @@ SPEC = MethodSpec(
         "reliable": ScalarSpec(description="samples below the entropy margin"),
         "plpd": ScalarSpec(description="mean difference of pseudo-label probability of the reliable samples"),
     },
+    waits=lambda settings: settings.filter_entropy + settings.filter_plpd,
     relative_cost=3.1,
     published_cost=3.15,
     # Noise has no shape whose loss could change a prediction.

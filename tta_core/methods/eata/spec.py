@@ -50,6 +50,7 @@ SPEC = MethodSpec(
         artefact="diagonal Fisher information of the normalisation layers' weights and biases",
         settings=("fisher_samples",),
     ),
+    waits=1,
     relative_cost=2.4,
     published_cost=2.36,
 )

@@ -47,5 +47,6 @@ PIXELS = MethodSpec(
     search={"lr": Real(low=1e-6, high=1e-3, log=True), "entropy_margin": Real(low=0.1, high=1.0)},
     scalars=SELECTED_PIXELS,
     network="segformer",
+    waits=1,
     relative_cost=2.6,
 )

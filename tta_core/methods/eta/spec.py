@@ -80,6 +80,7 @@ SPEC = MethodSpec(
     presets=ETA_PRESETS | {"digits-c": DIGITS},
     search=ETA_SEARCH,
     scalars=ETA_SCALARS,
+    waits=1,
     relative_cost=2.3,
     published_cost=2.36,
 )

@@ -95,6 +95,7 @@ SPEC = MethodSpec(
         artefact="standard deviation and mean of the source's class-token features", settings=("source_samples",)
     ),
     network="transformer",
+    waits=lambda settings: int(settings.variant == "foa"),
     relative_cost=28.3,
     published_cost=28.27,
     trains=False,

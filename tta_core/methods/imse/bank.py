@@ -92,7 +92,7 @@ class SpectralBank(Remembering):
         """S0 + sum_k w_k (S_k - S0), `(scalars,)`; a weight of 1 gives that very code, without rounding."""
         source = self.codes[0]
         mixed = source + weights.to(source) @ (self.codes - source)
-        return torch.where(weights.max() == 1, self.codes[weights.argmax()], mixed)
+        return torch.where(weights.max() == 1, self.codes.index_select(0, weights.argmax().view(1))[0], mixed)
 
     def _entry_to_merge(self, descriptor: Descriptor) -> int | None:
         settings = self.settings
@@ -101,9 +101,10 @@ class SpectralBank(Remembering):
             return None
         targets = Descriptor(self.means[1:], self.variances[1:])
         distances = distance(targets, descriptor, settings.shift_distance, settings.variance_epsilon)
-        nearest = int(distances.argmin())
-        within = settings.bank_merge and bool(distances[nearest] < settings.shift_threshold)
-        return nearest + 1 if full or within else None
+        smallest, place = distances.min(dim=0)
+        least, nearest = torch.stack([smallest, place.to(smallest)]).tolist()
+        within = settings.bank_merge and least < settings.shift_threshold
+        return int(nearest) + 1 if full or within else None
 
     def _columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.means, self.variances, self.codes, self.memories

@@ -220,7 +220,7 @@ class IMSE(Method[IMSESettings]):
         if self.settings.optimizer_state == "reset":
             self.optimizer.state.clear()
         elif self.settings.optimizer_state == "load":
-            load_adam_memory(self.optimizer, self.trained, memories[found.entry])
+            load_adam_memory(self.optimizer, self.trained, memories.index_select(0, found.entry.view(1))[0])
         return found.entry
 
     def _code(self) -> Tensor:

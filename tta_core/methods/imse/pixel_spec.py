@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from tta_core.methods.common.pixel_settings import SELECTED_PIXELS, Views, ViewSettings
-from tta_core.methods.imse.spec import SPEC, IMSESettings
+from tta_core.methods.imse.spec import SPEC, IMSESettings, waits
 from tta_core.methods.spec import MethodSpec, Real
 
 Component = Literal["attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2"]
@@ -80,5 +80,6 @@ PIXELS = MethodSpec(
     needs_with=SPEC.needs_with,
     preparation=SPEC.preparation,
     network="segformer",
+    waits=waits,
     relative_cost=6.0,
 )

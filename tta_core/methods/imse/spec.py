@@ -99,6 +99,13 @@ class IMSESettings(Frozen):
         return given
 
 
+def waits(settings: IMSESettings) -> int:
+    """A shift is asked for; where one may be merged into a stored domain, also into which."""
+    if settings.retrieval == "none":
+        return 0
+    return 1 + int(settings.bank_merge or settings.bank_cap > 0)
+
+
 SPEC = MethodSpec(
     name="imse",
     title="singular values of linear layers as experts, with a bank of spectral codes",
@@ -160,6 +167,7 @@ SPEC = MethodSpec(
         settings=("source_descriptor", "source_samples", "descriptor_ema"),
     ),
     network="transformer",
+    waits=waits,
     relative_cost=7.2,
     published_cost=7.23,
     # A step may retrieve another code first.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from tta_core.device import scalar
+from tta_core.device import scalar, upload
 from tta_core.methods.common.augmentation import augment
 from tta_core.methods.common.losses import soft_cross_entropy, widened
 from tta_core.methods.moase.student import SparseStudent
@@ -88,7 +88,7 @@ class MoASEpp(SparseStudent[MoASEppSettings]):
     def _distil_view(self, images: Tensor, seen: Tensor) -> tuple[Decision, Tensor, Tensor]:
         """Adds one view's gradient to the student's; returns the decision, its loss and its reward."""
         settings = self.settings
-        noise = self.draw_noise().to(seen.device, seen.dtype)
+        noise = upload(self.draw_noise().to(seen.dtype), seen.device)
         decision = self.policy.decide(seen, noise, detached=settings.policy_gradient == "score")
         with torch.no_grad():
             view = self.augment(images, decision.strengths)

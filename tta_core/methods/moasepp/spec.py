@@ -69,6 +69,7 @@ SPEC = MethodSpec(
         "noise_strength": ScalarSpec(description="strength of the noise, mean over views"),
     },
     network="transformer",
+    draws_on_device=True,
     relative_cost=17.8,
     published_cost=17.82,
     # The experts start from rounding noise alone, which Adam makes steps of.

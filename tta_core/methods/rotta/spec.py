@@ -76,5 +76,7 @@ SPEC = MethodSpec(
         "updates": ScalarSpec(description="updates in the step"),
     },
     # Estimated from our own measurements; none is published.
+    waits=1,
+    draws_on_device=lambda settings: settings.strong_view,
     relative_cost=4.6,
 )

@@ -52,5 +52,6 @@ PIXELS = MethodSpec(
         "reset": ScalarSpec(description="whether the network returned to the source after the step"),
     },
     network="segformer",
+    waits=2,
     relative_cost=4.6,
 )

@@ -63,6 +63,7 @@ SPEC = MethodSpec(
     search=RELIABLE_SEARCH,
     scalars=RELIABLE_SCALARS,
     scores=lambda settings: "perturbed" if settings.variant == "foa" and settings.rho > 0 else "pre-update",
+    waits=1,
     relative_cost=4.6,
     published_cost=4.63,
 )

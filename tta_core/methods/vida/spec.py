@@ -132,6 +132,7 @@ SPEC = MethodSpec(
         ),
     ),
     network="transformer",
+    draws_on_device=True,
     relative_cost=31.4,
     published_cost=31.41,
     starts_at_source=False,

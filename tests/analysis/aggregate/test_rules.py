@@ -110,8 +110,12 @@ def test_the_majority_and_the_ensemble():
 
 
 def test_every_rule_of_one_cell_is_an_objective_and_others_are_refused():
-    assert {name: rule.reads or None for name, rule in RULES.items()} == {
+    # A cell has its own predictions, except those of pixels.
+    assert {name: rule.reads.replace("prediction", "") or None for name, rule in RULES.items()} == {
         name: spec.reads for name, spec in OBJECTIVES.items() if name in RULES
+    }
+    assert {name: not rule.reads for name, rule in RULES.items()} == {
+        name: spec.of_pixels for name, spec in OBJECTIVES.items() if name in RULES
     }
     assert set(NO_OBJECTIVES) == {"vote", "ensv", "held_out"}
 

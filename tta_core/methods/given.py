@@ -42,7 +42,12 @@ def admitted(network: nn.Module, num_classes: int) -> nn.Module:
     for name, module in network.named_modules():
         _check_editable(name or "the network", module)
         _fold(module)
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    # A network of shapes alone has parameters to count. One that lacks some values was not loaded whole.
+    shapes_only = all(tensor.is_meta for _, tensor in tensors)
+    for name, tensor in tensors:
+        if nn.parameter.is_lazy(tensor) or (tensor.is_meta and not shapes_only):
+            raise InputError(f"{name} has no values yet: load the weights first")
         _check_tensor(name, tensor)
     for name, module in network.named_modules():
         for attribute, value in vars(module).items():
@@ -217,13 +222,11 @@ def _fold(module: nn.Module) -> None:
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
-    if nn.parameter.is_lazy(tensor) or tensor.is_meta:
-        raise InputError(f"{name} has no values yet: load the weights first")
     if tensor.is_inference():
         raise InputError(f"{name} was made under torch.inference_mode and cannot be trained: load the network outside")
     if tensor.is_complex() or (isinstance(tensor, nn.Parameter) and not tensor.is_floating_point()):
         raise InputError(f"{name} is of type {tensor.dtype}: methods adapt networks of floating point numbers")
-    if isinstance(tensor, nn.Parameter) and not torch.isfinite(tensor).all():
+    if isinstance(tensor, nn.Parameter) and not tensor.is_meta and not torch.isfinite(tensor).all():
         raise InputError(
             f"{name} has values that are infinite or not a number: the training that made them diverged; load an "
             "earlier checkpoint"

@@ -310,8 +310,9 @@ def bench(options: tuple[str, ...]) -> None:
 
     \b
     tta-grid bench --methods tent,moetta --backbone vit_tiny_patch16_224 --batch-size 16
-    tta-grid bench --grid 500 [--json]     a launch of 500 cells of one image, beside plain Ray Tune
     """
+    if {"-h", "--help"} & set(options):
+        click.echo("tta-grid bench --grid N [--json]: a launch of N cells of one image, beside plain Ray Tune. Else:\n")
     if any(word.partition("=")[0] == "--grid" for word in options):
         click.echo(_overhead(options))
         return

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,14 +51,7 @@ class Overhead:
 
     def as_json(self) -> str:
         """The same for programs."""
-        return json.dumps(
-            {
-                "cells": self.cells,
-                "launch_seconds": self.launch_seconds,
-                "plain_seconds": self.plain_seconds,
-                "ratio": self.ratio,
-            }
-        )
+        return json.dumps(asdict(self) | {"ratio": self.ratio})
 
 
 def measure_overhead(cells: int, tell: Callable[[str], object]) -> Overhead:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, SEARCH_FOLDER, STORE_FILE, SWEEPS_FOLDER
+from grid.store.files import move_if_there
 from grid.store.objects import ADVICE, Objects, error_line, is_url
 from tta_core.cache import cache_root
 from tta_core.errors import InputError
@@ -209,7 +210,7 @@ class Mirror:
         try:
             found: dict[str, Any] = json.loads(self.objects.read(DRIVER))
             age = time.time() - found["at"]
-            gone = found["host"] == socket.gethostname() and not Path(f"/proc/{found['pid']}").exists()
+            gone = found["host"] == socket.gethostname() and not _lives(found["pid"])
             return None if gone or age > LOST_SECONDS else found | {"age": age}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -255,9 +256,8 @@ class Mirror:
         """Takes a cell out of the mirror: no reader sees it half removed."""
         aside = self.folder / ".staging" / uuid.uuid4().hex
         aside.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+        move_if_there(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _replace(self, name: str, content: bytes, info: FileInfo | None = None) -> None:
         file = self.folder / name
@@ -278,6 +278,17 @@ def folder_here(results: str) -> str:
     mirror = Mirror(results)
     mirror.bring()
     return str(mirror.folder)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(process, 0)  # Signal 0 is sent to nobody.
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # It is another user's.
+        return True
+    return True
 
 
 def _by_cell(listed: Mapping[str, FileInfo]) -> dict[str, dict[str, FileInfo]]:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
+from grid.store.files import as_bytes, flush, move_if_there
 from grid.store.mirror import LOCK, Mirror
 from grid.store.objects import error_line, is_url
 from tta_core.errors import InputError
@@ -234,12 +235,11 @@ class ResultStore:
 
         tables = result_tables(result, sweep=sweep, git_commit=git_commit)
         texts = {"skipped_images.txt": result.skipped, "notes.txt": result.notes}
-        written = {name: _text("\n".join([*lines, ""])) for name, lines in texts.items() if lines}
+        written = {name: as_bytes("\n".join([*lines, ""])) for name, lines in texts.items() if lines}
         written |= {picture_name(one.domain, one.index): one.png for one in result.pictures}
         with self._writing():
             self._publish(CELLS_FOLDER, result.cell, tables, written)
-            with self._staged() as aside:
-                _move(self.folder / FAILED_FOLDER / result.cell, aside / "failed")
+            self._drop_failure(result.cell)
             if self.mirror:
                 self.mirror.objects.delete(f"{FAILED_FOLDER}/{result.cell}")
 
@@ -265,9 +265,7 @@ class ResultStore:
             whole = shutil.copytree(folder, staging / folder.name)
             if self.mirror:
                 self.mirror.send_cell(CELLS_FOLDER, folder.name, whole)
-            for file in whole.iterdir():
-                _flush(file)
-            whole.rename(self.cell_folder(folder.name))
+            self._show(whole, CELLS_FOLDER, folder.name)
 
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
@@ -291,7 +289,7 @@ class ResultStore:
                 "leave the cell out of the sweep"
             ) from error
         with self._writing():
-            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": _text(traceback)}, replace=True)
+            self._publish(FAILED_FOLDER, cell, {"cell": table}, {"traceback.txt": as_bytes(traceback)}, replace=True)
 
     def adopt(self, kind: str, folder: Path) -> str:
         """Publishes a copy of a cell of another store; returns what is wrong with it, and then leaves it out.
@@ -305,8 +303,8 @@ class ResultStore:
         """
         from analysis.results.damage import cell_problem
 
-        with self._staged() as staging, self._staged() as aside:
-            copied, target = staging / folder.name, self.folder / kind / folder.name
+        with self._staged() as staging:
+            copied = staging / folder.name
             try:
                 shutil.copytree(folder, copied)
             except (OSError, shutil.Error) as error:
@@ -315,13 +313,9 @@ class ResultStore:
                 return f"cannot be copied ({error})"
             if problem := cell_problem(copied, kind):
                 return problem
-            for file in copied.iterdir():
-                _flush(file)
-            _move(target, aside / "replaced")
-            copied.rename(target)
-            _flush(target.parent)
-            if kind == CELLS_FOLDER:
-                _move(self.folder / FAILED_FOLDER / folder.name, aside / "failed")
+            self._show(copied, kind, folder.name, replace=True)
+        if kind == CELLS_FOLDER:
+            self._drop_failure(folder.name)
         return ""
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
@@ -363,7 +357,7 @@ class ResultStore:
 
         from analysis.results.damage import manifest_of
 
-        with self._staged() as staging, self._staged() as aside:
+        with self._staged() as staging:
             for name, table in tables.items():
                 pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
             for name, content in files.items():
@@ -372,18 +366,29 @@ class ResultStore:
             if self.mirror:
                 self.mirror.send_cell(kind, cell, staging, replace=replace)
                 return
-            for file in staging.iterdir():
-                _flush(file)
+            self._show(staging, kind, cell, replace=replace)
+
+    def _show(self, staged: Path, kind: str, cell: str, *, replace: bool = False) -> None:
+        """Moves a whole cell to its place, by one rename. One that is there stays, unless it is to be replaced."""
+        for file in staged.iterdir():
+            flush(file)
+        target = self.folder / kind / cell
+        with self._staged() as aside:
             if replace:
                 # Readers miss it for no longer than two renames take.
-                _move(self.folder / kind / cell, aside / "replaced")
+                move_if_there(target, aside / "replaced")
             try:
-                staging.rename(self.folder / kind / cell)
+                staged.rename(target)
             except OSError:
                 # Another attempt at the same cell was first; it wrote the same numbers.
-                if not (self.folder / kind / cell).is_dir():
+                if not target.is_dir():
                     raise
-            _flush(self.folder / kind)
+        flush(target.parent)
+
+    def _drop_failure(self, cell: str) -> None:
+        """Removes an earlier failure of a cell that has finished."""
+        with self._staged() as aside:
+            move_if_there(self.folder / FAILED_FOLDER / cell, aside / "failed")
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
@@ -399,23 +404,3 @@ class ResultStore:
         for name in (".staging", ".marks", ".tune"):
             for leftover in (self.folder / name).glob("*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _text(text: str) -> bytes:
-    """A text as a file; names of files in it may hold bytes that are none."""
-    return text.encode("utf-8", errors="backslashreplace")
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Moves a folder, if it is there: no reader sees it half removed."""
-    with suppress(FileNotFoundError):
-        folder.rename(target)
-
-
-def _flush(path: Path) -> None:
-    """Forces a file or folder to disk, so that what a rename shows is whole after a power cut too."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

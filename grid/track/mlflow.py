@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -114,8 +115,9 @@ class MlflowMirror:
         self._parent: str | None = None
         self._finished = self._failures = 0
         self._patience = patience
-        self._earlier: dict[str, None] = {}
-        self._waiting: dict[str, None] = {}
+        # The launch's thread adds to the end of it, while this mirror's takes from its beginning.
+        self._waiting: deque[str] = deque()
+        self._earlier: deque[str] = deque()
         self._work: Future[None] | None = None
         self._ready = self._late = False
         self._rests_until = 0.0
@@ -173,7 +175,7 @@ class MlflowMirror:
         if len(self._waiting) >= MOST_WAITING:
             self._left_out += 1
         else:
-            self._waiting[cell] = None
+            self._waiting.append(cell)
         if self.lag >= LAG_TOLD and time.monotonic() - self._told > 60:
             self._told = time.monotonic()
             log.warning("MLflow is %d cells behind; no cell waits for it", self.lag + self._left_out)
@@ -204,10 +206,9 @@ class MlflowMirror:
             self._ready, self.problem = True, None
         for waiting in (self._earlier, self._waiting):
             while waiting and not self._late:
-                cell = next(iter(waiting))
                 with self._turn:
-                    self._log(cell)
-                waiting.pop(cell, None)
+                    self._log(waiting[0])
+                waiting.popleft()
 
     def _open(self) -> None:
         from mlflow.tracking import MlflowClient
@@ -239,9 +240,10 @@ class MlflowMirror:
             else:
                 self._client.delete_run(run.info.run_id)
         states = self._plan.states
-        self._earlier = {cell: None for cell in states if states[cell] == "done" and cell not in logged}
-        for cell in logged.intersection(self._waiting):
-            self._waiting.pop(cell, None)
+        self._earlier = deque(cell for cell in states if states[cell] == "done" and cell not in logged)
+        # A store that failed may have taken the cell that was being logged.
+        for cell in logged.intersection(tuple(self._waiting)):
+            self._waiting.remove(cell)
 
     def _runs_of_store(self) -> list[Run]:
         runs: list[Run] = []

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tta_core.data.files.label_maps import IGNORED
+from tta_core.data.opened import DomainImages
 from tta_core.diagnostics.observer import Moment, Observer, Picture, Scene
 from tta_core.methods.base import Method
 from tta_core.methods.common.pixels import PixelMethod, resized
@@ -69,10 +70,13 @@ class Pictures(Observer):
             output_size=context.output_size,
             base_scale=context.base_scale,
         )
+        opened: dict[str, DomainImages] = {}
         for position, adapted in zip(self._places, self._maps, strict=True):
             domain, index = scene.order.domains[scene.order.domain[position]], int(scene.order.index[position])
-            opened, here = scene.open_domain(domain), np.array([index])
-            image, label = np.asarray(opened.images[here]), np.asarray(opened.labels[here])[0]
+            if domain not in opened:
+                opened = {domain: scene.open_domain(domain)}
+            images, here = opened[domain], np.array([index])
+            image, label = np.asarray(images.images[here]), np.asarray(images.labels[here])[0]
             own = self._classes(source.predict(scene.normalise(image)))
             tiles = _tiles(image[0], label, own.cpu().numpy(), adapted.cpu().numpy(), scene.method.num_classes)
             found.append(Picture(domain, index, _png(tiles)))

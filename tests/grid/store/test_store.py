@@ -88,7 +88,7 @@ def test_an_interrupted_write_leaves_nothing_to_read(store, result, monkeypatch)
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("grid.store.store._flush", killed)
+    monkeypatch.setattr("grid.store.store.flush", killed)
     with pytest.raises(KeyboardInterrupt):
         write(store, result)
     assert store.states() == {}

@@ -11,39 +11,16 @@ from analysis.results.checks import check_results
 from analysis.results.load import open_results
 from analysis.schema import TILES
 from grid.store.store import ResultStore
-from tests.tta_core.methods.pixel_networks import tiny_network
+from tests.tta_core.run.conftest import SMALL_SCENES
 from tta_core.diagnostics.pictures import BETTER, EACH, GAP, HIDDEN, RIGHT, WORSE, WRONG, _tiles, colours
 from tta_core.errors import InputError
 from tta_core.run import cell as runner
 from tta_core.run.config import RunConfig
 
-SMALL = {
-    "benchmark": "digit-scenes",
-    "backbone": "segformer-scenes",
-    "stream": "recurring-same",
-    "rounds": 2,
-    "samples_per_domain": 4,
-    "domains": ["fog", "night"],
-    "severity": 3,
-    "batch_size": 1,
-    "preset": "digit-scenes",
-    "method": "tent",
-}
+SMALL = SMALL_SCENES | {"samples_per_domain": 4, "method": "tent"}
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setattr(runner, "load_backbone", lambda spec, own=None: tiny_network(classes=11))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_scenes():
-    from tta_core.data.benchmarks import BENCHMARKS
-
-    row = BENCHMARKS["digit-scenes"]
-    BENCHMARKS["digit-scenes"] = row.model_copy(update={"images_per_domain": 4, "counts": {"clean": 4}})
-    yield
-    BENCHMARKS["digit-scenes"] = row
+pytestmark = pytest.mark.usefixtures("tiny_scenes")
 
 
 def test_by_option_a_handful_of_each_domain_stands_in_the_cell_and_the_page(tmp_path):

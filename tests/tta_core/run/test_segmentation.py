@@ -8,7 +8,7 @@ from analysis.results.checks import check_results
 from analysis.results.load import open_results, rows
 from grid.store.store import ResultStore
 from grid.track.cell import read_tracked_cell
-from tests.tta_core.methods.pixel_networks import tiny_network
+from tests.tta_core.run.conftest import SMALL_SCENES as SMALL
 from tta_core.data.sources.scene_weather import WEATHER
 from tta_core.data.sources.scenes import GROUND, IGNORED, make_scenes
 from tta_core.errors import InputError
@@ -16,33 +16,7 @@ from tta_core.run import cell as runner
 from tta_core.run.checkpoint import Checkpoints
 from tta_core.run.config import RunConfig
 
-SMALL = {
-    "benchmark": "digit-scenes",
-    "backbone": "segformer-scenes",
-    "stream": "recurring-same",
-    "rounds": 2,
-    "samples_per_domain": 3,
-    "domains": ["fog", "night"],
-    "severity": 3,
-    "batch_size": 1,
-    "preset": "digit-scenes",
-}
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    """A tiny network, and few scenes."""
-    monkeypatch.setattr(runner, "load_backbone", lambda spec, own=None: tiny_network(classes=11))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_scenes():
-    from tta_core.data.benchmarks import BENCHMARKS
-
-    row = BENCHMARKS["digit-scenes"]
-    BENCHMARKS["digit-scenes"] = row.model_copy(update={"images_per_domain": 4, "counts": {"clean": 4}})
-    yield
-    BENCHMARKS["digit-scenes"] = row
+pytestmark = pytest.mark.usefixtures("tiny_scenes")
 
 
 def test_the_score_is_that_of_the_stored_counts(tmp_path):

@@ -42,6 +42,16 @@ class Objective(NamedTuple):
     diversity: Tensor
 
 
+def told(first: Objective, last: Objective) -> dict[str, Tensor]:
+    """What is recorded of the first pass over a batch and of the one whose gradient was taken."""
+    return {
+        "loss": last.loss.detach(),
+        "first_loss": first.loss.detach(),
+        "entropy": last.entropy.detach(),
+        "diversity": last.diversity.detach(),
+    }
+
+
 class IMSE(Method[IMSESettings]):
     """One SAM step of Adam per batch on entropy minus diversity; scores the logits of the first pass.
 
@@ -127,31 +137,11 @@ class IMSE(Method[IMSESettings]):
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes)` before the update, with the retrieved code if there was a shift."""
-        settings = self.settings
         tokens = self._embed(images)
         visit = self._visit(tokens)
-        first = last = self._objective(tokens)
-        first.loss.backward()
-        if settings.rho > 0:
-            moved: list[nn.Parameter] = [*self.trained, *self.norms]
-            before = ascend(moved, settings.rho)
-            self.optimizer.zero_grad()
-            last = self._objective(tokens, first.selected)
-            last.loss.backward()
-            put_back(moved, before)
-        # Whether to skip a step is only known on the host.
-        if settings.on_empty == "diversity_only" or bool(last.selected.any()):
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.record = {
-            "loss": last.loss.detach(),
-            "selected": last.selected.sum(),
-            "first_loss": first.loss.detach(),
-            "reliable": first.selected.sum(),
-            "entropy": last.entropy.detach(),
-            "diversity": last.diversity.detach(),
-            **visit,
-        }
+        first = self._objective(tokens)
+        last = self._learn(first, tokens)
+        self.record = visit | told(first, last) | {"selected": last.selected.sum(), "reliable": first.selected.sum()}
         return first.logits
 
     def spectral_code(self) -> dict[str, Tensor]:
@@ -175,6 +165,27 @@ class IMSE(Method[IMSESettings]):
     def _describe(self, tokens: Tensor) -> Descriptor:
         return describe_patches(self.transformer, tokens)
 
+    def _learn(self, first: Objective, inputs: Tensor) -> Objective:
+        """One step of Adam down the gradient of a pass, with `rho` of a second one over the same inputs.
+
+        Returns:
+            The pass whose gradient it was.
+        """
+        last = first
+        first.loss.backward()
+        if self.settings.rho > 0:
+            moved: list[nn.Parameter] = [*self.trained, *self.norms]
+            before = ascend(moved, self.settings.rho)
+            self.optimizer.zero_grad()
+            last = self._objective(inputs, first.selected)
+            last.loss.backward()
+            put_back(moved, before)
+        # Whether to skip a step is only known on the host.
+        if self.settings.on_empty == "diversity_only" or bool(last.selected.any()):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return last
+
     def _objective(self, tokens: Tensor, among: Tensor | None = None) -> Objective:
         """One pass over tokens `(batch, tokens, channels)`; samples are selected from those `among` `(batch,)`."""
         logits = predict(self.transformer, tokens)
@@ -182,8 +193,11 @@ class IMSE(Method[IMSESettings]):
         selected = entropy.detach() < self.margin
         if among is not None:
             selected = selected & among
-        reliable, diversity = masked_mean(entropy, selected), self._diversity()
-        weight = self.settings.lambda_diversity
+        return self._with_diversity(logits, selected, masked_mean(entropy, selected))
+
+    def _with_diversity(self, logits: Tensor, selected: Tensor, reliable: Tensor) -> Objective:
+        """The loss: the mean entropy of what is reliable minus the diversity, by the last forward."""
+        diversity, weight = self._diversity(), self.settings.lambda_diversity
         # With weight 0 the diversity is measured, but no gradient is sent through it.
         loss = reliable - weight * diversity if weight > 0 else reliable
         return Objective(logits, selected, loss, reliable, diversity)

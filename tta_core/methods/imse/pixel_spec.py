@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from tta_core.methods.common.pixel_settings import SELECTED_PIXELS, Views, ViewSettings, step_cost
-from tta_core.methods.imse.spec import SPEC, IMSESettings, waits
+from tta_core.methods.imse.spec import RELEASED, SPEC, IMSESettings, waits
 from tta_core.methods.spec import MethodSpec, Real
 
 Component = Literal["attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2"]
@@ -52,20 +52,7 @@ PIXELS = MethodSpec(
     settings=PixelIMSESettings,
     presets={
         # What was released for classification; one image a step is a window of its own there.
-        "official": {
-            "lr": 7e-3,
-            "lambda_diversity": 50.0,
-            "diversity_exclude_max": True,
-            "diversity_norm": "sum_per_block",
-            "norm_epsilon": 0.0,
-            "variance_epsilon": 0.0,
-            "tail_batch_detection": True,
-            "bank_merge": False,
-            "bank_cap": 0,
-            "source_descriptor": "ema",
-            "detection_window": 1,
-            "select": "image",
-        },
+        "official": RELEASED | {"lr": 7e-3, "detection_window": 1, "select": "image"},
         "paper": {"lr": 7e-3},
         # Over lr 1e-3 to 0.02 and lambda_diversity 0 to 4: the entropy of a pixel is small beside the diversity.
         "digit-scenes": {"frozen_last_blocks": 1, "lr": 3e-3, "lambda_diversity": 0.3},

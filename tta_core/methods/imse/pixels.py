@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from tta_core.backbones.segformer import Block, SegFormer
 from tta_core.errors import InputError
 from tta_core.methods.base import Artefact, Context
-from tta_core.methods.common.optim import ascend, put_back
 from tta_core.methods.common.pixels import PixelMethod, at_ratio, chosen_pixels, pixel_entropy, pixel_mean
 from tta_core.methods.imse.descriptor import Descriptor, average, describe
 from tta_core.methods.imse.domains import source_descriptor
 from tta_core.methods.imse.layers import SpectralLinear, replace_by_spectral
-from tta_core.methods.imse.method import IMSE, Objective
+from tta_core.methods.imse.method import IMSE, Objective, told
 from tta_core.methods.imse.pixel_spec import PixelIMSESettings
 
 MOST_PLACES = 1024
@@ -71,31 +70,15 @@ class PixelIMSE(PixelMethod[PixelIMSESettings], IMSE):
 
     def step(self, images: Tensor) -> Tensor:
         """Returns the logits `(batch, classes, height, width)` before the update, with the code that was retrieved."""
-        settings = self.settings
         visit = self._visit(first_tokens(self.network, self.sized(images)))
-        first = last = self._objective(images)
-        scored = self.frozen_logits(images) if settings.views > 1 else self.as_predicted(first.logits, images)
-        first.loss.backward()
-        if settings.rho > 0:
-            moved: list[nn.Parameter] = [*self.trained, *self.norms]
-            before = ascend(moved, settings.rho)
-            self.optimizer.zero_grad()
-            last = self._objective(images, first.selected)
-            last.loss.backward()
-            put_back(moved, before)
-        # Whether to skip a step is only known on the host.
-        if settings.on_empty == "diversity_only" or bool(last.selected.any()):
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.record = {
-            "loss": last.loss.detach(),
+        first = self._objective(images)
+        scored = self.frozen_logits(images) if self.settings.views > 1 else self.as_predicted(first.logits, images)
+        last = self._learn(first, images)
+        self.record = visit | told(first, last)
+        self.record |= {
             "selected": last.selected.flatten(1).any(dim=1).sum(),
             "selected_pixels": last.selected.double().mean(),
-            "first_loss": first.loss.detach(),
             "reliable": first.selected.flatten(1).any(dim=1).sum(),
-            "entropy": last.entropy.detach(),
-            "diversity": last.diversity.detach(),
-            **visit,
         }
         return scored
 
@@ -106,10 +89,7 @@ class PixelIMSE(PixelMethod[PixelIMSESettings], IMSE):
         selected = chosen_pixels(entropy.detach(), self.margin, self.settings.select)
         if among is not None:
             selected = selected & among
-        reliable, diversity = pixel_mean(entropy, selected), self._diversity()
-        weight = self.settings.lambda_diversity
-        loss = reliable - weight * diversity if weight > 0 else reliable
-        return Objective(logits, selected, loss, reliable, diversity)
+        return self._with_diversity(logits, selected, pixel_mean(entropy, selected))
 
     def _visit(self, tokens: Tensor) -> dict[str, Tensor]:
         """Describes a batch; once there are enough of them, looks for a change of domain (imse §1.7)."""

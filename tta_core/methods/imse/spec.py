@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -106,6 +106,19 @@ def waits(settings: IMSESettings) -> int:
     return 1 + int(settings.bank_merge or settings.bank_cap > 0)
 
 
+RELEASED: dict[str, Any] = {
+    "lambda_diversity": 50.0,
+    "diversity_exclude_max": True,
+    "diversity_norm": "sum_per_block",
+    "norm_epsilon": 0.0,
+    "variance_epsilon": 0.0,
+    "tail_batch_detection": True,
+    "bank_merge": False,
+    "bank_cap": 0,
+    "source_descriptor": "ema",
+}
+"""Settings of the release."""
+
 SPEC = MethodSpec(
     name="imse",
     title="singular values of linear layers as experts, with a bank of spectral codes",
@@ -120,18 +133,7 @@ SPEC = MethodSpec(
     },
     settings=IMSESettings,
     presets={
-        "official": {
-            "frozen_last_blocks": "official",
-            "lambda_diversity": 50.0,
-            "diversity_exclude_max": True,
-            "diversity_norm": "sum_per_block",
-            "norm_epsilon": 0.0,
-            "variance_epsilon": 0.0,
-            "tail_batch_detection": True,
-            "bank_merge": False,
-            "bank_cap": 0,
-            "source_descriptor": "ema",
-        },
+        "official": RELEASED | {"frozen_last_blocks": "official"},
         "paper": {},
         "recurring": {"lr": 3e-3},
         # Chosen on the held-out corruptions: tta_core.run with method imse, domains held-out, severity 4,

@@ -89,8 +89,8 @@ SPEC = MethodSpec(
     },
     # The prior is that of the batch itself; the parameters have not learned from it.
     scores="pre-update",
-    # Estimated from our own measurements; none is published.
     waits=1,
+    # Estimated from our own measurements; none is published.
     relative_cost=3.5,
     starts_at_source=False,
 )

@@ -75,8 +75,8 @@ SPEC = MethodSpec(
         "memory_age": ScalarSpec(description="mean age of the images in the memory", unit="samples"),
         "updates": ScalarSpec(description="updates in the step"),
     },
-    # Estimated from our own measurements; none is published.
     waits=1,
     draws_on_device=lambda settings: settings.strong_view,
+    # Estimated from our own measurements; none is published.
     relative_cost=4.6,
 )

@@ -16,11 +16,14 @@ from analysis.report.rules import rule_table
 from analysis.results.load import open_results
 from grid.launch import trial
 from grid.store.store import ResultStore
-from tests.tta_core.run.test_pictures import SMALL, few_scenes, tiny  # noqa: F401
+from tests.tta_core.run.conftest import SMALL_SCENES, few_scenes, tiny_scenes  # noqa: F401
 from tta_core.diagnostics.collapse import CollapsedError, CollapseGuard, _spread
 from tta_core.run import cell as runner
 from tta_core.run.config import RunConfig
 
+pytestmark = pytest.mark.usefixtures("tiny_scenes")
+
+SMALL = SMALL_SCENES | {"samples_per_domain": 4, "method": "tent"}
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 5e-2)
 
 

@@ -75,13 +75,13 @@ class PixelIMSE(PixelMethod[PixelIMSESettings], IMSE):
         visit = self._visit(first_tokens(self.network, self.sized(images)))
         first = last = self._objective(images)
         scored = self.frozen_logits(images) if settings.views > 1 else self.as_predicted(first.logits, images)
-        first.loss.backward()
+        self.backward(first.loss)
         if settings.rho > 0:
             moved: list[nn.Parameter] = [*self.trained, *self.norms]
             before = ascend(moved, settings.rho)
             self.optimizer.zero_grad()
             last = self._objective(images, first.selected)
-            last.loss.backward()
+            self.backward(last.loss)
             put_back(moved, before)
         # Whether to skip a step is only known on the host.
         if settings.on_empty == "diversity_only" or bool(last.selected.any()):

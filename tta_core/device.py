@@ -6,6 +6,8 @@ All other code says what it wants and names no type of device, so that every acc
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,25 @@ from torch import Tensor
 def is_accelerator(device: torch.device) -> bool:
     """Whether the device works beside the host, which then can wait for it."""
     return device.type != "cpu"
+
+
+_accelerator_code = False
+
+
+def works_in_pieces(device: torch.device) -> bool:
+    """Whether many small operations are as good as few large ones, or better: on a CPU, for what lies in its cache."""
+    return device.type == "cpu" and not _accelerator_code
+
+
+@contextmanager
+def code_of_accelerators() -> Iterator[None]:
+    """Lets the CPU run inside what an accelerator would be given, so that it can be counted."""
+    global _accelerator_code
+    _accelerator_code = True
+    try:
+        yield
+    finally:
+        _accelerator_code = False
 
 
 def wait_for(device: torch.device) -> None:

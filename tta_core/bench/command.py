@@ -36,11 +36,14 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     if any(word.partition("=")[0] == "--data" for word in arguments):
         raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
-    as_json = given.pop("json")
+    as_json, launches = given.pop("json"), given.pop("launches")
     task = task_of(given["backbone"] or BenchRequest.model_fields["backbone"].default)
     given["methods"] = read_choices(given["methods"], given.pop("set"), task)
     # An option that was not given is the request's own default.
     request = validated(BenchRequest, {key: value for key, value in given.items() if value is not None}, where="bench")
+
+    if launches:
+        return _launches(request, tell, as_json=as_json)
 
     from tta_core.bench.measure import run_bench
     from tta_core.bench.table import as_text
@@ -48,6 +51,14 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     result = run_bench(request, tell)
     text = json.dumps(result.as_dict(), indent=2) if as_json else as_text(result)
     return text, any(row.error for row in result.rows)
+
+
+def _launches(request: BenchRequest, tell: Callable[[str], object], *, as_json: bool) -> tuple[str, bool]:
+    from tta_core.bench import launches
+
+    rows = launches.count_launches(request, tell)
+    text = json.dumps(launches.as_json(rows), indent=2) if as_json else launches.as_text(rows, request)
+    return text, any(row.error for row in rows)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -89,5 +100,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     option("seed", "of random weights, images and methods", "N")
     option("one_at_a_time", "free each method before the next is built, where memory does not hold all of them")
     option("check_cpu", "with a GPU: also compare the logits of a few steps with those on the CPU")
+    parser.add_argument(
+        "--launches", action="store_true", help="time nothing; count the operations of a step that are no views"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

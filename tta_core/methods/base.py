@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -227,9 +227,18 @@ class Method(Remembering, ABC, Generic[Settings]):
         """One step of the optimizer down a loss, or down the gradients that are there; leaves no gradients."""
         assert self.optimizer is not None, "whoever descends has made an optimizer"
         if loss is not None:
-            loss.backward()
+            self.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
+        """Adds the gradients of a loss to those of all tensors, or of `inputs`, outside of the autocast of the forward.
+
+        A gradient has the precision of what it is the gradient of. Under autocast, functions that write their backward
+        out would have their products cast again.
+        """
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward(inputs=inputs)
 
     def diagnostics(self) -> Diagnostics:
         """Quantities of more than one value, since the last reset. Waits for the device."""

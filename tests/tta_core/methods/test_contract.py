@@ -151,8 +151,15 @@ def test_double_precision_agrees_with_single(name, build, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_bfloat16_autocast_stays_finite_and_adapts_in_float32(name, build, images):
+def test_bfloat16_autocast_stays_finite_and_adapts_in_float32(name, build, images, monkeypatch):
     method = build(name, preset="digits-c")
+    backward = torch.Tensor.backward
+
+    def outside_of_autocast(loss, *arguments, **options):
+        assert not torch.is_autocast_enabled("cpu")
+        backward(loss, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", outside_of_autocast)
     for batch in stream(images):
         with torch.autocast("cpu", torch.bfloat16):
             assert method(batch).isfinite().all()

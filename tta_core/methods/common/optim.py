@@ -43,19 +43,21 @@ def ascend(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor]:
     Returns:
         The values before the move, for `put_back`.
     """
-    before = [parameter.clone() for parameter in parameters]
-    moved = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([gradient for _, gradient in moved])
-    for parameter, gradient in moved:
-        parameter.add_(gradient * (rho / (norm + NORM_EPSILON)))
+    before = [torch.empty_like(parameter) for parameter in parameters]
+    put_back(before, parameters)
+    moved: list[Tensor] = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if moved:
+        torch._foreach_add_(moved, list(torch._foreach_mul(gradients, rho / (norm + NORM_EPSILON))))
     return before
 
 
 @torch.no_grad()
 def put_back(parameters: Sequence[Tensor], before: Sequence[Tensor]) -> None:
     """Puts back, bit for bit, the values that `ascend` returned, or others of the same shapes."""
-    for parameter, value in zip(parameters, before, strict=True):
-        parameter.copy_(value)
+    if parameters:
+        torch._foreach_copy_(list(parameters), list(before))
 
 
 def adam_memory(optimizer: torch.optim.Adam, parameters: Sequence[nn.Parameter]) -> Tensor:

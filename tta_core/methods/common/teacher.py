@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from tta_core.device import scalar, upload
+from tta_core.device import scalar, upload, works_in_pieces
 from tta_core.methods.base import Method
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -137,10 +137,12 @@ def restore(parameters: Mapping[str, Tensor], source: Mapping[str, Tensor], posi
     restored = scalar(len(positions), device)
     if not len(positions):  # Known on the host.
         return restored
+    if not works_in_pieces(device):
+        _restore_together(list(parameters.values()), [source[name] for name in parameters], upload(positions, device))
+        return restored
     sizes = torch.tensor([parameter.numel() for parameter in parameters.values()])
     ends = sizes.cumsum(0)
     borders = [0, *torch.searchsorted(positions, ends).tolist()]
-    positions = upload(positions, device)
     starts = (ends - sizes).tolist()
     for number, (name, parameter) in enumerate(parameters.items()):
         if borders[number] == borders[number + 1]:  # Most biases are too short to be met.
@@ -148,3 +150,12 @@ def restore(parameters: Mapping[str, Tensor], source: Mapping[str, Tensor], posi
         inside = positions[borders[number] : borders[number + 1]] - starts[number]
         parameter.view(-1).index_copy_(0, inside, source[name].view(-1)[inside])
     return restored
+
+
+def _restore_together(parameters: list[Tensor], source: list[Tensor], positions: Tensor) -> None:
+    """The same with few operations, which read all numbers of all parameters."""
+    sizes = [parameter.numel() for parameter in parameters]
+    restored = torch.zeros(sum(sizes), device=positions.device, dtype=parameters[0].dtype).index_fill_(0, positions, 1)
+    parts = [part.view_as(parameter) for part, parameter in zip(restored.split(sizes), parameters, strict=True)]
+    # With weight 0 or 1 either value is taken bit for bit.
+    torch._foreach_lerp_(parameters, source, parts)

@@ -83,7 +83,7 @@ class DPAL(Method[DPALSettings]):
         # The weight is the share of reliable samples in a full batch, in a short one too.
         share = reliable.sum().to(entropy.dtype) / (self.context.batch_size or len(images))
         first_loss = masked_mean(entropy, reliable) - settings.lambda_similarity * share * similarity
-        first_loss.backward()
+        self.backward(first_loss)
         before = ascend(self.update_path, settings.rho)
         for parameter in self.update_path:
             parameter.grad = None
@@ -95,7 +95,7 @@ class DPAL(Method[DPALSettings]):
         if settings.second_filter == "within_first":
             selected = selected & reliable
         loss = masked_mean(entropy, selected)
-        loss.backward(inputs=self.update_path)
+        self.backward(loss, self.update_path)
         put_back(self.update_path, before)
         self._update(selected)
         self.recovery.follow(loss, selected.any())

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-
-from tta_core.methods.common.losses import masked_mean
 
 
 def mean_spread(spread: Tensor, ratio: float, exclude_max: bool) -> Tensor:
-    """Mean over those experts of a layer that respond most alike to all tokens.
+    """Mean over those experts of each layer that respond most alike to all tokens.
 
     Args:
-        spread: standard deviation of each expert's alignment with the tokens `(experts,)`.
+        spread: standard deviation of each expert's alignment with the tokens `(..., experts)`.
         ratio: share of the experts that enter, the smallest first.
         exclude_max: take those strictly below number `ratio x experts` from below, counted from 0, or the last one:
             with a ratio of 1 all but the largest.
 
     Returns:
-        `()`; 0 if no expert enters.
+        `(...)`; 0 where no expert enters.
     """
-    experts = len(spread)
-    ordered = spread.detach().sort().values
+    experts = spread.shape[-1]
+    ordered = spread.detach().sort(dim=-1).values
     if exclude_max:
-        kept = spread.detach() < ordered[min(int(experts * ratio), experts - 1)]
+        kept = spread.detach() < ordered[..., min(int(experts * ratio), experts - 1), None]
     else:
-        kept = spread.detach() <= ordered[max(int(experts * ratio), 1) - 1]
-    return masked_mean(spread, kept)
+        kept = spread.detach() <= ordered[..., max(int(experts * ratio), 1) - 1, None]
+    return torch.where(kept, spread, 0).sum(dim=-1) / kept.sum(dim=-1).clamp(min=1)

@@ -172,13 +172,13 @@ class IMSE(Method[IMSESettings]):
             The pass whose gradient it was.
         """
         last = first
-        first.loss.backward()
+        self.backward(first.loss)
         if self.settings.rho > 0:
             moved: list[nn.Parameter] = [*self.trained, *self.norms]
             before = ascend(moved, self.settings.rho)
             self.optimizer.zero_grad()
             last = self._objective(inputs, first.selected)
-            last.loss.backward()
+            self.backward(last.loss)
             put_back(moved, before)
         # Whether to skip a step is only known on the host.
         if self.settings.on_empty == "diversity_only" or bool(last.selected.any()):
@@ -206,8 +206,11 @@ class IMSE(Method[IMSESettings]):
         """Spread of the experts in the last blocks, by the last forward (imse §1.2)."""
         settings = self.settings
         spreads = [layer.take_alignment_spread() for layer in self.layers.values() if layer.measures_alignment]
-        means = [mean_spread(s, settings.diversity_ratio, settings.diversity_exclude_max) for s in spreads]
-        total = torch.stack(means).sum()
+        ratio, exclude_max = settings.diversity_ratio, settings.diversity_exclude_max
+        # Layers of one rank are looked at together.
+        ranks = dict.fromkeys(len(spread) for spread in spreads)
+        alike = [torch.stack([spread for spread in spreads if len(spread) == rank]) for rank in ranks]
+        total = torch.cat([mean_spread(spread, ratio, exclude_max) for spread in alike]).sum()
         return total / settings.diversity_blocks if settings.diversity_norm == "sum_per_block" else total
 
     def _visit(self, tokens: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tta_core.device import scalar
+from tta_core.device import scalar, works_in_pieces
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import widened
 from tta_core.methods.common.penultimate import PenultimateForward
@@ -54,6 +54,6 @@ class LAME(Method[LAMESettings]):
                 (settings.lambda_laplacian * found).to(widened(logits).dtype),
                 max_steps=settings.max_steps,
                 tolerance=settings.tolerance,
-                stop_early=images.device.type == "cpu",
+                stop_early=works_in_pieces(images.device),
             )
         return logits, assignments

@@ -122,7 +122,7 @@ class MEMO(Method[MEMOSettings]):
                 logits = functional_call(self.network, copies, (made.flatten(0, 1),)).unflatten(0, (-1, views))
             # No image has a part in the gradient of another's weights, so their losses are summed.
             optimizer.zero_grad()
-            marginal_entropy(logits).sum().backward()
+            self.backward(marginal_entropy(logits).sum())
             optimizer.step()
             first = logits.detach() if first is None else first
         assert first is not None

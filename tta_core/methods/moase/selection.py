@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tta_core.device import works_in_pieces
+
 Scope = Literal["token_channel", "sample", "channel_token"]
 Rule = Literal["largest", "smallest_k", "smallest_active"]
 
@@ -51,7 +53,7 @@ def where_positive(values: Tensor, condition: Tensor) -> Tensor:
 
 def ascending(rows: Tensor) -> Tensor:
     """The values of each row `(..., n)` in ascending order."""
-    if rows.device.type == "cpu":
+    if works_in_pieces(rows.device):
         # NumPy sorts with vector instructions: 3 ms where torch takes 54 ms (12,608 rows of 192 values, AVX-512).
         return torch.from_numpy(np.sort(rows.numpy(), axis=-1))
     return rows.sort(dim=-1).values

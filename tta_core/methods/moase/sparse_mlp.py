@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tta_core.device import works_in_pieces
 from tta_core.methods.moase.selection import where_positive
 
 CACHED_VALUES = 2**18
@@ -109,7 +110,7 @@ def _pieces(tokens: Tensor, down_bias: Tensor) -> Iterator[tuple[slice, slice]]:
     """Images and experts to work on together: one expert and what fits the cache on a CPU, else all of each half."""
     batch, (experts, bottleneck) = len(tokens), down_bias.shape
     images_at_once, experts_at_once = batch, experts // 2
-    if tokens.device.type == "cpu":
+    if works_in_pieces(tokens.device):
         images_at_once, experts_at_once = max(1, CACHED_VALUES // (tokens.shape[1] * bottleneck)), 1
     for image in range(0, batch, images_at_once):
         for expert in range(0, experts, experts_at_once):

@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tta_core.device import works_in_pieces
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import replace_modules
 from tta_core.methods.moase.selection import Rule, Scope, border, where_positive
@@ -161,7 +162,7 @@ class SparseExperts(nn.Module):
         edge = border(hidden, ratio[:, experts], rule, self.options.sdd_scope)
         if rule == "largest":
             return where_positive(hidden, hidden - edge)
-        if hidden.device.type == "cpu" and edge.amax() <= 0:
+        if works_in_pieces(hidden.device) and edge.amax() <= 0:
             return None
         return where_positive(hidden, edge - hidden)
 

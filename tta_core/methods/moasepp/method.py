@@ -50,7 +50,7 @@ class MoASEpp(SparseStudent[MoASEppSettings]):
         target = self.teacher(images)
         logits = self.network(images)
         teacher_loss = soft_cross_entropy(logits, target).mean()
-        teacher_loss.backward()
+        self.backward(teacher_loss)
         seen = confidence(logits.detach())
         with self._unobserved():
             outcomes = [self._distil_view(images, seen) for _ in range(self.settings.views)]
@@ -93,7 +93,7 @@ class MoASEpp(SparseStudent[MoASEppSettings]):
         with torch.no_grad():
             view = self.augment(images, decision.strengths)
         loss = reverse_divergence(self.network(view), self.teacher(view), settings.opd_temperature).mean()
-        (settings.opd_weight / settings.views * loss).backward()
+        self.backward(settings.opd_weight / settings.views * loss)
         loss = loss.detach()
         return decision, loss, -loss - settings.strength_penalty * decision.strengths.square().mean()
 

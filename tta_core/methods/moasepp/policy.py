@@ -78,7 +78,8 @@ class Policy(nn.Module):
 
     def learn(self, loss: Tensor, reward: Tensor) -> None:
         """One Adam step, then the baseline follows the reward (no dimensions, without gradient)."""
-        loss.backward()
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.baseline.lerp_(reward, 1 - self.baseline_momentum)

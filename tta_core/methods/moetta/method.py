@@ -16,7 +16,7 @@ from tta_core.methods.base import Diagnostics, Method
 from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.methods.moetta.layers import install_experts, norm_roles
-from tta_core.methods.moetta.router import Decision, Router, load_balance
+from tta_core.methods.moetta.router import Decision, Router, count_all, load_balance
 from tta_core.methods.moetta.spec import MoETTASettings
 from tta_core.methods.moetta.threshold import OfficialThreshold, PaperThreshold
 from tta_core.methods.stateful import Stateful
@@ -90,8 +90,7 @@ class MoETTA(Method[MoETTASettings]):
         decisions = [self._decision(name, router) for name, router in self.routers.items()]
         probabilities = torch.stack([decision.probabilities for decision in decisions])
         selections = torch.stack([decision.chosen for decision in decisions]).sum(dim=1)
-        for router, counts in zip(self.routers.values(), selections, strict=True):
-            router.count(counts)
+        count_all(list(self.routers.values()), selections)
         if self.settings.samplewise_routing or self.settings.balance_batch_routing:
             return load_balance(probabilities, selections), selections
         return torch.ones_like(selections[:, 0]), selections

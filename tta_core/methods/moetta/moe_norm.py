@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from tta_core.device import works_in_pieces
 from tta_core.methods.moetta.router import Router, SharedRouter
 
 LARGE_SAMPLE = 8192
@@ -82,7 +83,8 @@ class MoELayerNorm(nn.Module):
         with torch.autocast(device_type=x.device.type, enabled=False):
             wide = x.to(self.experts_weight.dtype)
             decision = self.router.decide(wide, self.channel_axis)
-            self.routing = decision.chosen / self.router.rules.top_k
+            top_k = self.router.rules.top_k
+            self.routing = decision.chosen / top_k if top_k > 1 else decision.chosen
             self.probabilities = decision.probabilities.detach()
             self.router_input = decision.router_input.detach()
             weight = torch.addmm(self.weight.to(wide.dtype), decision.coefficients, self.experts_weight)
@@ -163,7 +165,7 @@ class SampleAffineLayerNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         """Gradients of `x`, `weight` and `bias`."""
         x, mean, rstd, weight = ctx.saved_tensors
-        if x.device.type == "cpu" and x[0].numel() >= LARGE_SAMPLE:
+        if works_in_pieces(x.device) and x[0].numel() >= LARGE_SAMPLE:
             return *_backward_by_sample(gradient, x, mean, rstd, weight, ctx.needs_input_grad[0]), None
         of_x = None
         if ctx.needs_input_grad[0]:
@@ -196,5 +198,7 @@ def _affine_by_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _standardise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """`x` with mean 0 and variance 1 over the last axis; mean and reciprocal standard deviation."""
     dim = x.shape[-1]
+    if not works_in_pieces(x.device):
+        return torch.native_layer_norm(x, [dim], None, None, eps)
     # On the CPU this is twice as fast as without an affine pair.
     return torch.native_layer_norm(x, [dim], x.new_ones(dim), x.new_zeros(dim), eps)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tta_core.device import works_in_pieces
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,21 @@ class Router(nn.Linear):
         """
         others = [axis for axis in range(1, x.ndim) if axis != channel_axis % x.ndim]
         tokens = x.numel() // (x.shape[0] * x.shape[channel_axis])
-        # A sum has a cheaper gradient than a mean: it is expanded, not written out.
-        feature = x.sum(dim=others) / tokens if others else x
+        # On a CPU a sum has a cheaper gradient than a mean: it is expanded, not written out.
+        feature = x
+        if others:
+            feature = x.sum(dim=others) / tokens if works_in_pieces(x.device) else x.mean(dim=others)
         logits: Tensor = self(feature)
         if not self.rules.samplewise:
             logits = logits.mean(dim=0, keepdim=True).expand_as(logits)
         probabilities = logits.softmax(dim=-1)
         scores = probabilities - self.penalty if self.rules.penalty > 0 else probabilities
+        if self.rules.top_k == 1 and not self.rules.detach_coefficients:
+            coefficients: Tensor = OneExpert.apply(scores)
+            self.decision = Decision(feature, probabilities, coefficients.detach(), coefficients)
+            return self.decision
         with torch.no_grad():
-            chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(self.rules.top_k, dim=-1).indices, 1.0)
+            chosen = _best(scores, self.rules.top_k)
         self.decision = Decision(feature, probabilities, chosen, self._coefficients(scores, chosen))
         return self.decision
 
@@ -139,11 +149,45 @@ class Router(nn.Linear):
     @torch.no_grad()
     def count(self, selections: Tensor) -> None:
         """Takes in how many samples of a batch went to each expert, `(experts,)`; updates usage and penalty."""
-        self.usage += selections.to(self.usage.dtype)
-        if self.rules.penalty > 0:
-            self.penalty += selections * self.rules.penalty / (1 + self.rules.penalty_decay * self.batches)
-            self.penalty -= self.penalty.min()
-            self.batches += 1
+        count_all([self], selections.unsqueeze(0))
+
+
+def _best(scores: Tensor, top_k: int) -> Tensor:
+    """1 for the `top_k` best experts of each sample, 0 for the others."""
+    return torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
+
+
+@torch.no_grad()
+def count_all(routers: Sequence[Router], selections: Tensor) -> None:
+    """Takes in how many samples of a batch went to each expert of each router, `(routers, experts)`.
+
+    Updates usage and penalty.
+    """
+    torch._foreach_add_([router.usage for router in routers], list(selections.to(torch.int64).unbind()))
+    for router, counts in zip(routers, selections, strict=True):
+        rules = router.rules
+        if rules.penalty > 0:
+            router.penalty += counts * rules.penalty / (1 + rules.penalty_decay * router.batches)
+            router.penalty -= router.penalty.min()
+            router.batches += 1
+
+
+class OneExpert(torch.autograd.Function):
+    """Coefficients with one expert for each sample: its score over itself, 1; only the gradient is to compute."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        """1 for the chosen expert of each sample, both `(batch, experts)`."""
+        chosen = _best(scores, 1)
+        ctx.save_for_backward(scores, chosen)
+        return chosen
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The gradient of the scores."""
+        scores, chosen = ctx.saved_tensors
+        return (gradient * chosen).div_(scores)
 
 
 class SharedRouter:

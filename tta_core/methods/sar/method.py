@@ -81,13 +81,13 @@ class SAR(Method[SARSettings]):
             self._without_reliable(reliable)
             return logits
         first_loss = softmax_entropy(chosen).mean()
-        first_loss.backward()
+        self.backward(first_loss)
         second = Pass(None, reliable, first_loss)
         if self.settings.rho > 0:
             before = ascend(self.trained, self.settings.rho)
             self.optimizer.zero_grad()
             second = self._second_pass(images, reliable, index)
-            second.loss.backward()
+            self.backward(second.loss)
             put_back(self.trained, before)
         self.selected = second.selected
         some = second.selected.any()

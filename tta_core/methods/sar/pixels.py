@@ -54,16 +54,16 @@ class PixelSAR(AdaptingPixels[PixelSARSettings]):
         if bool(chosen.any()):
             loss = pixel_mean(entropy, chosen)
             if settings.rho > 0:
-                loss.backward()
+                self.backward(loss)
                 before = ascend(self.trained, settings.rho)
                 self.optimizer_of_steps.zero_grad()
                 entropy = pixel_entropy(self.enlarged(self.whole(self.network, images), images))
                 chosen = chosen & chosen_pixels(entropy.detach(), self.margin, settings.select)
                 loss = pixel_mean(entropy, chosen)
-                loss.backward()
+                self.backward(loss)
                 put_back(self.trained, before)
             else:
-                loss.backward()
+                self.backward(loss)
             some = chosen.any()
             if bool(some):
                 self.descend()

@@ -18,6 +18,16 @@ EPILOG = """\
 Exit status: 0 every method was measured, 1 some failed (the reasons are under the table), 2 the input is wrong.
 """
 
+TIMING = {
+    "compiled": "--compile",
+    "threads": "--threads",
+    "repeats": "--repeats",
+    "warmup": "--warmup",
+    "one_at_a_time": "--one-at-a-time",
+    "check_cpu": "--check-cpu",
+}
+"""Options of measuring, which counting launches does not have."""
+
 
 def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str], object]) -> tuple[str, bool]:
     """Runs the benchmark that the arguments ask for.
@@ -37,6 +47,10 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
     as_json, launches = given.pop("json"), given.pop("launches")
+    if launches and (timed := [option for name, option in TIMING.items() if given[name]]):
+        raise InputError(
+            f"{', '.join(timed)} beside --launches, which counts one step and times nothing: leave one of them out"
+        )
     task = task_of(given["backbone"] or BenchRequest.model_fields["backbone"].default)
     given["methods"] = read_choices(given["methods"], given.pop("set"), task)
     # An option that was not given is the request's own default.

@@ -68,6 +68,17 @@ def test_one_coefficient_is_one_and_its_gradient_is_that_of_the_logarithm(by_pro
     assert torch.allclose(router.bias.grad, (decision.chosen - decision.probabilities.detach()).sum(dim=0))
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_experts_of_probability_zero_spoil_no_gradient(top_k):
+    router = make_router(top_k=top_k)
+    with torch.no_grad():
+        router.bias.copy_(torch.tensor([0.0, 5.0, -2000.0, 5.0, -2000.0], dtype=torch.float64))
+    decision = router.decide(tokens(9, 3, 6))
+    assert (decision.probabilities == 0).any()
+    decision.coefficients.sum().backward()
+    assert router.bias.grad.isfinite().all()
+
+
 def test_the_scale_of_two_coefficients_gets_no_gradient():
     router = make_router(top_k=2)
     decision = router.decide(tokens(1, 3, 6))

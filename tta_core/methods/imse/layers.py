@@ -153,15 +153,14 @@ class FactoredLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0] and norm is None:
             of_x = of_scaled @ (sigma.unsqueeze(1) * vh).to(of_y.dtype)
         elif ctx.needs_input_grad[0]:
-            # Of an expert that all tokens align with alike the spread is 0, and so is all that is centred.
-            smallest = torch.finfo(spread.dtype).tiny
-            slope = of_spread / (max(len(centred) - 1, 1) * spread).clamp_(min=smallest)
+            # 0 for an expert that all tokens align with alike.
+            slope = torch.where(spread > 0, of_spread / (max(len(centred) - 1, 1) * spread), 0)
             length = norm + ctx.norm_epsilon
             of_projection = (centred * slope).view_as(projection).div_(length)
             # The length of a token scales all its alignments.
             of_length = -(of_projection * projection).sum(dim=-1, keepdim=True) / length
             of_projection = torch.addcmul(of_projection, of_scaled, sigma).to(of_y.dtype)
-            of_x = widened(of_projection @ vh.to(of_y.dtype)).addcmul_(x, of_length / norm.clamp(min=smallest))
+            of_x = widened(of_projection @ vh.to(of_y.dtype)).addcmul_(x, torch.where(norm > 0, of_length / norm, 0))
         if ctx.needs_input_grad[1]:
             of_sigma = widened(of_scaled).mul_(projection).flatten(0, -2).sum(dim=0)
         return None if of_x is None else of_x.to(ctx.precision), of_sigma, None, None, None, None

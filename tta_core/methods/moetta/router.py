@@ -126,7 +126,7 @@ class Router(nn.Linear):
             self.decision = Decision(feature, probabilities, coefficients.detach(), coefficients)
             return self.decision
         with torch.no_grad():
-            chosen = _best(scores, self.rules.top_k)
+            chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(self.rules.top_k, dim=-1).indices, 1.0)
         self.decision = Decision(feature, probabilities, chosen, self._coefficients(scores, chosen))
         return self.decision
 
@@ -152,11 +152,6 @@ class Router(nn.Linear):
         count_all([self], selections.unsqueeze(0))
 
 
-def _best(scores: Tensor, top_k: int) -> Tensor:
-    """1 for the `top_k` best experts of each sample, 0 for the others."""
-    return torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
-
-
 @torch.no_grad()
 def count_all(routers: Sequence[Router], selections: Tensor) -> None:
     """Takes in how many samples of a batch went to each expert of each router, `(routers, experts)`.
@@ -178,16 +173,18 @@ class OneExpert(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor) -> Tensor:
         """1 for the chosen expert of each sample, both `(batch, experts)`."""
-        chosen = _best(scores, 1)
-        ctx.save_for_backward(scores, chosen)
+        best = scores.topk(1, dim=-1)
+        chosen = torch.zeros_like(scores).scatter_(-1, best.indices, 1.0)
+        # The scores of others may be 0, and their gradient must not be divided by it.
+        ctx.save_for_backward(best.values, chosen)
         return chosen
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """The gradient of the scores."""
-        scores, chosen = ctx.saved_tensors
-        return (gradient * chosen).div_(scores)
+        score, chosen = ctx.saved_tensors
+        return (gradient * chosen).div_(score)
 
 
 class SharedRouter:

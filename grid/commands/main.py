@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from grid.commands.options import (
     EXIT_BAD_INPUT,
     EXIT_NO_RAY,
     EXIT_SOME_FAILED,
+    Finite,
     Listed,
     SweepOptions,
     option,
@@ -46,6 +49,9 @@ class Commands(Listed):
         """Reads the arguments."""
         if any("\0" in each for each in args):
             raise click.UsageError("an argument has a NUL byte in it, and no name, path or value has one", ctx)
+        for before, each in itertools.pairwise(["tta-grid", *args]):
+            if not each or re.fullmatch("--[^=]+=", each):
+                raise click.UsageError(f"what follows {each or before} is empty: give a value, or leave it out", ctx)
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -105,19 +111,19 @@ class PlanOptions(SweepOptions):
     simulate: float | None = option(
         "--simulate",
         metavar="GPUS",
-        type=click.FloatRange(min=0, min_open=True, max=100_000),
+        type=Finite(min=0, min_open=True, max=100_000),
         help="Replay the cells that are left on so many GPUs, or slots if a cell takes no GPU.",
     )
     failures: float = option(
         "--failures",
         metavar="SHARE",
-        type=click.FloatRange(0, 1),
+        type=Finite(0, 1),
         default=0.0,
         show_default=True,
         help="Of --simulate: share of cells that die once.",
     )
     price: float | None = option(
-        "--price", metavar="PRICE", type=click.FloatRange(min=0), help="What an hour of a GPU costs, or of a slot."
+        "--price", metavar="PRICE", type=Finite(min=0), help="What an hour of a GPU costs, or of a slot."
     )
     as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
@@ -151,7 +157,7 @@ class RunOptions(SweepOptions):
     wait: float | None = option(
         "--wait",
         metavar="MINUTES",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         help="End when for so long no node had room for a cell. [default: never]",
     )
 

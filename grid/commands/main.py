@@ -13,8 +13,10 @@ from grid.commands.data import data
 from grid.commands.jobs import doctor, fetch_results, logs, stop, submit
 from grid.commands.options import (
     EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
     EXIT_NO_RAY,
     EXIT_SOME_FAILED,
+    EXIT_STOPPED,
     Finite,
     Listed,
     SweepOptions,
@@ -22,7 +24,7 @@ from grid.commands.options import (
     reads,
 )
 from grid.commands.search import search
-from grid.events import LaunchError
+from grid.events import LaunchError, StoppedError
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -40,6 +42,12 @@ class NoRay(click.ClickException):
     """Ray did not start, or was lost: one message, an exit status of its own."""
 
     exit_code = EXIT_NO_RAY
+
+
+class Stopped(click.ClickException):
+    """A launch could not go on: one message, an exit status of its own."""
+
+    exit_code = EXIT_STOPPED
 
 
 class Commands(Listed):
@@ -72,8 +80,13 @@ class Commands(Listed):
             if isinstance(error, InputError | ResultsError):
                 raise BadInput(str(error)) from None
             raise
+        except StoppedError as error:
+            raise Stopped(str(error)) from None
         except LaunchError as error:
             raise NoRay(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(EXIT_INTERRUPTED) from None
         except OSError as error:
             if error.filename is None:
                 raise
@@ -169,7 +182,8 @@ def run(given: RunOptions) -> None:
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
-    3 Ray did not start or was lost, 130 interrupted. The same command goes on where an earlier one stopped.
+    3 Ray did not start or was lost, 4 a disk is full or a node cannot run cells, 130 interrupted. The same command goes
+    on where an earlier one stopped.
     """
     from grid.commands.run import run_sweep
 

@@ -44,7 +44,8 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(getattr(pytest.mark, marker))
 
 
-def pytest_collection_finish():
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
     """Each run collects garbage before it starts: it need not look through all that was imported, every time."""
     gc.collect()
     gc.freeze()

@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE, picture_name
+from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
 from grid.store.files import as_bytes, flush, move_if_there
 from grid.store.mirror import LOCK, Mirror
@@ -101,6 +101,7 @@ class ResultStore:
             InputError: if it cannot.
             ResultsError: if a newer version made it.
         """
+        from analysis.results.damage import store_entry
         from analysis.results.load import check_layout
 
         check_layout(self.folder)
@@ -108,7 +109,7 @@ class ResultStore:
             for name in (CELLS_FOLDER, FAILED_FOLDER, ".staging"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             with self._staged() as staging:
-                (staging / STORE_FILE).write_text(json.dumps({"store": uuid.uuid4().hex, "layout": LAYOUT}))
+                (staging / STORE_FILE).write_text(json.dumps(store_entry(uuid.uuid4().hex)))
                 if not (self.folder / STORE_FILE).exists():
                     (staging / STORE_FILE).replace(self.folder / STORE_FILE)
         except OSError as error:

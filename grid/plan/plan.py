@@ -18,6 +18,7 @@ from grid.plan.make_studies import plan_studies
 from grid.plan.simulate import Outlook, duration, simulate
 from grid.plan.studies import StudyPlan
 from grid.plan.sweep import Resources, Sweep
+from grid.plan.unused import unused
 from tta_core.backbones.table import backbone_spec
 from tta_core.errors import InputError
 from tta_core.methods.registry import method_spec
@@ -100,6 +101,11 @@ class Plan:
         """The cells that are not finished; those that failed are tried again."""
         return {cell: config for cell, config in self.cells.items() if self.states.get(cell) != "done"}
 
+    @cached_property
+    def unused(self) -> list[str]:
+        """What the sweep says and no cell uses, for people."""
+        return unused(self.sweep, [*self.cells.values(), *(each for study in self.studies for each in study.choosing)])
+
     def next(self, states: Mapping[str, CellState]) -> dict[str, RunConfig]:
         """The cells that have not ended: a plan is a source of cells, see `grid.launch.queue.CellSource`.
 
@@ -172,7 +178,10 @@ class Plan:
         needed = "; ".join(f"{need} ({', '.join(who)})" for need, who in self.needs.items())
         beyond = [f"beyond the stream: {needed}"] if needed else []
         backbones = [line for use in backbone_uses(self.cells.values()) for line in use.lines()]
-        return "\n".join([*lines, "", *backbones, "", *self._study_lines(), "; ".join(totals), *beyond, estimate])
+        idle = [f"not used: {each}" for each in self.unused]
+        return "\n".join(
+            [*lines, "", *backbones, "", *self._study_lines(), "; ".join(totals), *idle, *beyond, estimate]
+        )
 
     def _study_lines(self) -> list[str]:
         if not self.studies:
@@ -205,6 +214,7 @@ class Plan:
                 "to_run": len(self.to_run),
                 "duplicates": self.duplicates,
                 "excluded": self.excluded,
+                "unused": self.unused,
                 "needs": self.needs,
                 "backbones": [use.values() for use in backbone_uses(self.cells.values())],
                 "estimated_seconds": round(self.estimate.seconds, 1),

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
 from tests.accelerator.backend import DEVICE, WAITS, note_wait
@@ -67,18 +67,16 @@ class AcceleratorTensor(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        _refuse_mixed(name, args, given)
+        _refuse_mixed(name, args, kwargs)
         _note_wait(name, args, kwargs)
-        raw_args, raw_kwargs = pytree.tree_map(_raw, (args, kwargs))
-        out = func(*raw_args, **raw_kwargs)
+        out = func(*_raw(args), **{key: _raw(value) for key, value in kwargs.items()})
         if _lands_on_cpu(name, args, kwargs):
             return args[0] if name == "aten::copy_" else out
-        if not pytree.tree_any(lambda value: isinstance(value, Tensor), out):
-            return out
-        wrapped = pytree.tree_map_only(Tensor, cls, out)
+        wrapped = _wrapped(out)
+        if not _shares(func):
+            return wrapped
         corrected = return_and_correct_aliasing(func, args, kwargs, wrapped)
-        for value in given:
+        for value in (*args, *kwargs.values()):
             if isinstance(value, AcceleratorTensor) and value.shape != value.raw.shape:
                 raise NotImplementedError(f"{name} changes a shape, which the stand-in cannot: give it to FACTORIES")
         return corrected
@@ -114,22 +112,35 @@ class AcceleratorTensor(Tensor):
 
 
 def _raw(value: Any) -> Any:
-    """What stands for a value on the CPU."""
+    """What stands for an argument, or for a list of them, on the CPU."""
     if isinstance(value, AcceleratorTensor):
         return value.raw
+    if isinstance(value, list | tuple):
+        return [_raw(one) for one in value]
     return torch.device("cpu") if isinstance(value, torch.device) and value.type == DEVICE.type else value
 
 
-def _refuse_mixed(name: str, args: Any, given: list[Tensor]) -> None:
+def _wrapped(value: Any) -> Any:
+    """What an operation returned, on the device."""
+    if isinstance(value, Tensor):
+        return AcceleratorTensor(value)
+    return type(value)(_wrapped(one) for one in value) if type(value) in (list, tuple) else value
+
+
+@cache
+def _shares(operation: Any) -> bool:
+    """Whether what an operation returns may share memory with its arguments, as its schema says."""
+    schema = operation._schema
+    return any(one.alias_info is not None for one in (*schema.arguments, *schema.returns))
+
+
+def _refuse_mixed(name: str, args: Any, kwargs: dict[str, Any]) -> None:
     """Raises as a GPU does; beside tensors of the device, numbers may come as tensors without dimensions."""
     if name in COPIES:
         return
-    listed = [value for argument in args if isinstance(argument, list | tuple) for value in argument]
-    alien = [
-        value
-        for value in given
-        if not isinstance(value, AcceleratorTensor) and (value.dim() > 0 or any(value is one for one in listed))
-    ]
+    alone = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dim() > 0]
+    listed = [one for value in args if isinstance(value, list | tuple) for one in value if isinstance(one, Tensor)]
+    alien = [value for value in alone + listed if not isinstance(value, AcceleratorTensor)]
     if alien:
         shapes = ", ".join(str(tuple(value.shape)) for value in alien)
         raise RuntimeError(f"Expected all tensors to be on the same device: {name} got shapes {shapes} on cpu")

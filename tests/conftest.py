@@ -16,7 +16,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray reads it in this cas
 MARKED = {
     "launch": ("grid/launch/test_launch.py", "grid/launch/test_chaos.py"),
     "slow": (
-        *("accelerator/test_methods.py", "accelerator/test_run.py"),
+        *("accelerator/test_gpu_report.py", "accelerator/test_methods.py", "accelerator/test_run.py"),
         *("analysis/report/test_report.py", "analysis/results/test_fuzz.py", "analysis/results/test_needs.py"),
         *("analysis/results/test_query.py", "grid/launch/test_trial.py", "grid/search/test_keys.py"),
         *(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from tests.accelerator.backend import DEVICE, WAITS
+from tests.accelerator.backend import DEVICE, WAITS, note_wait
 
 READS = frozenset(
     f"aten::{name}"
@@ -73,7 +73,13 @@ class AcceleratorTensor(Tensor):
         if _lands_on_cpu(name, args, kwargs):
             return args[0] if name == "aten::copy_" else out
         wrapped = _wrapped(out)
-        return return_and_correct_aliasing(func, args, kwargs, wrapped) if _shares(func) else wrapped
+        if not _shares(func):
+            return wrapped
+        corrected = return_and_correct_aliasing(func, args, kwargs, wrapped)
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, AcceleratorTensor) and value.shape != value.raw.shape:
+                raise NotImplementedError(f"{name} changes a shape, which the stand-in cannot: give it to FACTORIES")
+        return corrected
 
     @property
     def data(self) -> Tensor:  # type: ignore[override]
@@ -142,11 +148,11 @@ def _refuse_mixed(name: str, args: Any, kwargs: dict[str, Any]) -> None:
 
 def _note_wait(name: str, args: Any, kwargs: dict[str, Any]) -> None:
     if name in READS or _lands_on_cpu(name, args, kwargs) or _masks(name, args) or _measures_repeats(name, kwargs):
-        WAITS.append(name)
+        note_wait(name)
     elif name == "aten::copy_" and not isinstance(args[1], AcceleratorTensor) and args[1].dim() + args[1].numel() > 1:
         unblocked = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
         if not (unblocked and args[1].is_pinned()):
-            WAITS.append("copy from memory that is not pinned")
+            note_wait("copy from memory that is not pinned")
 
 
 def _lands_on_cpu(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
@@ -180,13 +186,31 @@ def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Te
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     """A copy that torch makes below dispatch, such as for `torch.tensor`."""
     if not (isinstance(source, AcceleratorTensor) and isinstance(target, AcceleratorTensor)):
-        WAITS.append("aten::_copy_from")
+        note_wait("aten::_copy_from")
     _raw(target).copy_(_raw(source))
     return target
 
 
+def _factory(make: Any) -> Any:
+    """Makes on the CPU what torch would make empty and then enlarge, which a wrapper cannot be."""
+
+    def made(*args: Any, device: Any = None, pin_memory: Any = None, **kwargs: Any) -> Tensor:
+        return AcceleratorTensor(make(*args, device="cpu", **kwargs))
+
+    return made
+
+
+FACTORIES = ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "randperm", "randperm.generator")
+
 LIBRARY = torch.library.Library("aten", "IMPL")
+for _name in FACTORIES:
+    _packet, _, _overload = _name.partition(".")
+    LIBRARY.impl(_name, _factory(getattr(getattr(torch.ops.aten, _packet), _overload or "default")), "PrivateUse1")
 LIBRARY.impl("empty.memory_format", _empty, "PrivateUse1")
 LIBRARY.impl("empty_strided", _empty_strided, "PrivateUse1")
 LIBRARY.impl("_copy_from", _copy_from, "PrivateUse1")
 LIBRARY.impl("_copy_from_and_resize", _copy_from, "PrivateUse1")
+
+AUTOCAST = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+"""Autocast may be entered, and casts nothing: what is computed in bf16 is the business of real devices."""
+AUTOCAST.fallback(torch.library.fallthrough_kernel)

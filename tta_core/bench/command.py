@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from tta_core.bench.request import BenchRequest, read_choices, task_of
 from tta_core.errors import InputError
@@ -27,6 +29,22 @@ TIMING = {
     "check_cpu": "--check-cpu",
 }
 """Options of measuring, which counting launches does not have."""
+LAUNCHES = "--launches, which counts one step and times nothing"
+
+REPORT = {"gpu_report": "--gpu-report", "minutes": "--minutes"}
+REPORTING = "--gpu-report, which measures fp32, bf16 and compiled, and all that the others ask for"
+FIXED = {
+    "compiled": "--compile",
+    "precision": "--precision",
+    "threads": "--threads",
+    "one_at_a_time": "--one-at-a-time",
+    "check_cpu": "--check-cpu",
+    "json": "--json",
+}
+"""Options that a report does not have."""
+REPORT_DEFAULTS = {"backbone": "vit_base_patch16_224", "batch_size": 64, "repeats": 5, "warmup": 1}
+MINUTES = 9.0
+MOST_MINUTES = 600
 
 
 def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str], object]) -> tuple[str, bool]:
@@ -47,10 +65,14 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
     as_json, launches = given.pop("json"), given.pop("launches")
-    if launches and (timed := [option for name, option in TIMING.items() if given[name]]):
-        raise InputError(
-            f"{', '.join(timed)} beside --launches, which counts one step and times nothing: leave one of them out"
-        )
+    report, minutes = given.pop("gpu_report"), given.pop("minutes")
+    if launches:
+        _refuse(given | {"gpu_report": report, "minutes": minutes}, {**TIMING, **REPORT}, LAUNCHES)
+    if report is not None:
+        _refuse(given | {"json": as_json}, FIXED, REPORTING)
+        given |= {name: value for name, value in REPORT_DEFAULTS.items() if given[name] is None}
+    elif minutes is not None:
+        raise InputError("--minutes is the time of --gpu-report OUT: give both, or leave it out")
     task = task_of(given["backbone"] or BenchRequest.model_fields["backbone"].default)
     given["methods"] = read_choices(given["methods"], given.pop("set"), task)
     # An option that was not given is the request's own default.
@@ -58,6 +80,10 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
 
     if launches:
         return _launches(request, tell, as_json=as_json)
+    if report is not None:
+        from tta_core.bench.gpu.report import make_report
+
+        return make_report(request, Path(report), _minutes(minutes), tell)
 
     from tta_core.bench.measure import run_bench
     from tta_core.bench.table import as_text
@@ -65,6 +91,21 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     result = run_bench(request, tell)
     text = json.dumps(result.as_dict(), indent=2) if as_json else as_text(result)
     return text, any(row.error for row in result.rows)
+
+
+def _refuse(given: dict[str, Any], options: dict[str, str], beside: str) -> None:
+    if used := [option for name, option in options.items() if given[name]]:
+        raise InputError(f"{', '.join(used)} beside {beside}: leave one of them out")
+
+
+def _minutes(word: str | None) -> float:
+    try:
+        minutes = MINUTES if word is None else float(word)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes <= MOST_MINUTES:
+        raise InputError(f"--minutes {word} is not allowed: give a number above 0, at most {MOST_MINUTES}")
+    return minutes
 
 
 def _launches(request: BenchRequest, tell: Callable[[str], object], *, as_json: bool) -> tuple[str, bool]:
@@ -117,5 +158,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--launches", action="store_true", help="time nothing; count the operations of a step that are no views"
     )
+    parser.add_argument(
+        "--gpu-report",
+        metavar="OUT",
+        help="on a machine with a GPU: agreement with the CPU, waits, step costs in fp32, bf16 and compiled, memory, "
+        "corruptions, reading ahead; writes report.md, report.json and memory.json into the folder OUT [default: "
+        f"{REPORT_DEFAULTS['backbone']}, batches of {REPORT_DEFAULTS['batch_size']}, all methods]",
+    )
+    parser.add_argument("--minutes", metavar="N", help=f"time for the report [default: {MINUTES:.0f}]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

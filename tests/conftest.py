@@ -14,23 +14,49 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray reads it in this cas
 
 
 MARKED = {
-    "launch": ("grid/launch/test_launch.py", "grid/launch/test_chaos.py"),
-    "slow": (
-        *("accelerator/test_gpu_report.py", "accelerator/test_methods.py", "accelerator/test_run.py"),
-        *("analysis/report/test_report.py", "analysis/results/test_fuzz.py", "analysis/results/test_needs.py"),
-        *("analysis/results/test_query.py", "grid/launch/test_trial.py", "grid/search/test_keys.py"),
-        *(
-            "grid/search/test_study.py",
-            "grid/track/test_mlflow.py",
-            "test_invariants.py",
-            "tta_core/bench/test_bench.py",
-        ),
-        *("tta_core/backbones/embedded/", "tta_core/backbones/test_hub.py", "tta_core/corruptions/test_corrupt.py"),
-        *("tta_core/data/files/test_decoded.py", "tta_core/data/test_label_space.py", "tta_core/methods/test_base.py"),
-        *("tta_core/diagnostics/test_alignment.py", "tta_core/diagnostics/test_observer.py"),
-        *("tta_core/methods/test_contract.py", "tta_core/methods/test_golden_traces.py"),
-        *("tta_core/run/test_backbone_check.py", "tta_core/run/test_cell.py", "tta_core/run/test_checkpoint.py"),
-    ),
+    "launch": """
+        grid/launch/test_launch.py
+        grid/launch/test_chaos.py
+    """,
+    "slow": """
+        accelerator/test_gpu_report.py
+        accelerator/test_methods.py
+        accelerator/test_run.py
+        analysis/report/
+        analysis/results/test_damage.py
+        analysis/results/test_fuzz.py
+        analysis/results/test_needs.py
+        analysis/results/test_query.py
+        analysis/results/test_while_written.py
+        grid/launch/test_trial.py
+        grid/search/test_keys.py
+        grid/search/test_study.py
+        grid/store/test_elsewhere.py
+        grid/track/test_mlflow.py
+        test_import_rules.py
+        test_invariants.py
+        test_readme.py
+        tta_core/backbones/embedded/
+        tta_core/backbones/test_hub.py
+        tta_core/backbones/test_zero_shot.py
+        tta_core/bench/test_bench.py
+        tta_core/bench/test_bench_pixels.py
+        tta_core/corruptions/test_corrupt.py
+        tta_core/data/files/test_decoded.py
+        tta_core/data/test_label_space.py
+        tta_core/diagnostics/test_alignment.py
+        tta_core/diagnostics/test_observer.py
+        tta_core/methods/test_base.py
+        tta_core/methods/test_contract.py
+        tta_core/methods/test_golden_traces.py
+        tta_core/run/test_backbone_check.py
+        tta_core/run/test_cell.py
+        tta_core/run/test_checkpoint.py
+        tta_core/run/test_pictures.py
+        tta_core/run/test_segmentation.py
+        tta_core/streams/test_batches.py
+        tta_core/streams/test_choice.py
+    """,
 }
 """Marker -> files, or folders, of tests that `make check` leaves out as a whole."""
 
@@ -40,7 +66,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         place = item.path.relative_to(item.config.rootpath / "tests").as_posix()
         for marker, places in MARKED.items():
-            if place.startswith(places):
+            if place.startswith(tuple(places.split())):
                 item.add_marker(getattr(pytest.mark, marker))
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from grid.events import LaunchError
@@ -39,6 +40,7 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[Path | No
         LaunchError: if Ray does not start on this machine, or the cluster does not take the driver in.
     """
     set_switches()
+    # Ray sets a handler of its own when it starts.
     with own_ray() if address is None else connected(address) as folder, terminate_like_interrupt():
         if address is None:
             import ray
@@ -166,9 +168,28 @@ def _check_fits(resources: Resources, available: dict[str, float]) -> None:
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """Makes SIGTERM, which batch systems send before they kill, end the sweep as Ctrl-C does."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    """Makes SIGTERM, which batch systems send before they kill, end the sweep as Ctrl-C does; both at any moment."""
+    asked = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        handler = signal.getsignal(signal.SIGINT)
+        # Tune has a handler of its own. A shell ignores Ctrl-C for what it starts in the background.
+        if handler is None or isinstance(handler, int) or handler is interrupt:
+            handler = signal.default_int_handler
+        handler(signal.SIGINT, frame)
+
+    previous = signal.signal(signal.SIGTERM, interrupt), signal.getsignal(signal.SIGINT)
+    if previous[1] is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except ImportError as error:
+        # A compiled module that is interrupted in mid-import says that it cannot be imported.
+        if asked:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, previous[0])
+        signal.signal(signal.SIGINT, previous[1])

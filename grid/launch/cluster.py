@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from grid.events import LaunchError
-from grid.launch.environment import QUIET, SWITCHES, fresh_ray, set_switches
+from grid.launch.environment import QUIET, SWITCHES, fresh_ray, leave_job_folder, set_switches
 from grid.launch.head_watch import watching_head
 from grid.launch.own_ray import own_ray
 from grid.plan.sweep import Resources
@@ -58,6 +58,7 @@ def connected(address: str) -> Iterator[None]:
         LaunchError: if it does not take the driver in.
     """
     set_switches()
+    leave_job_folder()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     # In a job the switches may be set by the job: its values and ours are the same, and Ray asks who wins.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
@@ -158,7 +159,8 @@ def has_token() -> bool:
 
 def _check_fits(resources: Resources, available: dict[str, float]) -> None:
     for name, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
-        if wanted > available.get(name, 0.0):
+        # Without a GPU here, cells that choose their share take none.
+        if wanted > available.get(name, 0.0) and not (name == "GPU" and resources.auto):
             raise InputError(
                 f"a trial asks for {wanted:g} {name}, this machine has {available.get(name, 0.0):g}: lower "
                 f"resources.{name.lower()} in the sweep (or --set resources.{name.lower()}=N), or give a cluster's "

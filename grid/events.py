@@ -33,6 +33,10 @@ class LaunchError(RuntimeError):
     """Ray did not start, or was lost. The user gave nothing wrong: the same command may do later."""
 
 
+class StoppedError(LaunchError):
+    """A launch could not go on: a disk is full, or a node cannot run cells."""
+
+
 class CellListener(Protocol):
     """Hears what happens to cells, in the driver. A launch enters it, and leaves it when the last cell has ended."""
 

@@ -3,6 +3,7 @@
 ::
 
     python -m tests.chaos --kills 100 --seed 1
+    python -m tests.chaos --kills 20 --search
 
 A sweep is launched again and again into one folder. Each launch loses its driver, a worker, the raylet or the GCS, by
 `SIGKILL`. Launches without kills then finish the sweep, and the next round begins with an empty folder. Only processes
@@ -45,6 +46,23 @@ seeds: [0, 1, 2, 3]
 resources: {checkpoint_every: 3, max_retries: 5}
 tracking: {enabled: false}
 """
+
+SEARCH = """
+sweep: chaos
+base: {preset: digits-c, severity: 4, domains: [fog, contrast], samples_per_domain: 100, batch_size: 16}
+grid: {method: [source, tent, moetta]}
+seeds: [0, 1]
+search: {trials: 8, first: none, space: {tent.lr: spec, moetta.lr: spec, moetta.lambda_balance: [0.0, 0.3, 1.0]}}
+resources: {checkpoint_every: 3, max_retries: 5}
+tracking: {enabled: false}
+"""
+
+TRIED = (
+    "select study, trial, state, settings, value, measures from trials order by all",
+    "select study, trial, seed, point, cell, value from trial_cells order by all",
+    "select study, rule, trials, trial, settings, estimate from selections where current order by all",
+)
+"""What a search must find whoever is killed."""
 
 TITLES = {"worker": "ray::ImplicitFunc", "raylet": "/raylet/raylet", "gcs": "gcs_server"}
 """Part of a launch -> what its command line has in it. The driver is the process that was started."""
@@ -93,7 +111,7 @@ class Chaos:
     """Launches of one sweep that lose a part each."""
 
     def __init__(self, folder: Path, sweep: str, seed: int) -> None:
-        """Runs the sweep here, undisturbed and without Ray, to know what is right.
+        """Runs the sweep undisturbed, to know what is right: here and without Ray, but for a search.
 
         Args:
             folder: an empty folder.
@@ -105,11 +123,18 @@ class Chaos:
         self._folder = folder
         self._random = random.Random(seed)
         self._round = 0
-        cells = expand(read_sweep(str(self._file))).cells
-        self._right: dict[str, pa.Table] = {
-            cell: result_tables(tta_core.run(config, device="cpu"), sweep="chaos", git_commit="")["samples"]
-            for cell, config in cells.items()
-        }
+        read = read_sweep(str(self._file))
+        self._searched = read.search is not None
+        if self._searched:
+            self.finish()
+            self._right = {cell: _samples(path) for cell, path in self._found().items()}
+            self._tried = self._rows()
+            self.next_round()
+        else:
+            self._right = {
+                cell: result_tables(tta_core.run(config, device="cpu"), sweep="chaos", git_commit="")["samples"]
+                for cell, config in expand(read).cells.items()
+            }
 
     @property
     def results(self) -> Path:
@@ -153,16 +178,24 @@ class Chaos:
 
     def problems(self) -> list[str]:
         """What is wrong with the results of this round, which has finished; empty if nothing is."""
-        found = {path.name: path for path in (self.results / "cells").iterdir()}
+        found = self._found()
         problems = [f"{cell} is missing" for cell in self._right.keys() - found.keys()]
         problems += [f"{cell} is not of the sweep" for cell in found.keys() - self._right.keys()]
         problems += [
             f"{cell} has other samples"
             for cell in self._right.keys() & found.keys()
-            if not pq.read_table(found[cell] / "samples.parquet", partitioning=None).equals(self._right[cell])
+            if not _samples(found[cell]).equals(self._right[cell])
         ]
+        if self._searched and self._rows() != self._tried:
+            problems.append(f"the search tried {self._rows()}, undisturbed {self._tried}")
         problems += [f"{each.path}: {each.message}" for each in inspect(self.results, thorough=True).damages]
         return problems + [each.message for each in check_results(open_results(self.results))]
+
+    def _found(self) -> dict[str, Path]:
+        return {path.name: path for path in (self.results / "cells").iterdir()}
+
+    def _rows(self) -> list[list[tuple[object, ...]]]:
+        return [open_results(self.results).sql(query).fetchall() for query in TRIED]
 
     def _wait_for(self, process: subprocess.Popen[bytes], part: str) -> bool:
         """Waits until the part runs, and some time more; False if there is nothing to kill."""
@@ -193,6 +226,10 @@ class Chaos:
             return process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return None
+
+
+def _samples(cell: Path) -> pa.Table:
+    return pq.read_table(cell / "samples.parquet", partitioning=None)
 
 
 def _kill_if_same(pid: int, title: str) -> bool:
@@ -246,9 +283,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--search", action="store_true", help="kill a sweep that searches")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tta-grid-chaos-") as folder:
-        chaos = Chaos(Path(folder), SWEEP, given.seed)
+        chaos = Chaos(Path(folder), SEARCH if given.search else SWEEP, given.seed)
         problems = play(chaos, given.kills, lambda line: print(line, flush=True), seed=given.seed)
     print(json.dumps({"kills": given.kills, "seed": given.seed, "problems": problems}, indent=2))
     return 1 if problems else 0

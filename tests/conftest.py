@@ -16,7 +16,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray reads it in this cas
 MARKED = {
     "launch": ("grid/launch/test_launch.py", "grid/launch/test_chaos.py"),
     "slow": (
-        *("accelerator/test_methods.py", "accelerator/test_run.py"),
+        *("accelerator/test_gpu_report.py", "accelerator/test_methods.py", "accelerator/test_run.py"),
         *("analysis/report/test_report.py", "analysis/results/test_fuzz.py", "analysis/results/test_needs.py"),
         *("analysis/results/test_query.py", "grid/launch/test_trial.py", "grid/search/test_keys.py"),
         *(
@@ -44,10 +44,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(getattr(pytest.mark, marker))
 
 
-def pytest_collection_finish():
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
     """Each run collects garbage before it starts: it need not look through all that was imported, every time."""
     gc.collect()
     gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "unfreeze", lambda: None)  # As the benchmark does after each of its runs.
+        yield
 
 
 def pytest_sessionfinish():

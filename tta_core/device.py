@@ -6,6 +6,7 @@ All other code says what it wants and names no type of device, so that every acc
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,26 @@ def wait_for(device: torch.device) -> None:
     synchronize = torch.get_device_module(device).synchronize
     # Some devices are the only one of their kind, and their modules take no number.
     synchronize(device) if device.index is not None else synchronize()
+
+
+@contextmanager
+def counted_waits(device: torch.device) -> Iterator[list[str]]:
+    """Notes each time that the host waits inside for an accelerator whose module warns of it, as `torch.cuda` does.
+
+    Yields:
+        What was waited for; filled once the block is left.
+    """
+    module = torch.get_device_module(device)
+    found: list[str] = []
+    before = module.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            module.set_sync_debug_mode(before)
+    found += [str(one.message) for one in caught if "called a synchronizing" in str(one.message)]
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

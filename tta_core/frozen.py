@@ -61,12 +61,17 @@ def validated(model: type[Model], values: dict[str, Any], *, where: str) -> Mode
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
-        unknown = [str(item["loc"][0]) for item in items if _is_unknown_key(item)]
-        problems = _problems(values, [item for item in items if not _is_unknown_key(item)])
-        if unknown:
-            problems.append(_unknown_keys(unknown, sorted(model.model_fields)))
-        raise InputError(f"{where}: {'; '.join(problems)}") from None
+        raise InputError(f"{where}: {told(error, model, values)}") from None
+
+
+def told(error: ValidationError, model: type[BaseModel], values: Any) -> str:
+    """All that is wrong with the values of a model, for people."""
+    items: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+    unknown = [str(item["loc"][0]) for item in items if _is_unknown_key(item)]
+    problems = _problems(values, [item for item in items if not _is_unknown_key(item)])
+    if unknown:
+        problems.append(_unknown_keys(unknown, sorted(model.model_fields)))
+    return "; ".join(problems)
 
 
 def _is_unknown_key(item: dict[str, Any]) -> bool:

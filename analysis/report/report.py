@@ -85,6 +85,8 @@ def write_report(folder: str | Path, output: Path | None = None) -> Path:
     """
     con = open_results(folder)
     target = Path(folder).expanduser() / REPORT_NAME if output is None else Path(output)
+    if target.is_dir():
+        raise ResultsError(f"the report cannot be written to {target}, which is a folder: give a file in it")
     page = render(con, name=str(folder))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from grid.commands.images import bench_reading, cache_images, corrupt_images, verify_files
-from grid.commands.options import EXIT_SOME_FAILED, Listed, argument, option, reads, root_option
+from grid.commands.options import EXIT_SOME_FAILED, Finite, Listed, argument, option, reads, root_option
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class CheckOptions:
     precision: str = option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
     device: str = option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
     tolerance: float | None = option(
-        "--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="See above. [default: 0.3 or 1]"
+        "--tolerance", type=Finite(min=0), metavar="POINTS", help="See above. [default: 0.3 or 1]"
     )
     as_json: bool = option("--json", is_flag=True, help="Print as JSON.")
 

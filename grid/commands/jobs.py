@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grid.commands.options import EXIT_SOME_FAILED, SweepOptions, argument, option, reads
+from grid.commands.options import EXIT_SOME_FAILED, Finite, SweepOptions, argument, option, reads
 from tta_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class SubmitOptions(SweepOptions):
     )
     tracking_uri: str | None = option("--tracking-uri", metavar="URI", help="MLflow store, as the cluster reaches it.")
     wait: float | None = option(
-        "--wait", metavar="MINUTES", type=click.FloatRange(min=0), help="As of tta-grid run. [default: for ever]"
+        "--wait", metavar="MINUTES", type=Finite(min=0), help="As of tta-grid run. [default: for ever]"
     )
     follow: bool = option("--follow", is_flag=True, help="Show what the job prints until it ends.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +13,18 @@ from grid.commands.data import data
 from grid.commands.jobs import doctor, fetch_results, logs, stop, submit
 from grid.commands.options import (
     EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
     EXIT_NO_RAY,
     EXIT_SOME_FAILED,
+    EXIT_STOPPED,
+    Finite,
     Listed,
     SweepOptions,
     option,
     reads,
 )
 from grid.commands.search import search
-from grid.events import LaunchError
+from grid.events import LaunchError, StoppedError
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -39,6 +44,12 @@ class NoRay(click.ClickException):
     exit_code = EXIT_NO_RAY
 
 
+class Stopped(click.ClickException):
+    """A launch could not go on: one message, an exit status of its own."""
+
+    exit_code = EXIT_STOPPED
+
+
 class Commands(Listed):
     """Names the closest command for a misspelt one, and turns a user's mistakes into one message each."""
 
@@ -46,6 +57,9 @@ class Commands(Listed):
         """Reads the arguments."""
         if any("\0" in each for each in args):
             raise click.UsageError("an argument has a NUL byte in it, and no name, path or value has one", ctx)
+        for before, each in itertools.pairwise(["tta-grid", *args]):
+            if not each or re.fullmatch("--[^=]+=", each):
+                raise click.UsageError(f"what follows {each or before} is empty: give a value, or leave it out", ctx)
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -66,8 +80,13 @@ class Commands(Listed):
             if isinstance(error, InputError | ResultsError):
                 raise BadInput(str(error)) from None
             raise
+        except StoppedError as error:
+            raise Stopped(str(error)) from None
         except LaunchError as error:
             raise NoRay(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(EXIT_INTERRUPTED) from None
         except OSError as error:
             if error.filename is None:
                 raise
@@ -105,19 +124,19 @@ class PlanOptions(SweepOptions):
     simulate: float | None = option(
         "--simulate",
         metavar="GPUS",
-        type=click.FloatRange(min=0, min_open=True, max=100_000),
+        type=Finite(min=0, min_open=True, max=100_000),
         help="Replay the cells that are left on so many GPUs, or slots if a cell takes no GPU.",
     )
     failures: float = option(
         "--failures",
         metavar="SHARE",
-        type=click.FloatRange(0, 1),
+        type=Finite(0, 1),
         default=0.0,
         show_default=True,
         help="Of --simulate: share of cells that die once.",
     )
     price: float | None = option(
-        "--price", metavar="PRICE", type=click.FloatRange(min=0), help="What an hour of a GPU costs, or of a slot."
+        "--price", metavar="PRICE", type=Finite(min=0), help="What an hour of a GPU costs, or of a slot."
     )
     as_json: bool = option("--json", is_flag=True, help="Print the plan as JSON.")
 
@@ -151,7 +170,7 @@ class RunOptions(SweepOptions):
     wait: float | None = option(
         "--wait",
         metavar="MINUTES",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         help="End when for so long no node had room for a cell. [default: never]",
     )
 
@@ -163,7 +182,8 @@ def run(given: RunOptions) -> None:
 
     \b
     Exit status: 0 all cells are done, 1 some cells failed (the others are kept), 2 the input is wrong,
-    3 Ray did not start or was lost, 130 interrupted. The same command goes on where an earlier one stopped.
+    3 Ray did not start or was lost, 4 a disk is full or a node cannot run cells, 130 interrupted. The same command goes
+    on where an earlier one stopped.
     """
     from grid.commands.run import run_sweep
 

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -26,10 +27,22 @@ import click
 EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NO_RAY = 3
+EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130
 
 Command = Callable[..., None]
 T = TypeVar("T")
+
+
+class Finite(click.FloatRange):
+    """A number in a range; NaN and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads the number."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return found
 
 
 def argument(**how: Any) -> Any:

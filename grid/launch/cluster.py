@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from grid.events import LaunchError
-from grid.launch.environment import QUIET, SWITCHES, fresh_ray, leave_job_folder, set_switches
+from grid.launch.environment import QUIET, SWITCHES, fresh_ray, leave_job_folder, set_switches, silent
 from grid.launch.head_watch import watching_head
 from grid.launch.own_ray import own_ray
 from grid.plan.sweep import Resources
@@ -40,8 +40,9 @@ def ray_cluster(address: str | None, resources: Resources) -> Iterator[Path | No
         LaunchError: if Ray does not start on this machine, or the cluster does not take the driver in.
     """
     set_switches()
-    # Ray sets a handler of its own when it starts.
-    with own_ray() if address is None else connected(address) as folder, terminate_like_interrupt():
+    connection = own_ray() if address is None else connected(address)
+    # Ray takes SIGTERM for itself when it starts.
+    with terminate_like_interrupt(), connection as folder, terminate_like_interrupt():
         if address is None:
             import ray
 
@@ -65,22 +66,10 @@ def connected(address: str) -> Iterator[None]:
     ray = fresh_ray()
     try:
         _connect(ray, address)
-        with _silent(ray), watching_head(ray.get_runtime_context().gcs_address):
+        with silent(ray), watching_head(ray.get_runtime_context().gcs_address):
             yield None
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _silent(ray: Any) -> Iterator[None]:
-    """Keeps the last page of a lost node's log out of ours: Ray prints it whatever `log_to_driver` says."""
-    worker = ray._private.worker
-    plain = worker.print_to_stdstream
-    worker.print_to_stdstream = lambda *given, **how: None
-    try:
-        yield
-    finally:
-        worker.print_to_stdstream = plain
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -170,7 +159,7 @@ def _check_fits(resources: Resources, available: dict[str, float]) -> None:
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """Makes SIGTERM, which batch systems send before they kill, end the sweep as Ctrl-C does; both at any moment."""
+    """Makes SIGTERM of batch systems and SIGHUP of a closed terminal end the sweep as Ctrl-C does, at any moment."""
     asked = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -182,9 +171,10 @@ def terminate_like_interrupt() -> Iterator[None]:
             handler = signal.default_int_handler
         handler(signal.SIGINT, frame)
 
-    previous = signal.signal(signal.SIGTERM, interrupt), signal.getsignal(signal.SIGINT)
-    if previous[1] is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    previous = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    for each, handler in previous.items():
+        if handler is not signal.SIG_IGN:  # As nohup does.
+            signal.signal(each, interrupt)
     try:
         yield
     except ImportError as error:
@@ -193,5 +183,5 @@ def terminate_like_interrupt() -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous[0])
-        signal.signal(signal.SIGINT, previous[1])
+        for each, handler in previous.items():
+            signal.signal(each, handler)

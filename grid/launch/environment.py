@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 SWITCHES = {
@@ -54,3 +56,15 @@ def fresh_ray() -> Any:
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
     return ray
+
+
+@contextmanager
+def silent(ray: Any) -> Iterator[None]:
+    """Keeps the last page of a lost node's log out of ours: Ray prints it whatever `log_to_driver` says."""
+    worker = ray._private.worker
+    plain = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *given, **how: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = plain

@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 40.0
 """How long the head may be silent. After 60 s without it Ray (2.60) aborts the process, and no Python code runs any
 more."""
 
-EXIT_HEAD_LOST = 3
+EXIT_LOST = 3
 
 
 @contextmanager
@@ -43,9 +43,9 @@ def watching_head(
             if _answers(address, every):
                 heard = time.monotonic()
             elif time.monotonic() - heard >= patience:
-                (lost or _end)(
-                    f"the Ray head at {address} has not answered for {patience:.0f} s, and its cells are lost with it. "
-                    "Finished cells are kept: start the cluster again, then go on with the same command"
+                (lost or end_process)(
+                    f"Error: the Ray head at {address} has not answered for {patience:.0f} s, and its cells are lost "
+                    "with it. Finished cells are kept: start the cluster again, then go on with the same command"
                 )
                 return
 
@@ -66,9 +66,9 @@ def _answers(address: str, timeout: float) -> bool:
     return True
 
 
-def _end(message: str) -> None:
+def end_process(message: str, status: int = EXIT_LOST) -> None:
+    """Ends this process with a message, whatever its main thread does: that may sit in a call of Ray for ever."""
     sys.stdout.flush()
-    sys.stderr.write(f"Error: {message}\n")
+    sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
-    # The main thread may sit in a call of Ray that never returns: nothing else ends it.
-    os._exit(EXIT_HEAD_LOST)
+    os._exit(status)

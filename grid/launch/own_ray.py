@@ -6,19 +6,30 @@ import functools
 import ipaddress
 import os
 import secrets
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from grid.events import LaunchError
-from grid.launch.environment import QUIET, fresh_ray
-from grid.launch.private_folder import RAY, TUNE, private_folder
+from grid.launch.environment import QUIET, fresh_ray, silent
+from grid.launch.head_watch import end_process
+from grid.launch.private_folder import RAY, TUNE, private_folder, remove_folder
 from tta_core.errors import InputError
 
 PAUSES = (0, 10, 30)
 """Seconds before each try to start Ray."""
+
+PARTS = ("gcs_server", "raylet")
+"""Processes of Ray without which nothing runs. Ray would notice after a minute, and abort this process (2.60)."""
+
+LOOK_SECONDS = 1.0
+
+TO_GROUPS = (signal.SIGTERM, signal.SIGHUP)
+"""What batch systems, `timeout` and terminals send to all processes of a command: the driver ends the others."""
 
 
 @contextmanager
@@ -50,9 +61,10 @@ def own_ray() -> Iterator[Path]:
             )
         try:
             _start(ray, folder / RAY)
-            yield folder / TUNE
+            with silent(ray), _watching(folder):
+                yield folder / TUNE
         finally:
-            ray.shutdown()
+            _shut_down(ray)
 
 
 def _start(ray: Any, folder: Path) -> None:
@@ -67,7 +79,7 @@ def _start(ray: Any, folder: Path) -> None:
     for pause in PAUSES:
         time.sleep(pause)
         try:
-            with _fewer_processes(ray):
+            with _fewer_processes(ray), _passed_on_blocked(TO_GROUPS):
                 ray.init("local", include_dashboard=False, _temp_dir=str(folder), **QUIET)
             return
         except Exception as error:  # Ray raises this very class, and whatever else it met.
@@ -84,6 +96,56 @@ def _start(ray: Any, folder: Path) -> None:
         f"Ray did not start on this machine, tried {len(PAUSES)} times ({words}): the machine may be too busy, or "
         "without memory or disk. Finished cells are kept: go on later with the same command"
     ) from problem
+
+
+def _shut_down(ray: Any) -> None:
+    """Disconnects, and kills Ray's processes at once: they do not hear SIGTERM, for which Ray would wait."""
+    node = ray._private.worker._global_node
+    if node is not None:
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+    ray.shutdown()
+
+
+@contextmanager
+def _watching(folder: Path) -> Iterator[None]:
+    """Ends this process, and what Ray left, if a part of Ray ends while the context lasts."""
+    import psutil
+
+    parts = {child: child.name() for child in psutil.Process().children() if child.name() in PARTS}
+    done = threading.Event()
+
+    def look() -> None:
+        gone, _ = psutil.wait_procs(parts, timeout=0)
+        if gone:
+            remove_folder(folder)
+            end_process(
+                f"Error: Ray on this machine was lost (its {parts[gone[0]]} was killed, or crashed). Finished cells "
+                "are kept: go on with the same command"
+            )
+
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch, name="ray-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        look()
+
+
+@contextmanager
+def _passed_on_blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Blocks signals in processes that are started while the context lasts; here they wait for its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -47,7 +49,7 @@ def private_folder() -> Iterator[Path]:
             (folder / name).mkdir(mode=0o700)
         yield folder
     finally:
-        _remove(folder)
+        remove_folder(folder)
         lock.release()
 
 
@@ -72,14 +74,47 @@ def _remove_leftovers(parent: Path) -> None:
             ours = folder.stat(follow_symlinks=False).st_uid == os.getuid() and (folder / LOCK).is_file()
             if ours and not folder.is_symlink():
                 with FileLock(folder / LOCK, timeout=0):
-                    _remove(folder)
+                    remove_folder(folder)
         except (OSError, Timeout):
             continue  # It is in use, or another launch is removing it.
 
 
-def _remove(folder: Path) -> None:
-    """Removes what can be removed; the lock goes last, since a folder without it is taken for somebody else's."""
+def remove_folder(folder: Path) -> None:
+    """Ends what the launch left running, and removes what can be removed.
+
+    The lock goes last, since a folder without it is taken for somebody else's.
+    """
+    _end_processes(folder)
     for name in (RAY, TUNE):
         shutil.rmtree(folder / name, ignore_errors=True)
     if [path.name for path in folder.glob("*")] == [LOCK]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_processes(folder: Path) -> None:
+    """Kills processes that write to the folder: those of Ray, which outlive a killed driver, node or GCS.
+
+    Only Linux says which these are.
+    """
+    deadline = time.monotonic() + 5.0
+    while (found := _writing_to(folder)) and time.monotonic() < deadline:
+        for process in found:
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _writing_to(folder: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # It ended meanwhile, or is another user's.
+            opened = [file.name for file in (process / "fd").iterdir() if file.readlink().is_relative_to(folder)]
+            if any(_is_written(process / "fdinfo" / name) for name in opened) and int(process.name) != os.getpid():
+                found.append(int(process.name))
+    return found
+
+
+def _is_written(descriptor: Path) -> bool:
+    """Whether a file was opened for writing, by the flags of its descriptor."""
+    flags = next(line for line in descriptor.read_text().splitlines() if line.startswith("flags:"))
+    return int(flags.split()[1], base=8) & (os.O_WRONLY | os.O_RDWR) != 0

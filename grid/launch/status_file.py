@@ -144,10 +144,23 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     """What the file in a results folder says; None if there is none. Its `state` is `lost` if its driver is gone."""
     try:
         values: dict[str, Any] = json.loads((folder / PROGRESS_FILE).read_text())
-        old = values["state"] == "running" and time.time() - values["updated_at"] > STALE_SECONDS
+        old = time.time() - values["updated_at"] > STALE_SECONDS
+        lost = values["state"] == "running" and (old or _is_gone(values["host"], values["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return values | {"state": "lost"} if old else values
+    return values | {"state": "lost"} if lost else values
+
+
+def _is_gone(host: str, process: int) -> bool:
+    """Whether a driver of this machine has ended, which killed or without room on the disk it could not write."""
+    try:
+        if host == socket.gethostname():
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # It is another user's.
+        return False
+    return False
 
 
 def shown(progress: dict[str, Any]) -> str:

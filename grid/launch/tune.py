@@ -17,7 +17,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from grid.events import CellEnd, CellListener, LaunchError
+from grid.events import CellEnd, CellListener, LaunchError, StoppedError
 from grid.launch.nodes import rooms
 from grid.launch.queue import CellQueue
 from grid.launch.reasons import death_of
@@ -26,8 +26,7 @@ from grid.launch.waiting import Waiting
 from grid.plan.memory import gpu_share
 from grid.plan.sweep import Resources
 from grid.store.objects import Objects
-from grid.store.store import ResultStore, UnwritableError
-from tta_core.errors import InputError
+from grid.store.store import FULL, ResultStore, UnwritableError
 from tta_core.run.config import RunConfig
 
 TELL_FAILURES = ("ray.tune.execution.tune_controller", "ray.tune.tune")
@@ -66,7 +65,7 @@ def run_cells(
         most_waiting: seconds after which a launch ends for which no node has room; None for never.
 
     Raises:
-        InputError: if the store takes no more results, or a node cannot run cells. The cells that it has are kept.
+        StoppedError: if the store or the folder for Tune's files takes no more, or a node cannot run cells.
         LaunchError: if no node had room for too long.
     """
     # Tune would print each failure and its traceback: listeners tell of it, and the store keeps the traceback.
@@ -104,12 +103,19 @@ def run_cells(
     )
     try:
         tuner.fit()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StoppedError(
+            f"Ray has no room for its files in {snapshots} ({os.strerror(error.errno)}): make room, or name another "
+            "folder with TMPDIR. Finished cells are kept; then go on with the same command"
+        ) from error
     finally:
         # The store is what counts; Tune's own snapshots are never restored.
         with suppress(OSError):
             Objects(str(snapshots)).delete(name)
     if events.problem:
-        raise InputError(f"{events.problem.rstrip('.')}. Finished cells are kept; then go on with the same command")
+        raise StoppedError(f"{events.problem.rstrip('.')}. Finished cells are kept; then go on with the same command")
     if waiting.given_up:
         raise LaunchError(
             f"{waiting.reason}, for longer than --wait allows: add nodes, or let a trial ask for less (resources). "

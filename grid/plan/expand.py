@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
@@ -49,12 +49,12 @@ def expand(sweep: Sweep) -> Expansion:
     duplicates = excluded = 0
     exclusions = Exclusions(sweep.exclude)
     points = list(_points(sweep))
-    made: list[RunConfig | None] = [None] * len(points)
+    made: list[tuple[RunConfig, Callable[[int], str]] | None] = [None] * len(points)
     for seed in sweep.seeds:
         for number, point in enumerate(points):
             try:
                 # Nothing else that a cell is resolved to depends on its seed.
-                first = made[number] = made[number] or _config(sweep, point, seed)
+                first, cell_id = made[number] = made[number] or _resolved(sweep, point, seed)
             except InputError:
                 # What is left out need not be allowed.
                 if not exclusions.take_out(point | {"seed": seed}, None):
@@ -65,7 +65,7 @@ def expand(sweep: Sweep) -> Expansion:
             if sweep.exclude and exclusions.take_out(point | {"seed": seed}, config):
                 excluded += 1
                 continue
-            cell = config.cell_id()
+            cell = cell_id(seed)
             duplicates += cell in cells
             cells.setdefault(cell, config)
     exclusions.check_used()
@@ -122,6 +122,12 @@ def _steps(axes: Axes) -> list[Point]:
 
 def _merged(points: Iterable[Point]) -> Point:
     return {key: value for point in points for key, value in point.items()}
+
+
+def _resolved(sweep: Sweep, point: Point, seed: int) -> tuple[RunConfig, Callable[[int], str]]:
+    """A point's configuration, and its id under any seed."""
+    config = _config(sweep, point, seed)
+    return config, config.cell_ids()
 
 
 def _config(sweep: Sweep, point: Point, seed: int) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from tta_core.run.config import RunConfig
@@ -15,7 +16,7 @@ def cell_labels(cells: Mapping[str, RunConfig]) -> dict[str, str]:
     """For each cell its method and whatever varies in the sweep: its method's settings, other fields, the seed."""
     configs = cells.values()
     settings = _varying_settings(configs)
-    fields = [name for name in FIELDS if len(set(map(_text, {getattr(one, name) for one in configs}))) > 1]
+    fields = [name for name in FIELDS if len(set(map(_text, set(map(attrgetter(name), configs))))) > 1]
     weights = len({_weights(one) for one in configs}) > 1
     seeds = len({one.seed for one in configs}) > 1
     labels = {}
@@ -32,7 +33,8 @@ def cell_labels(cells: Mapping[str, RunConfig]) -> dict[str, str]:
 def _varying_settings(configs: Iterable[RunConfig]) -> dict[str, list[tuple[str, str]]]:
     """Method -> its settings that vary, each with the word for it: with the method's name if a field has its own."""
     seen: dict[str, dict[str, set[str]]] = {}
-    for config in configs:
+    # Seeds of one point share its settings.
+    for config in {id(config.settings): config for config in configs}.values():
         values = seen.setdefault(config.method, {name: set() for name in config.settings})
         for name, value in config.settings.items():
             values[name].add(_text(value))

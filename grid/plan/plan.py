@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Protocol
 
 from grid.events import CellState
@@ -30,8 +31,8 @@ STARTUP_SECONDS = 20.0
 """Starting Ray and importing torch in the first workers: until the first cell of the quickstart, on two cores."""
 CELL_BYTES, SAMPLE_BYTES = 40_000, 20
 """What a cell takes on disk, and each of its images."""
-STREAM_FIELDS = tuple(StreamChoice.model_fields)
-"""Fields of a cell that say which samples come when."""
+STREAM_OF = attrgetter(*StreamChoice.model_fields)
+"""Takes from a cell what says which samples come when."""
 
 
 class CellRecords(Protocol):
@@ -338,13 +339,14 @@ def _cell_seconds(cells: Mapping[str, RunConfig], measured: Mapping[tuple[str, s
     images: dict[tuple[object, ...], int] = {}
     seconds = {}
     for cell, config in cells.items():
-        stream = tuple(getattr(config, name) for name in STREAM_FIELDS)
+        stream = STREAM_OF(config)
         if stream not in images:
             images[stream] = config.num_samples
         per_image = measured.get((config.method, config.backbone))
         if per_image is None:
             forward = measured.get(("", config.backbone), backbone_spec(config.backbone).forward_ms / 1000)
-            per_image = forward * config.method_spec.cost_of(config.method_settings())
+            spec = config.method_spec
+            per_image = forward * (spec.cost_of(config.method_settings()) if spec.cost_with else spec.relative_cost)
         seconds[cell] = images[stream] * per_image
     return seconds
 

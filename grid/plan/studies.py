@@ -212,7 +212,7 @@ class StudyPlan:
         shown = ", ".join(domains) if len(domains) <= 4 else f"{len(domains)} domains"
         samples = sum(config.num_samples for config in self.choosing)
         facts = [
-            ("space", f"{len(self.space)} settings: {'; '.join(each.text() for each in self.space)}"),
+            ("space", "; ".join(each.text() for each in self.space)),
             ("chosen on", f"{shown}{' (ORACLE)' if search.oracle else ''}: {samples:,} samples, "
              f"{self.length_ratio:.2f} of the reported length; seeds {', '.join(map(str, search.seeds))}"),
             ("chosen by", ", ".join([*search.objectives, *(each.text for each in search.constraints)])),

@@ -6,6 +6,7 @@ for each device that there is.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,6 +66,7 @@ class Module:
 
     def __init__(self) -> None:
         self._stream = Stream()
+        self.sync_debug_mode = 0
 
     def is_initialized(self) -> bool:
         return True
@@ -97,7 +99,13 @@ class Module:
         torch.set_rng_state(state)
 
     def synchronize(self, device: Any = None) -> None:
-        WAITS.append("synchronize")
+        note_wait("synchronize")
+
+    def get_sync_debug_mode(self) -> int:
+        return self.sync_debug_mode
+
+    def set_sync_debug_mode(self, mode: int | str) -> None:
+        self.sync_debug_mode = ("default", "warn").index(mode) if isinstance(mode, str) else mode
 
     def current_stream(self, device: Any = None) -> Stream:
         return self._stream
@@ -123,6 +131,13 @@ class Module:
         pass
 
 
+def note_wait(name: str) -> None:
+    """Takes note that the host waits, and warns of it where that was asked for, as CUDA does."""
+    WAITS.append(name)
+    if MODULE.sync_debug_mode:
+        warnings.warn(f"called a synchronizing operation: {name}", stacklevel=2)
+
+
 def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
     """A copy with a mark: torch would ask the device's allocator, which there is none of."""
     pinned = self.clone()
@@ -141,7 +156,8 @@ class _Generator(torch.Generator):
         return super().__new__(cls, "cpu" if torch.device(device).type == NAME else device)
 
 
-_setup_privateuseone_for_python_backend(NAME, backend_module=Module())
+MODULE = Module()
+_setup_privateuseone_for_python_backend(NAME, backend_module=MODULE)
 Tensor.pin_memory, Tensor.is_pinned = _pin_memory, _is_pinned  # type: ignore[method-assign]
 torch.Generator = _Generator  # type: ignore[misc]
 

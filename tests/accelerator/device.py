@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from tests.accelerator.backend import DEVICE, WAITS
+from tests.accelerator.backend import DEVICE, WAITS, note_wait
 
 READS = frozenset(
     f"aten::{name}"
@@ -67,17 +67,19 @@ class AcceleratorTensor(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        _refuse_mixed(name, args, given)
+        _refuse_mixed(name, args, kwargs)
         _note_wait(name, args, kwargs)
-        raw_args, raw_kwargs = pytree.tree_map(_raw, (args, kwargs))
-        out = func(*raw_args, **raw_kwargs)
+        out = func(*_raw(args), **{key: _raw(value) for key, value in kwargs.items()})
         if _lands_on_cpu(name, args, kwargs):
             return args[0] if name == "aten::copy_" else out
-        if not pytree.tree_any(lambda value: isinstance(value, Tensor), out):
-            return out
-        wrapped = pytree.tree_map_only(Tensor, cls, out)
-        return return_and_correct_aliasing(func, args, kwargs, wrapped)
+        wrapped = _wrapped(out)
+        if not _shares(func):
+            return wrapped
+        corrected = return_and_correct_aliasing(func, args, kwargs, wrapped)
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, AcceleratorTensor) and value.shape != value.raw.shape:
+                raise NotImplementedError(f"{name} changes a shape, which the stand-in cannot: give it to FACTORIES")
+        return corrected
 
     @property
     def data(self) -> Tensor:  # type: ignore[override]
@@ -110,22 +112,35 @@ class AcceleratorTensor(Tensor):
 
 
 def _raw(value: Any) -> Any:
-    """What stands for a value on the CPU."""
+    """What stands for an argument, or for a list of them, on the CPU."""
     if isinstance(value, AcceleratorTensor):
         return value.raw
+    if isinstance(value, list | tuple):
+        return [_raw(one) for one in value]
     return torch.device("cpu") if isinstance(value, torch.device) and value.type == DEVICE.type else value
 
 
-def _refuse_mixed(name: str, args: Any, given: list[Tensor]) -> None:
+def _wrapped(value: Any) -> Any:
+    """What an operation returned, on the device."""
+    if isinstance(value, Tensor):
+        return AcceleratorTensor(value)
+    return type(value)(_wrapped(one) for one in value) if type(value) in (list, tuple) else value
+
+
+@cache
+def _shares(operation: Any) -> bool:
+    """Whether what an operation returns may share memory with its arguments, as its schema says."""
+    schema = operation._schema
+    return any(one.alias_info is not None for one in (*schema.arguments, *schema.returns))
+
+
+def _refuse_mixed(name: str, args: Any, kwargs: dict[str, Any]) -> None:
     """Raises as a GPU does; beside tensors of the device, numbers may come as tensors without dimensions."""
     if name in COPIES:
         return
-    listed = [value for argument in args if isinstance(argument, list | tuple) for value in argument]
-    alien = [
-        value
-        for value in given
-        if not isinstance(value, AcceleratorTensor) and (value.dim() > 0 or any(value is one for one in listed))
-    ]
+    alone = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dim() > 0]
+    listed = [one for value in args if isinstance(value, list | tuple) for one in value if isinstance(one, Tensor)]
+    alien = [value for value in alone + listed if not isinstance(value, AcceleratorTensor)]
     if alien:
         shapes = ", ".join(str(tuple(value.shape)) for value in alien)
         raise RuntimeError(f"Expected all tensors to be on the same device: {name} got shapes {shapes} on cpu")
@@ -133,11 +148,11 @@ def _refuse_mixed(name: str, args: Any, given: list[Tensor]) -> None:
 
 def _note_wait(name: str, args: Any, kwargs: dict[str, Any]) -> None:
     if name in READS or _lands_on_cpu(name, args, kwargs) or _masks(name, args) or _measures_repeats(name, kwargs):
-        WAITS.append(name)
+        note_wait(name)
     elif name == "aten::copy_" and not isinstance(args[1], AcceleratorTensor) and args[1].dim() + args[1].numel() > 1:
         unblocked = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
         if not (unblocked and args[1].is_pinned()):
-            WAITS.append("copy from memory that is not pinned")
+            note_wait("copy from memory that is not pinned")
 
 
 def _lands_on_cpu(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
@@ -171,13 +186,31 @@ def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Te
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     """A copy that torch makes below dispatch, such as for `torch.tensor`."""
     if not (isinstance(source, AcceleratorTensor) and isinstance(target, AcceleratorTensor)):
-        WAITS.append("aten::_copy_from")
+        note_wait("aten::_copy_from")
     _raw(target).copy_(_raw(source))
     return target
 
 
+def _factory(make: Any) -> Any:
+    """Makes on the CPU what torch would make empty and then enlarge, which a wrapper cannot be."""
+
+    def made(*args: Any, device: Any = None, pin_memory: Any = None, **kwargs: Any) -> Tensor:
+        return AcceleratorTensor(make(*args, device="cpu", **kwargs))
+
+    return made
+
+
+FACTORIES = ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "randperm", "randperm.generator")
+
 LIBRARY = torch.library.Library("aten", "IMPL")
+for _name in FACTORIES:
+    _packet, _, _overload = _name.partition(".")
+    LIBRARY.impl(_name, _factory(getattr(getattr(torch.ops.aten, _packet), _overload or "default")), "PrivateUse1")
 LIBRARY.impl("empty.memory_format", _empty, "PrivateUse1")
 LIBRARY.impl("empty_strided", _empty_strided, "PrivateUse1")
 LIBRARY.impl("_copy_from", _copy_from, "PrivateUse1")
 LIBRARY.impl("_copy_from_and_resize", _copy_from, "PrivateUse1")
+
+AUTOCAST = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+"""Autocast may be entered, and casts nothing: what is computed in bf16 is the business of real devices."""
+AUTOCAST.fallback(torch.library.fallthrough_kernel)

@@ -92,3 +92,32 @@ def test_what_it_does_not_wait_for_is_not(name):
 def test_numpy_takes_no_tensor_of_the_device():
     with pytest.raises(TypeError, match="numpy"):
         numbers(3).to(DEVICE).numpy()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda where: torch.arange(7, device=where),
+        lambda where: torch.arange(1.0, 4.0, 0.5, device=where),
+        lambda where: torch.eye(2, 3, device=where),
+        lambda where: torch.linspace(0, 1, 5, device=where),
+        lambda where: torch.full((2,), 3, device=where),
+    ],
+    ids=["arange", "arange by half", "eye", "linspace", "full"],
+)
+def test_what_is_made_there_has_its_shape(make):
+    made = make(DEVICE)
+    assert made.device == DEVICE
+    assert torch.equal(made.cpu(), make("cpu"))
+    assert len(made) == len(make("cpu"))
+    assert made.dtype == make("cpu").dtype
+
+
+def test_a_change_of_shape_is_refused():
+    with pytest.raises(NotImplementedError, match="changes a shape"):
+        torch.sub(numbers(3).to(DEVICE), 1, out=torch.empty(0, device=DEVICE))
+
+
+def test_autocast_may_be_entered():
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        assert (numbers(3, 3).to(DEVICE) @ numbers(3, 3).to(DEVICE)).device == DEVICE

@@ -20,15 +20,6 @@ TOLERANCE = 1e-7
 
 BATCHES = (4, 4, 4, 3)
 
-FEWER = {
-    "cotta": {"views": 2},
-    "vida": {"views": 2, "warm_up_epochs": 1},
-    "memo": {"views": 4},
-    "foa": {"population_size": 4},
-    "mgtta": {"training_epochs": 1, "training_images": 4},
-}
-"""Settings that make a step quick, and leave out none of its work."""
-
 EVERY_PRESET = [(name, preset) for name, spec in methods().items() for preset in spec.preset_names()]
 
 
@@ -85,15 +76,17 @@ def network_for(network_of, tiny_vit, tiny_convnet):
 
 @pytest.mark.parametrize(("name", "preset"), EVERY_PRESET)
 def test_every_preset_computes_what_the_cpu_does_and_waits_as_declared(name, preset, network_for):
-    settings = methods()[name].learns_from_noise if preset == "digits-c" else {}
-    compared(name, network_for(name), preset=preset, **FEWER.get(name, {}), **settings)
+    spec = methods()[name]
+    compared(
+        name, network_for(name), preset=preset, **spec.quick, **(spec.learns_from_noise if preset == "digits-c" else {})
+    )
 
 
 @pytest.mark.parametrize("name", list(methods()))
 def test_the_declared_waits_occur(name, network_for):
     spec = methods()[name]
     # Where some samples are judged reliable, and a domain that is merged ends.
-    changes = FEWER.get(name, {}) | {"deyo": {"entropy_margin": 1.0}, "imse": {"shift_threshold": 1e-9}}.get(name, {})
+    changes = spec.quick | {"deyo": {"entropy_margin": 1.0}, "imse": {"shift_threshold": 1e-9}}.get(name, {})
     assert compared(name, network_for(name), **changes) == spec.waits_of(spec.resolve("recommended", changes))
 
 
@@ -109,7 +102,7 @@ def test_the_declared_waits_occur(name, network_for):
 def test_other_networks_do_too(architecture, options, name):
     torch.manual_seed(0)
     network = timm.create_model(architecture, num_classes=CLASSES, **options)
-    compared(name, network, batches=(3, 1), **FEWER.get(name, {}))
+    compared(name, network, batches=(3, 1), **methods()[name].quick)
 
 
 def test_a_planted_read_is_found(network_for, monkeypatch):

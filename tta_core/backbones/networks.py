@@ -87,18 +87,20 @@ def _fit(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
 
 
 def _other_kinds(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Tensors of integers, complex or sparse ones where the network has plain floating-point ones, for people."""
+    """Tensors that are no plain floating-point ones with values where the network has such, for people."""
     own = network.state_dict()
     return [
         f"{name} {_kind(tensor)}, not {_kind(own[name])}"
         for name, tensor in weights.items()
         if name in own
         and own[name].is_floating_point()
-        and (tensor.layout != torch.strided or not tensor.is_floating_point())
+        and (tensor.layout != torch.strided or not tensor.is_floating_point() or tensor.is_meta)
     ]
 
 
 def _kind(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "without values"
     return str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
 
 
@@ -128,11 +130,11 @@ def _misfit(spec: BackboneSpec, network: nn.Module, weights: Mapping[str, Tensor
     other = [name for name in own if name in given and own[name] != given[name]]
     causes = []
     head = f"{_classifier(network)}.weight"
-    if head in other:
+    if head in other and given[head][1:] == own[head][1:]:
         causes.append(f"they have {given[head][0]} classes, not {own[head][0]}")
     elif head in missing and 2 * len(missing) < len(own):
         causes.append("they have no classifier, as before fine-tuning: give the fine-tuned ones")
-    if "pos_embed" in other:
+    if "pos_embed" in other and given["pos_embed"][2:] == own["pos_embed"][2:]:
         causes.append(
             f"their position embeddings are for other images ({given['pos_embed'][1]} tokens, not "
             f"{own['pos_embed'][1]}), and are not interpolated"

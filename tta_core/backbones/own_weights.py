@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tta_core.backbones.spec import BackboneSpec
 from tta_core.errors import InputError, unknown_name
-from tta_core.frozen import Frozen, validated
+from tta_core.frozen import Frozen, told, validated
 
 SCHEMES = ("https", "http", "file")
 
@@ -37,6 +37,13 @@ class OwnWeights(Frozen):
     url: str | None = None
     sha256: str = Field(pattern=SHA256)
     key_map: dict[str, str | None] = Field(default_factory=dict)
+
+    def __init__(self, **values: Any) -> None:
+        """Takes fields by name, as scripts give them; raises InputError for what is not allowed."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(told(error, OwnWeights, values)) from None
 
     @field_validator("sha256", mode="before")
     @classmethod

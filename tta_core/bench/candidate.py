@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tta_core.backbones.classifier import find_classifier
 from tta_core.backbones.precision import autocast
-from tta_core.bench.agreement import difference_to_cpu
+from tta_core.bench.agreement import differences_to_cpu
 from tta_core.bench.compilation import CompiledTrunk, compile_method
 from tta_core.bench.instruments import Clock, TensorMemory, Timing, counted_images, mark_for_counting
 from tta_core.bench.request import BenchRequest, MethodChoice
@@ -122,7 +122,9 @@ class Candidate:
         self.compiled = any(trunk.calls for trunk in trunks) if request.compiled else None
         self.images_per_step = count.images
         self.held_mib, self.peak_mib = memory.held_mib, memory.peak_mib
-        self.cpu_difference = difference_to_cpu(source.subject, choice, request.seed) if request.check_cpu else None
+        self.cpu_difference = (
+            max(differences_to_cpu(source.subject, choice, request.seed)) if request.check_cpu else None
+        )
 
     def step(self) -> None:
         """One online step on the next batch."""

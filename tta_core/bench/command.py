@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tta_core.bench.memory_table import network_of, read_table, remember, table_file
 from tta_core.bench.request import BenchRequest, read_choices, task_of
@@ -29,6 +30,23 @@ TIMING = {
     "check_cpu": "--check-cpu",
 }
 """Options of timing, which counting launches and measuring memory do not have."""
+LAUNCHES = "--launches, which counts one step and times nothing"
+MEMORY = "--memory, which times nothing"
+
+REPORT = {"gpu_report": "--gpu-report", "minutes": "--minutes"}
+REPORTING = "--gpu-report, which measures fp32, bf16 and compiled, and all that the others ask for"
+FIXED = {
+    "compiled": "--compile",
+    "precision": "--precision",
+    "threads": "--threads",
+    "one_at_a_time": "--one-at-a-time",
+    "check_cpu": "--check-cpu",
+    "json": "--json",
+}
+"""Options that a report does not have."""
+REPORT_DEFAULTS = {"backbone": "vit_base_patch16_224", "batch_size": 64, "repeats": 5, "warmup": 1}
+MINUTES = 9.0
+MOST_MINUTES = 600
 
 
 def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str], object]) -> tuple[str, bool]:
@@ -49,11 +67,19 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
     as_json, launches, memory, table = (given.pop(name) for name in ("json", "launches", "memory", "table"))
-    untimed = [flag for flag, asked in (("--launches", launches), ("--memory", memory)) if asked]
-    if untimed and (timed := [*untimed[1:], *(option for name, option in TIMING.items() if given[name])]):
-        raise InputError(f"{', '.join(timed)} beside {untimed[0]}, which times nothing: leave one of them out")
-    if table and not memory:
-        raise InputError("--table names the file of --memory, which is not there: add --memory, or leave it out")
+    report, minutes = given.pop("gpu_report"), given.pop("minutes")
+    others = given | {"gpu_report": report, "minutes": minutes}
+    if launches:
+        _refuse(others | {"memory": memory}, {**TIMING, **REPORT, "memory": "--memory"}, LAUNCHES)
+    if memory:
+        _refuse(others, {**TIMING, **REPORT}, MEMORY)
+    elif table is not None:
+        raise InputError("--table names the file of --memory: give both, or leave it out")
+    if report is not None:
+        _refuse(given | {"json": as_json}, FIXED, REPORTING)
+        given |= {name: value for name, value in REPORT_DEFAULTS.items() if given[name] is None}
+    elif minutes is not None:
+        raise InputError("--minutes is the time of --gpu-report OUT: give both, or leave it out")
     task = task_of(given["backbone"] or BenchRequest.model_fields["backbone"].default)
     given["methods"] = read_choices(given["methods"], given.pop("set"), task)
     # An option that was not given is the request's own default.
@@ -63,6 +89,10 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         return _launches(request, tell, as_json=as_json)
     if memory:
         return _memory(request, tell, table and Path(table), as_json=as_json)
+    if report is not None:
+        from tta_core.bench.gpu.report import make_report
+
+        return make_report(request, Path(report), _minutes(minutes), tell)
 
     from tta_core.bench.measure import run_bench
     from tta_core.bench.table import as_text
@@ -70,6 +100,21 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     result = run_bench(request, tell)
     text = json.dumps(result.as_dict(), indent=2) if as_json else as_text(result)
     return text, any(row.error for row in result.rows)
+
+
+def _refuse(given: dict[str, Any], options: dict[str, str], beside: str) -> None:
+    if used := [option for name, option in options.items() if given[name]]:
+        raise InputError(f"{', '.join(used)} beside {beside}: leave one of them out")
+
+
+def _minutes(word: str | None) -> float:
+    try:
+        minutes = MINUTES if word is None else float(word)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes <= MOST_MINUTES:
+        raise InputError(f"--minutes {word} is not allowed: give a number above 0, at most {MOST_MINUTES}")
+    return minutes
 
 
 def _launches(request: BenchRequest, tell: Callable[[str], object], *, as_json: bool) -> tuple[str, bool]:
@@ -159,5 +204,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--table", metavar="FILE", help="where --memory keeps it [default: gpu-memory.csv in the cache, on a GPU]"
     )
+    parser.add_argument(
+        "--gpu-report",
+        metavar="OUT",
+        help="on a machine with a GPU: agreement with the CPU, waits, step costs in fp32, bf16 and compiled, memory, "
+        "corruptions, reading ahead; writes report.md, report.json and memory.json into the folder OUT [default: "
+        f"{REPORT_DEFAULTS['backbone']}, batches of {REPORT_DEFAULTS['batch_size']}, all methods]",
+    )
+    parser.add_argument("--minutes", metavar="N", help=f"time for the report [default: {MINUTES:.0f}]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

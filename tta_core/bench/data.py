@@ -185,7 +185,7 @@ def write_photographs(folder: Path, count: int, size: int) -> ImageFiles:
     """Writes crops of two real photographs as JPEG files, all different."""
     from sklearn.datasets import load_sample_images
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     photographs = load_sample_images().images
     generator = np.random.default_rng(0)
     height, width = GENERATED_SIZE

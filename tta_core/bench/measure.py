@@ -44,11 +44,11 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
         choices = [choice for choice in request.methods if choice.named or choice.spec.takes(kinds)]
         left_out = [choice.name for choice in request.methods if choice not in choices]
         groups = [(choice,) for choice in choices] if request.one_at_a_time else [choices]
-        rows = [row for group in groups for row in _measure_together(group, source, tell)]
+        rows = [row for group in groups for row in measure_together(group, source, tell)]
         return BenchResult(source.setting(), rows, left_out)
 
 
-def _measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tell) -> list[Row]:
+def measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tell) -> list[Row]:
     """Builds the methods, times them in interleaved rounds, and lets them go."""
     candidates: dict[int, Candidate] = {}
     failures: dict[int, str] = {}
@@ -59,8 +59,8 @@ def _measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tel
             candidates[place] = Candidate(choice, source)
         except Exception as error:
             failures[place] = reason(error)
-    _free_memory(source.device)
-    with _quick_collections():
+    free_memory(source.device)
+    with quick_collections():
         for number in range(source.request.repeats if candidates else 0):
             tell(f"round {number + 1} of {source.request.repeats}")
             _time_round(candidates, failures, source, restart=number % ROUNDS_BETWEEN_RESETS == 0)
@@ -72,7 +72,7 @@ def _measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tel
         for place, choice in enumerate(choices)
     ]
     candidates.clear()
-    _free_memory(source.device)
+    free_memory(source.device)
     return rows
 
 
@@ -92,14 +92,18 @@ def _time_round(candidates: dict[int, Candidate], failures: dict[int, str], sour
             failures[place], before = reason(error), None
 
 
-def _free_memory(device: torch.device) -> None:
+def free_memory(device: torch.device) -> None:
+    """Lets go of what nobody holds any more."""
     gc.collect()
     free_unused(device)
 
 
 @contextmanager
-def _quick_collections() -> Iterator[None]:
+def quick_collections() -> Iterator[None]:
     """Takes what exists so far out of Python's garbage collection, which would else take as long as a forward."""
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield

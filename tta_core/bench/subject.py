@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -56,6 +56,15 @@ class Subject:
     batches: list[Tensor]
     source_images: list[Tensor]
     head_scale: float | None
+
+    def double(self) -> Subject:
+        """The same in double precision."""
+        return replace(
+            self,
+            network=copy.deepcopy(self.network).double(),
+            batches=[images.double() for images in self.batches],
+            source_images=[images.double() for images in self.source_images],
+        )
 
     def build(self, choice: MethodChoice, seed: int, device: torch.device | None = None) -> Method[Any]:
         """Puts a method around a copy of the network, on its own device or on another."""

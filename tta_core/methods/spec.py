@@ -138,6 +138,8 @@ class MethodSpec(Frozen):
             function of the settings where they decide it.
         learns_from_noise: settings, beside the preset `digits-c`, with which the method learns from images of noise;
             empty if it does so anyway. Methods that select their samples may select none of these.
+        quick: settings with which a step does all of its work in little time, and so does what comes before the stream:
+            for the tests that run every method.
         scores_as_it_stands: settings with which a step scores the parameters that the last step left; empty if it does
             so anyway. Only methods with `pre-update` logits are asked.
     """
@@ -172,6 +174,7 @@ class MethodSpec(Frozen):
     waits: int | Callable[[Any], int] = 0
     draws_on_device: bool | Callable[[Any], bool] = False
     learns_from_noise: dict[str, Any] = Field(default_factory=dict)
+    quick: dict[str, Any] = Field(default_factory=dict)
     scores_as_it_stands: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -212,19 +212,36 @@ class RunConfig(StreamChoice):
         The preset's name is left out (its settings are in), and so are the device and the number of workers: they are
         where a cell runs, not what it runs. Of files the content counts, not the path.
         """
+        return self.cell_ids()(self.seed)
+
+    def cell_ids(self) -> Callable[[int], str]:
+        """The id of this cell under any seed: of many seeds, all else is read and hashed once."""
+        benchmark = benchmark_spec(self.benchmark)
         unused = {"preset", "weights", *FILES} | (set() if self.diagnostics else {"diagnostics_every"})
         unused |= {name for name in OPTIONAL_FIELDS if getattr(self, name) is None}
         identity = {name: value for name, value in vars(self).items() if name not in unused} | {
             "method_version": self.method_spec.version,
-            "benchmark_version": benchmark_spec(self.benchmark).version,
+            "benchmark_version": benchmark.version,
             "weights": self.weights_tag(),
         }
         if self.crop == "backbone":
             identity |= {"crop": str(self.cut)}
-        benchmark = benchmark_spec(self.benchmark)
         if any(name in benchmark.parts for name in self.domains):
             identity |= {"images": benchmark_tag(benchmark, self.domains)}
-        return f"{self.method}-{canonical_hash(identity)}"
+        # The text of all of it has its keys in order: that of the seed stands between two that are always there.
+        before, after = (
+            canonical_text({name: value for name, value in identity.items() if chosen(name)})
+            for chosen in ("seed".__gt__, "seed".__lt__)
+        )
+        hashed = hashlib.sha256(f'{before[:-1]},"seed":'.encode())
+        rest = f",{after[1:]}"
+
+        def under(seed: int) -> str:
+            whole = hashed.copy()
+            whole.update(f"{seed}{rest}".encode())
+            return f"{self.method}-{whole.hexdigest()[:12]}"
+
+        return under
 
     def protocol(self, *, with_order: bool = True) -> dict[str, Any]:
         """What makes results comparable: equal protocols, comparable numbers.
@@ -273,10 +290,17 @@ class RunConfig(StreamChoice):
         return canonical_hash(self.protocol())
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def canonical_hash(values: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of the values as JSON with sorted keys."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(canonical_text(values).encode()).hexdigest()[:12]
+
+
+def canonical_text(values: Mapping[str, Any]) -> str:
+    """The values as JSON with sorted keys."""
+    return _CANONICAL.encode(values)
 
 
 def _check_label_space(config: RunConfig, benchmark: BenchmarkSpec) -> None:

@@ -61,3 +61,23 @@ def test_a_bad_value_is_refused_in_one_message(tmp_path, written):
     assert BAD[written] in done.output
     assert done.output.count("Error: ") == 1
     assert len(done.output) < 1500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", ""], "what follows run is empty: give a value"),
+        (["plan", "quickstart", "--results", ""], "what follows --results is empty: give a value, or leave it out"),
+        (["plan", "quickstart", "--results="], "what follows --results= is empty"),
+        (["run", "quickstart", "--tracking-uri", ""], "what follows --tracking-uri is empty"),
+        (["plan", "quickstart", "--simulate", "nan"], "'nan' is no finite number"),
+        (["plan", "quickstart", "--simulate", "2", "--failures", "nan"], "'nan' is no finite number"),
+        (["plan", "quickstart", "--price", "inf"], "'inf' is no finite number"),
+        (["run", "quickstart", "--wait", "nan"], "'nan' is no finite number"),
+        (["data", "check-backbone", "digits-bn", "--tolerance", "inf"], "'inf' is no finite number"),
+    ],
+)
+def test_an_option_that_is_empty_or_no_number_is_refused(arguments, message):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert message in done.output

@@ -222,7 +222,7 @@ def import_interrupted_by(sent):
 
 
 @pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_sigterm_interrupts_as_ctrl_c_does(sent, ctrl_c):
     # A shell that starts something in the background has Ctrl-C ignored there, and SIGTERM not.
     before = signal.signal(signal.SIGINT, ctrl_c)

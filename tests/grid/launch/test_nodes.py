@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -254,5 +255,10 @@ def test_progress_is_a_file_that_others_can_read(tiny_sweep, store, monkeypatch)
     file = store.folder / "progress.json"
     file.write_text(json.dumps(found | {"updated_at": time.time() - 100}))
     assert "its driver is gone" in shown(read_progress(store.folder))
+    # One of this machine is seen to be gone at once.
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    file.write_text(json.dumps(found | {"state": "running", "updated_at": time.time(), "pid": ended.pid}))
+    assert read_progress(store.folder)["state"] == "lost"
     file.write_text("{")
     assert read_progress(store.folder) is None

@@ -54,6 +54,20 @@ def test_a_killed_launch_is_cleaned_up_and_a_living_one_is_left_alone(temporary,
         assert not theirs.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="who writes where is asked of /proc")
+def test_what_a_launch_leaves_running_ends_with_its_folder_and_a_reader_does_not(temporary):
+    with private_folder() as folder:
+        log = folder / module.RAY / "log"
+        with log.open("w") as output, log.open() as text:
+            writer = subprocess.Popen(["sleep", "60"], stdout=output)
+            reader = subprocess.Popen(["sleep", "60"], stdin=text)
+    assert writer.wait(timeout=5) == -signal.SIGKILL
+    assert reader.poll() is None
+    reader.kill()
+    reader.wait()
+    assert list(temporary.iterdir()) == []
+
+
 def test_what_no_launch_of_this_user_made_is_left_alone(temporary, monkeypatch):
     (temporary / "tta-grid-notes").mkdir()
     (temporary / "tta-grid-file").touch()

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from analysis.results.load import open_results
-from grid.events import CellEnd
+from grid.events import CellEnd, StoppedError
 from grid.launch import trial as worker
 from grid.launch.environment import SWITCHES
 from grid.launch.queue import CellQueue
@@ -24,7 +24,7 @@ from grid.launch.trial import TrialContext, run_cell
 from grid.plan.studies import unadapted
 from grid.plan.sweep import Resources
 from grid.store.store import ResultStore
-from tta_core.errors import COLLAPSED, InputError
+from tta_core.errors import COLLAPSED
 from tta_core.run import cell as runner
 from tta_core.run.config import RunConfig
 
@@ -140,9 +140,16 @@ def test_a_launch_ends_when_the_results_folder_takes_no_more(tune, tiny, started
     monkeypatch.setattr(tune.tune, "Tuner", Tuner)
     monkeypatch.setattr(tune.ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "2")
-    with pytest.raises(InputError, match=r"disk is full\. Finished cells are kept; then go on with the same command"):
+    with pytest.raises(StoppedError, match=r"disk is full\. Finished cells are kept; then go on with the same command"):
         tune.run_cells(started, context, store, Resources(max_retries=3), [], snapshots=store.folder)
     assert len(fitted) == 1
+
+    def full(self):
+        raise FULL_DISK
+
+    monkeypatch.setattr(Tuner, "fit", full)
+    with pytest.raises(StoppedError, match=r"no room for its files in .*TMPDIR\. Finished cells are kept"):
+        tune.run_cells(started, context, store, Resources(), [], snapshots=store.folder)
 
 
 def test_a_failure_that_cannot_be_written_ends_the_launch_too(tune, tiny, started, monkeypatch):

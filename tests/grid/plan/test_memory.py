@@ -135,7 +135,7 @@ def test_memory_is_measured_with_all_images_in_the_loss_and_kept_where_it_is_ask
     eta, source = (found["digits-vit-supervised", "fp32", method][8] for method in ("eta", "source"))
     assert eta.step > 2 * source.step
     assert "not kept: this is the CPU" in bench("--memory", "--methods", "source").output
-    for wrong, named in ((("--table", "x"), "add --memory"), (("--memory", "--repeats", "3"), "times nothing")):
+    for wrong, named in ((("--table", "x"), "give both"), (("--memory", "--repeats", "3"), "times nothing")):
         assert bench(*wrong).exit_code == 2
         assert named in bench(*wrong).output
 

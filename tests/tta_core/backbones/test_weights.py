@@ -521,6 +521,27 @@ def test_weights_of_another_kind_are_refused(kind, row, state, tmp_path):
         loaded(row, tmp_path / "a.pth")
 
 
+def test_weights_without_values_or_of_no_shape_are_refused(row, state, tmp_path):
+    for changed, message in (
+        ({"head.weight": state["head.weight"].to("meta")}, "of another kind: head.weight without values, not float32"),
+        ({"head.weight": state["head.weight"].sum()}, r"of another shape: head.weight \(\), not"),
+        ({"pos_embed": state["pos_embed"].sum()}, r"of another shape: pos_embed \(\), not"),
+    ):
+        torch.save(state | changed, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=message):
+            load_backbone(row, OwnWeights(file=str(tmp_path / "a.pth")))
+
+
+def test_a_script_is_told_what_is_wrong_with_its_weights(tmp_path):
+    for fields, message in (
+        ({"file": str(tmp_path / "gone.pth")}, "^the weights file .*gone.pth cannot be read: there is no such file"),
+        ({"file": "a.pth", "sha256": "abc"}, "^sha256 = 'abc' is not allowed"),
+        ({"sha256": "0" * 64}, "^give either file or url"),
+    ):
+        with pytest.raises(InputError, match=message):
+            OwnWeights(**fields)
+
+
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 def test_sparse_weights_are_refused(row, state, tmp_path):
     torch.save(state | {"head.weight": state["head.weight"].to_sparse()}, tmp_path / "a.pth")

@@ -27,7 +27,7 @@ def test_all_observers_together_change_no_bit_of_the_run(name, stream, make_scen
     runs = {}
     for names in ((), tuple(OBSERVERS)):
         torch.manual_seed(7)
-        scene = make_scene(name, stream, preset="digits-c")
+        scene = make_scene(name, stream, preset="digits-c", **methods()[name].quick)
         watched = watch(scene, names, every=2)
         runs[bool(names)] = (watched, scene.method.state_dict(), torch.get_rng_state())
     (plain, plain_state, plain_random), (seen, seen_state, seen_random) = runs[False], runs[True]
@@ -181,7 +181,7 @@ def test_waiting_is_found(wait, forbid_waiting):
 @pytest.mark.parametrize("name", list(methods()))
 def test_no_observer_waits_for_the_device_in_a_step(name, make_scene, watch, forbid_waiting):
     """Off the clock they do, but that is the clock's doing."""
-    scene = make_scene(name, preset="digits-c")
+    scene = make_scene(name, preset="digits-c", **methods()[name].quick)
     frozen_logits = scene.method.frozen_logits
 
     class Forbids(Observer):

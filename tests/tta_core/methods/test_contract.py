@@ -32,7 +32,7 @@ def build(network_of, beyond):
     """Builds a method around the small network with all that a runner hands over."""
 
     def make(name, dtype=torch.float32, **changes):
-        given = {"num_classes": 10, "batch_size": 16, **beyond(dtype)}
+        given = {"num_classes": 10, "batch_size": 16, **beyond(dtype), **methods()[name].quick}
         settings = methods()[name].learns_from_noise if changes.get("preset") == "digits-c" else {}
         return build_method(name, network_of(name).to(dtype), **(given | settings | changes))
 

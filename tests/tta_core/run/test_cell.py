@@ -14,8 +14,6 @@ from tta_core.run.config import RunConfig
 
 BACKBONES = {"batch-norm": "digits-resnet-supervised"}
 SMALL = {"preset": "digits-c", "severity": 4, "samples_per_domain": 20, "domains": ["fog", "contrast", "pixelate"]}
-SETTINGS = {"mgtta": {"training_images": 16, "training_epochs": 2}}
-"""Of methods that prepare something for long."""
 
 
 def on_its_backbone(method):
@@ -27,8 +25,10 @@ def on_its_backbone(method):
 @pytest.mark.parametrize("stream", ["mixed", "continual", "single"])
 @pytest.mark.parametrize("method", list(methods()))
 def test_every_method_runs_on_every_stream(method, stream):
-    settings = {"settings": SETTINGS.get(method, {})}
-    result = tta_core.run({"method": method, "stream": stream, **settings, **on_its_backbone(method), **SMALL})
+    settings = methods()[method].quick
+    result = tta_core.run(
+        {"method": method, "stream": stream, "settings": settings, **on_its_backbone(method), **SMALL}
+    )
     assert result.n_samples == 60
     assert result.accuracy == np.mean(result.samples["prediction"] == result.samples["label"])
     assert 0.3 < result.accuracy <= result.accuracy5 <= 1

@@ -20,8 +20,6 @@ SMALL = {
     "diagnostics_every": 2,
 }
 BACKBONES = {"batch-norm": "digits-resnet-supervised"}
-SETTINGS = {"mgtta": {"training_images": 16, "training_epochs": 2}}
-"""Of methods that prepare something for long."""
 
 
 class Killed(BaseException):
@@ -64,7 +62,7 @@ def final_states(monkeypatch):
 
 def values(method, **changes):
     backbone = BACKBONES.get(methods()[method].network, "digits-vit-supervised")
-    return {"method": method, "backbone": backbone, "settings": SETTINGS.get(method, {}), **SMALL, **changes}
+    return {"method": method, "backbone": backbone, "settings": methods()[method].quick, **SMALL, **changes}
 
 
 def assert_same_result(one, other):

@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from tta_core.data.benchmarks import benchmark_spec
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS, ORDERS
 from tta_core.errors import InputError
 from tta_core.methods.registry import method_spec
-from tta_core.run.config import RunConfig
+from tta_core.run.config import RunConfig, canonical_hash
+from tta_core.streams.choice import OPTIONAL_FIELDS
+from tta_core.streams.choice_files import FILES
 
 
 def config(**values):
@@ -192,3 +195,17 @@ def test_orders_of_other_seeds_can_be_asked_for():
 def test_mistakes_are_named_with_what_is_allowed(values, message):
     with pytest.raises(InputError, match=message):
         config(**values)
+
+
+def test_the_id_under_any_seed_is_the_hash_of_the_whole_identity():
+    made = config(seed=3)
+    ids = made.cell_ids()
+    assert [ids(seed) for seed in (0, 3, 2**31)] == [config(seed=seed).cell_id() for seed in (0, 3, 2**31)]
+    unused = {"preset", "weights", *FILES} | {name for name in OPTIONAL_FIELDS if getattr(made, name) is None}
+    unused |= set() if made.diagnostics else {"diagnostics_every"}
+    identity = {name: value for name, value in vars(made).items() if name not in unused} | {
+        "method_version": made.method_spec.version,
+        "benchmark_version": benchmark_spec(made.benchmark).version,
+        "weights": made.weights_tag(),
+    }
+    assert made.cell_id() == f"tent-{canonical_hash(identity)}"

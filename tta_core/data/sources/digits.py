@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -27,21 +28,28 @@ def load_digits(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDA
         split: "train" or "test".
 
     Returns:
-        Images `(n, 32, 32, 3)` with three equal channels and labels `(n,)`.
+        Images `(n, 32, 32, 3)` with three equal channels and labels `(n,)`, for the caller alone.
 
     Raises:
         InputError: if the split has another name.
     """
     if split not in ("train", "test"):
         raise unknown_name("split of digits", split, ("train", "test"))
-    # Imported here: it takes longer than a short cell, and is not needed where the cache has the images.
+    images, labels = _all_digits()
+    part = slice(0, TRAIN_IMAGES) if split == "train" else slice(TRAIN_IMAGES, TRAIN_IMAGES + TEST_IMAGES)
+    return images[part].copy(), labels[part].copy()
+
+
+@cache
+def _all_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images and labels of both halves: enlarging takes longer than a short cell."""
+    # Imported here: so does this import, and it is not needed where the cache has the images.
     import sklearn.datasets
 
     native = sklearn.datasets.load_digits()
-    part = slice(0, TRAIN_IMAGES) if split == "train" else slice(TRAIN_IMAGES, TRAIN_IMAGES + TEST_IMAGES)
-    grey = np.stack([_enlarge(image) for image in native.images[part]])
-    labels = np.asarray(native.target[part], dtype=np.int64)
-    return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=3)), labels
+    images = np.repeat(np.stack([_enlarge(image) for image in native.images])[..., None], 3, axis=3)
+    labels = np.asarray(native.target, dtype=np.int64)
+    return images, labels
 
 
 def _enlarge(native: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -103,4 +103,5 @@ SPEC = MethodSpec(
     draws_on_device=lambda settings: settings.anchor_threshold > 0,
     relative_cost=5.2,
     published_cost=5.24,
+    quick={"views": 2},
 )

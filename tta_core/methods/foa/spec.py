@@ -100,4 +100,5 @@ SPEC = MethodSpec(
     published_cost=28.27,
     trains=False,
     starts_at_source=False,
+    quick={"population_size": 4},
 )

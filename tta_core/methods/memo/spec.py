@@ -98,4 +98,5 @@ SPEC = MethodSpec(
     relative_cost=70.0,
     episodic=True,
     starts_at_source=False,
+    quick={"views": 4},
 )

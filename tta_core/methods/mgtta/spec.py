@@ -128,4 +128,5 @@ SPEC = MethodSpec(
     network="transformer",
     relative_cost=2.3,
     published_cost=2.32,
+    quick={"training_epochs": 1, "training_images": 4},
 )

@@ -138,4 +138,5 @@ SPEC = MethodSpec(
     starts_at_source=False,
     # A step scales the adapters by its own uncertainty first.
     scores_as_it_stands={"uncertainty_weight": 0.0},
+    quick={"views": 2, "warm_up_epochs": 1},
 )

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from grid.commands.run import _shown
 from grid.events import CellEnd, LaunchError
 from grid.launch import cluster, trial
 from grid.launch.environment import leave_job_folder
@@ -24,6 +25,7 @@ from grid.launch.trial import TrialContext, run_cell
 from grid.launch.waiting import Room, Waiting
 from grid.plan.plan import make_plan
 from grid.plan.sweep import Resources
+from grid.store.store import ResultStore
 from tta_core.errors import InputError
 
 
@@ -40,9 +42,13 @@ def test_a_job_does_not_depend_on_the_folder_that_ray_unpacked_it_in(tmp_path, m
     monkeypatch.chdir(tmp_path)
     leave_job_folder()
     assert Path.cwd() == tmp_path
+    store = ResultStore(tmp_path / "out")
+    assert _shown(store) == "out"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     leave_job_folder()
     assert Path("/").samefile(Path.cwd())
+    # What is printed there is read elsewhere.
+    assert _shown(store) == str(store.folder)
 
 
 def test_a_folder_that_is_not_shared_is_told_by_how_it_differs(tmp_path):

@@ -27,6 +27,10 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 """Folder of a results folder -> the files that each cell in it has."""
 
 
+FIRST_WITH_MANIFEST = 4
+"""Schema version from which on each cell has one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Damage:
     """Something in a results folder that should not be so.
@@ -63,7 +67,8 @@ def inspect(folder: str | Path, *, thorough: bool) -> Inspection:
         thorough: whether to read all files and compare their hashes; otherwise only names and sizes are looked at.
     """
     cells = without = 0
-    damages: list[Damage] = []
+    store = Path(folder).expanduser() / schema.STORE_FILE
+    damages = [Damage(store, problem)] if (problem := _store_problem(store)) else []
     for kind, expected in FOLDERS.items():
         for entry in _entries(Path(folder).expanduser() / kind):
             number, is_cell = _inode(entry), entry.is_dir()
@@ -93,10 +98,28 @@ def cell_problem(folder: Path, kind: str) -> str:
     return _first_problem(folder, _manifest(folder), FOLDERS[kind], thorough=True)
 
 
+def store_entry(store: str, layout: int = schema.LAYOUT) -> dict[str, Any]:
+    """What the file of a results folder says: its id, its layout, and a hash by which a change of these is seen."""
+    return {"store": store, "layout": layout, "sha256": hashlib.sha256(f"{store} {layout}".encode()).hexdigest()}
+
+
 def manifest_of(cell: str, folder: Path) -> dict[str, Any]:
     """The manifest of a folder with all files of a cell."""
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     return {"cell": cell, "files": files}
+
+
+def _store_problem(file: Path) -> str:
+    """What is wrong with the file of a results folder; a folder may lack it, and that of older versions has no hash."""
+    try:
+        found = json.loads(file.read_bytes())
+        entry = store_entry(found["store"], found["layout"])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "it cannot be read"
+    old = {name: entry[name] for name in ("store", "layout")}
+    return "" if found == old or found.get("sha256") == entry["sha256"] else "it is not what was written"
 
 
 def _entries(root: Path) -> list[Path]:
@@ -149,10 +172,10 @@ def _first_problem(
                 return f"{name} cannot be read ({error.strerror})"
             if changed:
                 return f"{name} is not what was written: its SHA-256 differs"
-    return _contents_problem(folder, expected) if thorough else ""
+    return _contents_problem(folder, expected, manifest=manifest is not None) if thorough else ""
 
 
-def _contents_problem(folder: Path, expected: tuple[str, ...]) -> str:
+def _contents_problem(folder: Path, expected: tuple[str, ...], *, manifest: bool) -> str:
     """Whether the tables are whole, of this cell, and as long as they say; empty if so."""
     tables: dict[str, pa.Table] = {}
     optional = [f"{name}.parquet" for name in schema.OPTIONAL_FILES]
@@ -169,6 +192,9 @@ def _contents_problem(folder: Path, expected: tuple[str, ...]) -> str:
         if others:
             return f"{name} is of the cell {sorted(map(str, others))[0]}"
     cell = tables["cell.parquet"]
+    version = (cell.schema.metadata or {}).get(schema.VERSION_KEY, b"")
+    if not manifest and version.isdigit() and int(version) >= FIRST_WITH_MANIFEST:
+        return f"{schema.MANIFEST} is missing"
     if cell.num_rows != 1:
         return f"cell.parquet has {cell.num_rows} rows in place of one"
     row = cell.to_pylist()[0]

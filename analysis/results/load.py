@@ -162,8 +162,12 @@ def folder_of(con: duckdb.DuckDBPyConnection) -> Path:
     return Path(rows(con, f"select getvariable('{_FOLDER}')")[0][0])
 
 
-def results_folder(given: str | Path) -> Path:
+def results_folder(given: str | Path, *, layout: bool = True) -> Path:
     """The absolute path of a results folder.
+
+    Args:
+        given: the folder.
+        layout: whether to look at its layout.
 
     Raises:
         ResultsError: if there is none, or one of a newer layout.
@@ -183,7 +187,8 @@ def results_folder(given: str | Path) -> Path:
             f"{str(given)!r} is not a results folder: it has neither a folder {schema.CELLS_FOLDER!r} nor a folder "
             f"{schema.FAILED_FOLDER!r}; {advice}"
         )
-    check_layout(path)
+    if layout:
+        check_layout(path)
     return path
 
 

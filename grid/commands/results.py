@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.results.damage import Inspection, inspect
-from analysis.results.load import open_results, results_folder, rows
+from analysis.results.load import check_layout, open_results, results_folder, rows
 from analysis.results.query import query_results
 from grid.launch.status_file import read_progress, shown
 from grid.store.mirror import folder_here
@@ -43,7 +43,7 @@ def status_of(results: str) -> dict[str, Any]:
 
 
 def _damages(results: str, found: Inspection) -> list[dict[str, str]]:
-    folder = results_folder(results)
+    folder = results_folder(results, layout=False)
     return [
         {"path": str(each.path.absolute().resolve().relative_to(folder)), "message": each.message}
         for each in found.damages
@@ -92,8 +92,10 @@ def check_of(results: str, *, repair: bool) -> dict[str, Any]:
     """
     from grid.store.repair import move_damaged
 
-    folder = results_folder(folder_here(results))
+    folder = results_folder(folder_here(results), layout=False)
     found = inspect(folder, thorough=True)
+    if not found.damages:
+        check_layout(folder)
     return {
         "results": shown_place(results),
         "cells": found.cells,

@@ -44,6 +44,8 @@ def run_sweep(
         InputError: if the store, the cluster or the tracking URI cannot be used, or what cells read is missing.
     """
     plan = make_plan(sweep, store)
+    for each in plan.unused:
+        click.echo(f"warning: not used: {each}", err=True)
     search = _search(plan, store)
     # MLflow's file has no place in an object store.
     tracked = sweep.tracking.enabled and (store.mirror is None or (tracking_uri or sweep.tracking.uri) is not None)

@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, LAYOUT, MANIFEST, STORE_FILE, picture_name
+from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
 from grid.store.files import as_bytes, flush, move_if_there
 from grid.store.mirror import LOCK, Mirror
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from grid.plan.simulate import Timings
     from tta_core.run.cell import RunResult
 
 CHECKPOINTS_FOLDER = ".checkpoints"
@@ -101,6 +102,7 @@ class ResultStore:
             InputError: if it cannot.
             ResultsError: if a newer version made it.
         """
+        from analysis.results.damage import store_entry
         from analysis.results.load import check_layout
 
         check_layout(self.folder)
@@ -108,7 +110,7 @@ class ResultStore:
             for name in (CELLS_FOLDER, FAILED_FOLDER, ".staging"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             with self._staged() as staging:
-                (staging / STORE_FILE).write_text(json.dumps({"store": uuid.uuid4().hex, "layout": LAYOUT}))
+                (staging / STORE_FILE).write_text(json.dumps(store_entry(uuid.uuid4().hex)))
                 if not (self.folder / STORE_FILE).exists():
                     (staging / STORE_FILE).replace(self.folder / STORE_FILE)
         except OSError as error:
@@ -166,12 +168,11 @@ class ResultStore:
         states: dict[str, CellState] = dict.fromkeys(self._names(FAILED_FOLDER), "failed")
         return states | dict.fromkeys(self._names(CELLS_FOLDER), "done")
 
-    def costs(self) -> dict[tuple[str, str], float]:
-        """What finished cells took: (method, backbone) -> seconds per image."""
-        from analysis.results.load import open_results, rows
+    def timings(self) -> Timings:
+        """What finished cells took."""
+        from grid.store.timings import read_timings
 
-        sql = "select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all"
-        return {(method, backbone): seconds for method, backbone, seconds in rows(open_results(self.folder), sql)}
+        return read_timings(self.folder)
 
     def cell_folder(self, cell: str) -> Path:
         """Folder of a finished cell."""

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import schema
-from analysis.results.damage import inspect, manifest_of
+from analysis.results.damage import inspect, manifest_of, store_entry
 
 
 @pytest.fixture
@@ -20,8 +20,16 @@ def whole(results):
     made = [results.add("tent", seed, hits=(1, 0) * 50) for seed in range(3)]
     for folder in (*made, results.fail("sar")):
         (folder / schema.MANIFEST).write_text(json.dumps(manifest_of(folder.name, folder)))
-    results.add("source")
+    older(results.add("source"))
     return results
+
+
+def older(cell) -> None:
+    """Makes a cell of the last schema version without manifests."""
+    for file in cell.glob("*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        metadata = table.schema.metadata | {schema.VERSION_KEY: b"3"}
+        pq.write_table(table.replace_schema_metadata(metadata), file, write_page_checksum=True)
 
 
 def messages(results, *, thorough=True) -> dict[str, str]:
@@ -71,6 +79,28 @@ def test_emptied_folders_and_foreign_files_are_seen_at_first_sight(whole) -> Non
         "failed/sar-mixed-0": messages(whole)["failed/sar-mixed-0"],
     }
     assert messages(whole)["failed/sar-mixed-0"].startswith("cell.parquet has 4 bytes, and had ")
+
+
+def test_a_manifest_that_is_gone_is_missed_where_its_version_writes_one(whole) -> None:
+    (whole.folder / "cells" / "tent-mixed-0" / schema.MANIFEST).unlink()
+    assert messages(whole) == {"cells/tent-mixed-0": "manifest.json is missing"}
+
+
+def test_a_changed_id_of_the_folder_is_found_and_that_of_older_versions_is_taken(whole) -> None:
+    file = whole.folder / schema.STORE_FILE
+    entry = store_entry("ab12")
+    for written, problem in (
+        (entry, None),
+        (entry | {"store": "ab13"}, "it is not what was written"),
+        (entry | {"layout": 2}, "it is not what was written"),
+        (entry | {"sha256": "0"}, "it is not what was written"),
+        ({"store": "ab12", "layout": 1}, None),
+        ({"stora": "ab12", "layout": 1}, "it cannot be read"),
+        ({"store": "ab12", "layout": 1, "shb256": entry["sha256"]}, "it is not what was written"),
+        ([], "it cannot be read"),
+    ):
+        file.write_text(json.dumps(written))
+        assert messages(whole).get(schema.STORE_FILE) == problem, written
 
 
 def test_copies_are_found(whole) -> None:

@@ -6,9 +6,9 @@ import json
 import pytest
 
 import tta_core
-from grid.plan.plan import cell_labels, make_plan
+from grid.plan.plan import Unread, cell_labels, make_plan
 from grid.plan.simulate import duration
-from grid.plan.sweep import Sweep
+from grid.plan.sweep import Sweep, checked_sweep
 from grid.store.store import ResultStore
 
 
@@ -122,3 +122,47 @@ def test_a_plan_shows_weights_of_ones_own_and_missing_ones(store, tmp_path, monk
     assert labels == ["source weights=default", f"source weights={digest}"]
     lines, _ = backbones_of(store, backbone=["mae_finetuned_vit_base"], benchmark="imagenet-r")
     assert lines[3].startswith("  weights   MISSING: the weights of mae_finetuned_vit_base are not here")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"rounds": 3}, ["rounds = 3: the streams of all cells do without it (mixed)"]),
+        ({"rounds": 1}, []),
+        ({"rounds": 3, "stream": "recurring"}, []),
+        (
+            {"stream": "gradual", "severity": 2},
+            ["severity = 2: the streams of all cells do without it (gradual in digits-c)"],
+        ),
+        ({"time_slots": 4, "stream": "correlated"}, []),
+        (
+            {"imbalance_ratio": 4, "stream": "correlated"},
+            ["imbalance_ratio = 4: the streams of all cells do without it (correlated)"],
+        ),
+        ({"deyo.lr": 0.1}, ["deyo.lr: no cell has the method deyo"]),
+        ({"tent.lr": 0.1}, []),
+        ({"diagnostics": "none", "diagnostics_every": 2}, ["diagnostics_every = 2: no cell has diagnostics"]),
+        (
+            {"weights": {"digits-vit-mae": {"url": "https://example.org/a.pth", "sha256": "0" * 64}}},
+            ["weights of digits-vit-mae: no cell has this backbone"],
+        ),
+    ],
+)
+def test_what_no_cell_uses_is_told(said, told):
+    base = {"samples_per_domain": 8, "domains": ["fog", "snow"]} | said
+    if said.get("stream") == "recurring":
+        base["samples_per_domain"] = 2
+    sweep = checked_sweep({"sweep": "s", "base": base, "grid": {"method": ["source", "tent"]}}, where="here")
+    plan = make_plan(sweep, Unread())
+    assert plan.unused == told
+    assert [line.removeprefix("not used: ") for line in plan.as_text().splitlines() if "not used" in line] == told
+
+
+def test_an_axis_of_which_a_stream_uses_a_part_is_told_by_its_value():
+    sweep = checked_sweep(
+        {"sweep": "s", "base": {"method": "source"}, "grid": {"rounds": [1, 2], "stream": ["mixed", "continual"]}},
+        where="here",
+    )
+    assert make_plan(sweep, Unread()).unused == [
+        "rounds = 2: the streams of all cells do without it (mixed, continual)"
+    ]

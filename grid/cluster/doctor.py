@@ -68,7 +68,7 @@ class Diagnosis:
                 lines.append(f"{where}:")
             lines.append(f"  {each.state:<4}  {each.what:<{wide}}  {each.text}")
         failures = sum(finding.state == "fail" for finding in self.findings)
-        return "\n".join([*lines, "cells can run" if not failures else f"{failures} faults"])
+        return "\n".join([*lines, "cells can run" if not failures else f"{failures} fault{'s' * (failures > 1)}"])
 
     def values(self) -> dict[str, Any]:
         """The findings for machines."""

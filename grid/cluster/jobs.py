@@ -235,5 +235,6 @@ def _job(details: Any) -> Job:
 def _message(text: str) -> str:
     """What Ray says of a job's end, with our own last word where it appends pages of the log."""
     said, _, printed = text.partition(", last available logs")
-    ours = re.findall(r"^Error: (.*)$", printed, re.MULTILINE)
+    # Lines that go on with it, such as one a node, are indented.
+    ours = re.findall(r"^Error: (.*(?:\n +.*)*)", printed, re.MULTILINE)
     return " ".join(f"{said}: {ours[-1]}".split()) if ours else " ".join(said.split())

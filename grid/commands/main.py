@@ -332,7 +332,11 @@ def bench(options: tuple[str, ...]) -> None:
     tta-grid bench --methods tent,moetta --backbone vit_tiny_patch16_224 --batch-size 16
     """
     if {"-h", "--help"} & set(options):
-        click.echo("tta-grid bench --grid N [--json]: a launch of N cells of one image, beside plain Ray Tune. Else:\n")
+        click.echo("tta-grid bench --grid N [--json]: a launch of N cells of one image, beside plain Ray Tune.")
+        click.echo("tta-grid bench --cell [--json]: what a cell costs beyond its loop, by part. Else:\n")
+    elif "--cell" in options:
+        click.echo(_cell_cost(options))
+        return
     if any(word.partition("=")[0] == "--grid" for word in options):
         click.echo(_overhead(options))
         return
@@ -343,6 +347,15 @@ def bench(options: tuple[str, ...]) -> None:
     click.echo(text)
     if failed:
         raise SystemExit(EXIT_SOME_FAILED)
+
+
+def _cell_cost(options: tuple[str, ...]) -> str:
+    from grid.launch.cell_cost import as_json, as_text, measure_cells
+
+    if set(options) - {"--cell", "--json"}:
+        raise InputError(f"bench {' '.join(options)}: beside --cell there is only --json")
+    found = measure_cells(tell=lambda line: click.echo(line, err=True))
+    return as_json(found) if "--json" in options else as_text(found)
 
 
 def _overhead(options: tuple[str, ...]) -> str:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from grid.events import LaunchError
-from grid.launch.environment import QUIET, SWITCHES, fresh_ray, set_switches, silent
+from grid.launch.environment import QUIET, SWITCHES, fresh_ray, leave_job_folder, set_switches, silent
 from grid.launch.head_watch import watching_head
 from grid.launch.own_ray import own_ray
 from grid.plan.sweep import Resources
@@ -58,6 +59,7 @@ def connected(address: str) -> Iterator[None]:
         LaunchError: if it does not take the driver in.
     """
     set_switches()
+    leave_job_folder()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     # In a job the switches may be set by the job: its values and ours are the same, and Ray asks who wins.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
@@ -146,7 +148,8 @@ def has_token() -> bool:
 
 def _check_fits(resources: Resources, available: dict[str, float]) -> None:
     for name, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
-        if wanted > available.get(name, 0.0):
+        # Without a GPU here, cells that choose their share take none.
+        if wanted > available.get(name, 0.0) and not (name == "GPU" and resources.auto):
             raise InputError(
                 f"a trial asks for {wanted:g} {name}, this machine has {available.get(name, 0.0):g}: lower "
                 f"resources.{name.lower()} in the sweep (or --set resources.{name.lower()}=N), or give a cluster's "
@@ -156,13 +159,29 @@ def _check_fits(resources: Resources, available: dict[str, float]) -> None:
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """Makes SIGTERM of batch systems and SIGHUP of a closed terminal end the sweep as Ctrl-C does."""
-    previous = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    """Makes SIGTERM of batch systems and SIGHUP of a closed terminal end the sweep as Ctrl-C does, at any moment."""
+    asked = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        handler = signal.getsignal(signal.SIGINT)
+        # Tune has a handler of its own. A shell ignores Ctrl-C for what it starts in the background.
+        if handler is None or isinstance(handler, int) or handler is interrupt:
+            handler = signal.default_int_handler
+        handler(signal.SIGINT, frame)
+
+    previous = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     for each, handler in previous.items():
         if handler is not signal.SIG_IGN:  # As nohup does.
-            signal.signal(each, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            signal.signal(each, interrupt)
     try:
         yield
+    except ImportError as error:
+        # A compiled module that is interrupted in mid-import says that it cannot be imported.
+        if asked:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)

@@ -41,6 +41,12 @@ def set_switches() -> None:
         os.environ.setdefault(name, value)
 
 
+def leave_job_folder() -> None:
+    """Goes out of the folder that Ray unpacked a job in: nodes with one disk may replace it while the job runs."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        os.chdir("/")
+
+
 def fresh_ray() -> Any:
     """Imports Ray, which forgets the token and the mode that an earlier launch of this process had."""
     import ray

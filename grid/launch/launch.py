@@ -70,7 +70,7 @@ def launch_plan(
         with ExitStack() as context:
             for listener in listeners:
                 context.enter_context(listener)
-            resources = plan.sweep.resources
+            resources = plan.resources
             queue = CellQueue(
                 source, store.states(), max_retries=resources.max_retries, max_concurrent=resources.max_concurrent
             )
@@ -87,7 +87,7 @@ def launch_plan(
 
 def read_by(plan: Plan) -> list[RunConfig]:
     """Cells that stand for what all cells of a plan read."""
-    return [*plan.to_run.values(), *(config for study in plan.studies for config in study.choosing)]
+    return plan.all_kinds
 
 
 def _run(
@@ -107,7 +107,7 @@ def _run(
     from grid.launch.status_file import StatusFile
     from grid.launch.trial import TrialContext
 
-    resources = plan.sweep.resources
+    resources = plan.resources
     trial_context = TrialContext(
         sweep=plan.sweep.sweep,
         results=store.address,

@@ -101,6 +101,10 @@ class CellQueue:
         self._running.add(cell)
         return cell, self._configs[cell]
 
+    def died(self, cell: str) -> bool:
+        """Whether the cell died before, with its node still there."""
+        return cell in self._retries
+
     def may_stop(self, cell: str) -> bool:
         """Whether a cell may end without a result once its predictions are of few classes."""
         return self._source.may_stop(cell)

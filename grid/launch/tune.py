@@ -23,6 +23,7 @@ from grid.launch.queue import CellQueue
 from grid.launch.reasons import death_of
 from grid.launch.trial import TrialContext, run_cell
 from grid.launch.waiting import Waiting
+from grid.plan.memory import gpu_share
 from grid.plan.sweep import Resources
 from grid.store.objects import Objects
 from grid.store.store import FULL, ResultStore, UnwritableError
@@ -70,6 +71,8 @@ def run_cells(
     # Tune would print each failure and its traceback: listeners tell of it, and the store keeps the traceback.
     for name in TELL_FAILURES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if resources.auto and context.mark is None and not ray.cluster_resources().get("GPU"):
+        resources = resources.model_copy(update={"auto": False, "gpu": 0.0})
     # A searcher's trials wait one by one otherwise, and a worker that ends has none to go on with.
     asked = _slots(resources) + (1 if context.mark is None else MOST_ASKED)
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(asked))
@@ -79,10 +82,11 @@ def run_cells(
     name = f"{context.sweep}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trainable, context=context), {"cpu": resources.cpu, "gpu": resources.gpu}
+            tune.with_parameters(_trainable, context=context),
+            _share if resources.auto else {"cpu": resources.cpu, "gpu": resources.gpu},
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_CellSearcher(queue),
+            search_alg=_CellSearcher(queue, resources),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=_cell_of,
@@ -130,6 +134,11 @@ def _trainable(config: dict[str, Any], context: TrialContext) -> None:
     tune.report(asdict(run_cell(config["config"], context, stop_collapsed=config["stop_collapsed"])))
 
 
+def _share(trial: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial of `resources: auto` gets."""
+    return tune.PlacementGroupFactory([{"CPU": trial["cpu"], "GPU": trial["gpu"]}])
+
+
 def _cell_of(trial: Any) -> str:
     return str(trial.config["cell"])
 
@@ -149,9 +158,10 @@ class _NeverPickled:
 class _CellSearcher(_NeverPickled, Searcher):
     """Makes a trial of each cell that the queue hands out."""
 
-    def __init__(self, queue: CellQueue) -> None:
+    def __init__(self, queue: CellQueue, resources: Resources) -> None:
         super().__init__()
         self._queue = queue
+        self._resources = resources
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next cell; its configuration travels with the trial."""
@@ -159,7 +169,12 @@ class _CellSearcher(_NeverPickled, Searcher):
         if taken is None:
             return Searcher.FINISHED if self._queue.done else None
         cell, config = taken
-        return {"cell": cell, "config": config, "stop_collapsed": self._queue.may_stop(cell)}
+        trial = {"cell": cell, "config": config, "stop_collapsed": self._queue.may_stop(cell)}
+        if self._resources.auto:
+            # The table may be wrong: what died, maybe for lack of memory, has a GPU of its own when tried again.
+            share = 1.0 if self._queue.died(cell) else gpu_share(config, self._resources)
+            trial |= {"cpu": self._resources.cpu, "gpu": share}
+        return trial
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: `CellEvents` hears of it, and why."""

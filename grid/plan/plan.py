@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Protocol
+from typing import Any, Protocol
 
 from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
 from grid.plan.labels import cell_labels
 from grid.plan.make_studies import plan_studies
-from grid.plan.simulate import Outlook, duration, simulate
+from grid.plan.memory import gpu_lines, gpu_share, peak_of
+from grid.plan.simulate import CELL_SECONDS, Outlook, Timings, duration, simulate
 from grid.plan.studies import StudyPlan
 from grid.plan.sweep import Resources, Sweep
 from grid.plan.unused import unused
@@ -29,6 +30,8 @@ from tta_core.streams.choice import StreamChoice
 
 STARTUP_SECONDS = 20.0
 """Starting Ray and importing torch in the first workers: until the first cell of the quickstart, on two cores."""
+CELL_BYTES, SAMPLE_BYTES = 40_000, 20
+"""What a cell takes on disk, and each of its images."""
 STREAM_OF = attrgetter(*StreamChoice.model_fields)
 """Takes from a cell what says which samples come when."""
 
@@ -39,8 +42,8 @@ class CellRecords(Protocol):
     def states(self) -> Mapping[str, CellState]:
         """The cells that are there, and how they ended."""
 
-    def costs(self) -> Mapping[tuple[str, str], float]:
-        """What finished cells took: (method, backbone) -> seconds per image."""
+    def timings(self) -> Timings:
+        """What finished cells took."""
 
 
 class Unread:
@@ -50,9 +53,9 @@ class Unread:
         """None."""
         return {}
 
-    def costs(self) -> Mapping[tuple[str, str], float]:
-        """None."""
-        return {}
+    def timings(self) -> Timings:
+        """Nothing."""
+        return Timings()
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ class Plan:
         duplicates, excluded: see `grid.plan.expand.Expansion`.
         needs: what cells need beyond the stream -> the methods that need it.
         studies: what chooses further settings, whose cells are not among these.
-        search_seconds: estimated seconds of the loops of their cells.
+        search_loops: estimated seconds of the loop of each of their cells.
+        beside_seconds: estimated seconds of each cell beside its loop.
+        guessed: whether no finished cell says what one takes.
     """
 
     sweep: Sweep
@@ -95,7 +100,9 @@ class Plan:
     excluded: int
     needs: dict[str, list[str]]
     studies: tuple[StudyPlan, ...] = ()
-    search_seconds: float = 0.0
+    search_loops: tuple[float, ...] = ()
+    beside_seconds: float = CELL_SECONDS
+    guessed: bool = True
 
     @cached_property
     def to_run(self) -> dict[str, RunConfig]:
@@ -118,6 +125,25 @@ class Plan:
         order = sorted(left, key=lambda cell: (turn.get(left[cell].seed, len(turn)), -self.seconds[cell]))
         return {cell: left[cell] for cell in order}
 
+    @cached_property
+    def resources(self) -> Resources:
+        """What a trial gets at most: with `resources: auto` the share of the cell that needs most of a GPU."""
+        given = self.sweep.resources
+        if not given.auto:
+            return given
+        most = max((gpu_share(config, given) for config in self.all_kinds), default=1.0)
+        return given.model_copy(update={"gpu": most})
+
+    @property
+    def search_seconds(self) -> float:
+        """Estimated seconds of the loops of the studies' cells."""
+        return sum(self.search_loops)
+
+    @property
+    def all_kinds(self) -> list[RunConfig]:
+        """Cells that stand for all that a launch may run."""
+        return [*self.to_run.values(), *(config for study in self.studies for config in study.choosing)]
+
     def outlook(self, gpus: float | None, failure_rate: float = 0.0, price: float | None = None) -> Outlook:
         """What the cells that are left would cost elsewhere.
 
@@ -130,16 +156,24 @@ class Plan:
             InputError: if not even one cell fits.
         """
         resources = self.sweep.resources
-        share = resources.gpu or 1.0
         ended: dict[str, CellState] = {cell: "done" for cell in self.cells if cell not in self.to_run}
-        seconds = [self.seconds[cell] for cell in self.next(ended)]
-        simulation = None
-        if gpus is not None:
-            slots = min(int(gpus / share + 1e-9), resources.max_concurrent or sys.maxsize)
-            if slots < 1:
-                raise InputError(f"--simulate {gpus:g}: a cell takes {share:g} GPUs: give at least as many")
-            simulation = simulate(seconds, slots, startup=STARTUP_SECONDS, failure_rate=failure_rate)
-        return Outlook(simulation, sum(seconds) / 3600, share, price, self.estimate.basis.partition(";")[0])
+        order = self.next(ended)
+        loops = [self.seconds[cell] for cell in order]
+        # Of cells with different shares the mean, weighed by how long they hold theirs.
+        held = sum((gpu_share(config, resources) or 1.0) * self.seconds[cell] for cell, config in order.items())
+        share = held / sum(loops) if order else self.resources.gpu or 1.0
+        # What chooses comes first, as if none of it waited for another.
+        seconds = [*self.search_loops, *loops]
+        unit = "GPU" if resources.gpu or resources.auto else "slot"
+        if gpus is None:
+            return Outlook(None, unit, None, share * sum(seconds) / 3600, price, self.guessed)
+        slots = min(int(gpus / share + 1e-9), resources.max_concurrent or sys.maxsize)
+        if slots < 1:
+            raise InputError(f"--simulate {gpus:g}: a cell takes {share:g} {unit}s: give at least as many")
+        simulation = simulate(
+            seconds, slots, startup=STARTUP_SECONDS, beside=self.beside_seconds, failure_rate=failure_rate
+        )
+        return Outlook(simulation, unit, gpus, gpus * simulation.wall_seconds / 3600, price, self.guessed)
 
     def may_stop(self, cell: str) -> bool:
         """Whether a cell may end without a result: none that reports."""
@@ -178,6 +212,8 @@ class Plan:
         estimate = f"about {duration(self.estimate.seconds)} ({self.estimate.basis})"
         needed = "; ".join(f"{need} ({', '.join(who)})" for need, who in self.needs.items())
         beyond = [f"beyond the stream: {needed}"] if needed else []
+        beyond += gpu_lines(self.all_kinds, self.sweep.resources)
+        beyond += [f"disk: about {self.disk_mib:.0f} MiB of results"] if self.to_run else []
         backbones = [line for use in backbone_uses(self.cells.values()) for line in use.lines()]
         idle = [f"not used: {each}" for each in self.unused]
         return "\n".join(
@@ -195,6 +231,19 @@ class Plan:
         )
         return [*(line for study in self.studies for line in [*study.lines(), ""]), total]
 
+    @property
+    def disk_mib(self) -> float:
+        """What the results of the cells that are left take on disk, about, in MiB."""
+        images = sum(config.num_samples for config in self.to_run.values())
+        return (CELL_BYTES * len(self.to_run) + SAMPLE_BYTES * images) / 2**20
+
+    def _gpu_values(self, config: RunConfig) -> dict[str, Any]:
+        if not self.sweep.resources.auto:
+            return {}
+        peak = peak_of(config)
+        share = gpu_share(config, self.sweep.resources)
+        return {"gpu": {"share": share, "peak_mib": round(peak.mib), "basis": peak.basis}}
+
     def as_json(self, outlook: Outlook | None = None) -> str:
         """The plan for machines, and what it would cost elsewhere."""
         cells = [
@@ -203,6 +252,7 @@ class Plan:
                 "state": self.states.get(cell, "new"),
                 "exists": self.states.get(cell) == "done",
                 "estimated_seconds": round(self.seconds[cell], 2),
+                **self._gpu_values(config),
                 "needs": list(config.needs()),
                 "config": config.model_dump(mode="json"),
             }
@@ -220,6 +270,7 @@ class Plan:
                 "backbones": [use.values() for use in backbone_uses(self.cells.values())],
                 "estimated_seconds": round(self.estimate.seconds, 1),
                 "estimate_basis": self.estimate.basis,
+                "results_mib": round(self.disk_mib, 1),
                 **({"studies": [study.values() for study in self.studies]} if self.studies else {}),
                 **(outlook.values() if outlook else {}),
                 "cells": cells,
@@ -243,13 +294,15 @@ def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
         cells = {cell: config for cell, config in cells.items() if cell not in searched}
     known = records.states()
     states = {cell: known[cell] for cell in cells if cell in known}
-    measured = _with_units(records.costs()) if "done" in known.values() else {}
+    timings = records.timings() if "done" in known.values() else Timings()
+    measured = _with_units(timings.per_image)
+    beside = CELL_SECONDS if timings.beside_loops is None else timings.beside_loops
     seconds = _cell_seconds(cells, measured)
     left = [seconds[cell] for cell in cells if states.get(cell) != "done"]
     basis = "from finished cells" if measured else "nominal for CPU cores, nothing measured yet"
     slots = _slots(sweep.resources)
-    searching = sum(_search_seconds(study, measured) for study in studies)
-    wall = max((sum(left) + searching) / slots, max(left, default=0.0))
+    searching = [seconds for study in studies for seconds in _search_loops(study, measured)]
+    wall = max(sum(each + beside for each in [*left, *searching]) / slots, max(left, default=0.0))
     wall += STARTUP_SECONDS if left or searching else 0.0
     return Plan(
         sweep=sweep,
@@ -262,7 +315,9 @@ def make_plan(sweep: Sweep, records: CellRecords) -> Plan:
         excluded=expansion.excluded,
         needs=_needs(expansion.cells.values()),
         studies=studies,
-        search_seconds=searching,
+        search_loops=tuple(searching),
+        beside_seconds=beside,
+        guessed=not measured,
     )
 
 
@@ -306,12 +361,13 @@ def _cell_seconds(cells: Mapping[str, RunConfig], measured: Mapping[tuple[str, s
     return seconds
 
 
-def _search_seconds(study: StudyPlan, measured: Mapping[tuple[str, str], float]) -> float:
-    choosing, reported = (
-        sum(_cell_seconds({str(number): config for number, config in enumerate(cells)}, measured).values())
-        for cells in (study.choosing, study.points)
-    )
-    return study.expected_cells * choosing / len(study.choosing) + study.reported_cells * reported / len(study.points)
+def _search_loops(study: StudyPlan, measured: Mapping[tuple[str, str], float]) -> list[float]:
+    """Estimated seconds of the loop of each cell of a study: of those that choose, then of those that report."""
+    seconds: list[float] = []
+    for cells, number in ((study.choosing, study.expected_cells), (study.points, study.reported_cells)):
+        each = _cell_seconds({str(place): config for place, config in enumerate(cells)}, measured).values()
+        seconds += [sum(each) / len(each)] * round(number)
+    return seconds
 
 
 def _slots(resources: Resources) -> int:

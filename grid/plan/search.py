@@ -87,7 +87,7 @@ class Search(Frozen):
         plateau: a study ends after so many trials without an improvement of more than one standard error.
         ahead: trials that run at once; trial k knows the results of trials 0 to k - `ahead`.
         first: settings that are tried before the sampler is asked: `presets`, `none`, or a list.
-        warm_start: results folders. Settings whose cells they have are tried first; the cells are copied.
+        warm_start: results folders of this machine. Settings whose cells they have are tried first; these are copied.
         storage: URL of a database that the studies are mirrored in; by default a file in the results folder.
         diverged: what a setting counts whose network became infinite: as much as guessing, or nothing (`fail`).
         stop_collapsed: whether a cell that chooses ends once its predictions are of few classes, see `grid.launch`.

@@ -5,12 +5,49 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-CELL_SECONDS = 0.1
-"""What handing out one cell costs a launch, beside its loop (measured with workers that are reused)."""
+CELL_SECONDS = 1.0
+"""What a cell takes beside its loop, while nothing is measured: to hand it out, read, build the network, write."""
+
+LONGEST_GAP = 60.0
+"""A worker that is without a cell for longer waits for something else, such as for the next launch."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What finished cells took.
+
+    Attributes:
+        per_image: (method, backbone) -> seconds of the loop for an image.
+        beside_loops: seconds of a cell beside its loop; None if that is not known.
+    """
+
+    per_image: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    beside_loops: float | None = None
+
+
+def seconds_beside_loops(cells: Iterable[tuple[float, float]]) -> float | None:
+    """What cells took beside their loops: the mean time from the end of one's loop to that of the next one's start.
+
+    Args:
+        cells: of finished cells the time of their start, and the seconds of their loops.
+
+    Returns:
+        Seconds; None if no cell followed another.
+    """
+    ends: list[float] = []
+    gaps = []
+    for start, seconds in sorted(cells):
+        # Whoever became free last is taken for the worker that went on.
+        if before := [end for end in ends if end <= start]:
+            ends.remove(max(before))
+            gaps.append(start - max(before))
+        ends.append(start + seconds)
+    gaps = [gap for gap in gaps if gap <= LONGEST_GAP]
+    return sum(gaps) / len(gaps) if gaps else None
 
 
 def duration(seconds: float) -> str:
@@ -44,7 +81,13 @@ class Simulation:
 
 
 def simulate(
-    seconds: Sequence[float], slots: int, *, startup: float, failure_rate: float = 0.0, seed: int = 0
+    seconds: Sequence[float],
+    slots: int,
+    *,
+    startup: float,
+    beside: float = CELL_SECONDS,
+    failure_rate: float = 0.0,
+    seed: int = 0,
 ) -> Simulation:
     """Replays cells over slots, in the order in which a launch hands them out; one that dies runs again last.
 
@@ -52,11 +95,12 @@ def simulate(
         seconds: of each cell's loop, in order.
         slots: cells at once, at least one.
         startup: seconds before the first cell of each slot.
+        beside: seconds of each cell beside its loop.
         failure_rate: share of cells that die once, at a random moment of their loop; in [0, 1].
         seed: of those moments.
     """
     chance = random.Random(seed)
-    waiting = deque((each + CELL_SECONDS, True) for each in seconds)
+    waiting = deque((each + beside, True) for each in seconds)
     free_at = [startup] * min(slots, len(waiting))
     heapq.heapify(free_at)
     busy, failures, wall = 0.0, 0, 0.0
@@ -81,38 +125,42 @@ class Outlook:
 
     Attributes:
         simulation: the launch on paper; None if none was asked for.
-        slot_hours: hours of loops of the cells that are left, on one slot.
-        gpu_share: GPUs of one cell, or 1 if it takes none: a price is then that of a slot.
-        price: of an hour; None if none was given.
-        basis: what the seconds rest on.
+        unit: what is counted and paid, `GPU`; or `slot`, if a cell takes no GPU.
+        units: how many of them the launch on paper has; None without it.
+        hours: of units that are paid: all of them until the last cell ended, or without a simulation the loops alone.
+        price: of an hour of a unit; None if none was given.
+        guessed: whether no cell has finished, so that the seconds are those of a CPU core.
     """
 
     simulation: Simulation | None
-    slot_hours: float
-    gpu_share: float
+    unit: str
+    units: float | None
+    hours: float
     price: float | None
-    basis: str
-
-    @property
-    def hours(self) -> float:
-        """Hours that are paid: all slots until the last cell ended, or without a simulation the loops alone."""
-        if self.simulation is None:
-            return self.slot_hours * self.gpu_share
-        return self.simulation.wall_seconds / 3600 * self.simulation.slots * self.gpu_share
+    guessed: bool
 
     def lines(self) -> list[str]:
         """For people."""
         lines = []
-        if self.simulation is not None:
-            each = self.simulation
+        if (each := self.simulation) is not None:
             lines.append(
-                f"on {each.slots} slots: {duration(each.wall_seconds)} until the last cell ended, "
-                f"{each.idle_share:.1%} of the slots' time idle, {each.failures} cells died once "
-                f"(on paper; {self.basis})"
+                f"on paper, {self.units:g} {self.unit}s, {each.slots} cells at once: the last cell ends after "
+                f"{duration(each.wall_seconds)}, with the start of Ray; {each.idle_share:.1%} of that time is idle"
             )
+            if self.unit == "GPU" and self.units is not None and each.slots > self.units:
+                lines.append("cells that share a GPU slow each other down, and times are those of cells as they ran")
+            if each.failures:
+                lines.append(f"{each.failures} cells die once and run again")
         if self.price is not None:
-            how = "all slots to the end" if self.simulation else "loops alone"
-            lines.append(f"price: {self.hours:.2f} h x {self.price:g} = {self.hours * self.price:.2f} ({how})")
+            paid = f"{self.units:g} {self.unit}s until then" if self.simulation else "while cells run, no waiting"
+            lines.append(
+                f"price: {self.hours:.2f} {self.unit} hours x {self.price:g} = {self.hours * self.price:.2f} ({paid})"
+            )
+        if lines and self.guessed:
+            lines.append(
+                "no cell has finished here, so times are guesses for one CPU core"
+                + (": a GPU is many times faster. Run a few cells there, then plan again" if self.unit == "GPU" else "")
+            )
         return lines
 
     def values(self) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from grid.plan.exclude import cannot_match
 from grid.plan.search import Search
@@ -42,6 +42,9 @@ class Resources(Frozen):
     Attributes:
         cpu: CPU cores of one trial.
         gpu: GPUs of one trial; a fraction lets trials share one.
+        auto: whether each cell gets such a share of a GPU as its memory needs, see `grid.plan.memory`; where the driver
+            starts Ray on a machine without a GPU, none. `resources: auto` says this alone.
+        gpu_memory: GiB of one GPU, of `auto`.
         device: device of the network; `auto` takes a GPU if the trial has one.
         max_concurrent: trials at once; by default as many as fit.
         max_retries: how often a trial that died (not one that failed) is tried again.
@@ -53,6 +56,8 @@ class Resources(Frozen):
 
     cpu: float = Field(default=1, ge=SMALLEST_SHARE, le=MOST_CORES)
     gpu: float = Field(default=0, ge=0, le=MOST_CORES)
+    auto: bool = False
+    gpu_memory: float = Field(default=24, gt=0, le=4096)
     device: str = Field(default="auto", pattern=DEVICE)
     max_concurrent: Count | None = None
     max_retries: int = Field(default=2, ge=0, le=1000)
@@ -65,6 +70,12 @@ class Resources(Frozen):
         if 0 < gpu < SMALLEST_SHARE or (gpu > 1 and gpu != int(gpu)):
             raise ValueError(f"give a whole number of GPUs, or a share from {SMALLEST_SHARE} to 1 of one")
         return gpu
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.auto and self.gpu:
+            raise ValueError(f"auto chooses the share of a GPU, and gpu = {self.gpu:g} says it: leave one out")
+        return self
 
 
 class Tracking(Frozen):
@@ -210,7 +221,7 @@ def checked_sweep(values: Mapping[str, Any], *, where: str) -> Sweep:
     Raises:
         InputError: for unknown keys (with the closest match) and values not allowed.
     """
-    values = dict(values)
+    values = {field: _spelt_out(field, value) for field, value in values.items()}
     for field, model in (("resources", Resources), ("search", Search), ("tracking", Tracking)):
         if isinstance(values.get(field), dict):
             values[field] = validated(model, values[field], where=f"{where}: {field}")
@@ -249,9 +260,14 @@ def with_protocol(values: dict[str, Any], *, chosen: bool, where: str) -> dict[s
     return merged
 
 
+def _spelt_out(field: str, value: Any) -> Any:
+    """`resources: auto` as a mapping."""
+    return {"auto": True} if field == "resources" and value == "auto" else value
+
+
 def _section(values: Mapping[str, Any], name: str, empty: Section, where: str) -> Section:
     """A part of a sweep file, which must be of the type of `empty`."""
-    found = values.get(name, empty)
+    found = _spelt_out(name, values.get(name, empty))
     if not isinstance(found, type(empty)):
         kind = "mapping" if isinstance(empty, dict) else "list"
         raise InputError(f"{where}: {name} = {found!r} is not allowed: give a {kind}")
@@ -284,7 +300,7 @@ def apply_override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     if first in Sweep.model_fields:
         if not rest:
             return values | {first: value}
-        section = values.get(first, {})
+        section = _spelt_out(first, values.get(first, {}))
         if not isinstance(section, dict):
             raise InputError(f"--set {override!r}: {first} has no named entries; set the whole of {first} instead")
         return values | {first: section | {rest: value}}

@@ -37,7 +37,8 @@ def known_settings(folders: Sequence[str], plan: StudyPlan, *, where: str) -> li
         where: what to start messages with.
 
     Raises:
-        InputError: if one is no results folder, or the study searches presets, whose settings cells do not tell apart.
+        InputError: if one is no results folder of this machine, or the study searches presets, whose settings cells do
+            not tell apart.
     """
     from analysis.results.load import FINISHED, ResultsError, open_results, rows
 
@@ -47,6 +48,13 @@ def known_settings(folders: Sequence[str], plan: StudyPlan, *, where: str) -> li
         )
     found: list[KnownSettings] = []
     for given in folders:
+        if "://" in given:
+            # An address may have a password in it.
+            scheme = given.partition("://")[0]
+            raise InputError(
+                f"{where}: warm_start: only folders of this machine are read, and a {scheme}:// address was given: "
+                f"copy it with tta-grid fetch {scheme}://... DIR, and name DIR"
+            )
         try:
             con = open_results(given)
             done = {cell for (cell,) in rows(con, f"select cell from cells where {FINISHED}")}

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from grid.plan.simulate import Timings
     from tta_core.run.cell import RunResult
 
 CHECKPOINTS_FOLDER = ".checkpoints"
@@ -183,12 +184,11 @@ class ResultStore:
                 f"the results folder {self.folder} cannot be written ({problem}): give another with --results DIR"
             )
 
-    def costs(self) -> dict[tuple[str, str], float]:
-        """What finished cells took: (method, backbone) -> seconds per image."""
-        from analysis.results.load import open_results, rows
+    def timings(self) -> Timings:
+        """What finished cells took."""
+        from grid.store.timings import read_timings
 
-        sql = "select method, backbone, sum(seconds) / sum(n_samples) from cells where status = 'done' group by all"
-        return {(method, backbone): seconds for method, backbone, seconds in rows(open_results(self.folder), sql)}
+        return read_timings(self.folder)
 
     def cell_folder(self, cell: str) -> Path:
         """Folder of a finished cell."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,11 @@ from tta_core.run.cell import RunResult
 from tta_core.run.config import RunConfig, canonical_hash
 
 RECORDED_PACKAGES = ("ray", "tta-grid")
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in RECORDED_PACKAGES}
 
 
 def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str, pa.Table]:
@@ -44,7 +50,7 @@ def result_tables(result: RunResult, *, sweep: str, git_commit: str) -> dict[str
         "layers": json.dumps(result.layers),
         "artefact": result.artefact,
         "device": result.device,
-        "versions": json.dumps(result.versions | {name: version(name) for name in RECORDED_PACKAGES}),
+        "versions": json.dumps(result.versions | _versions()),
         "started_at": result.started_at,
     }
     scalars = {name: (s.unit, s.description) for name, s in result.config.method_spec.scalars.items()}
@@ -90,7 +96,7 @@ def failure_table(config: RunConfig, reason: str, *, sweep: str, git_commit: str
         "n_samples": 0,
         "artefact": "",
         "device": "",
-        "versions": json.dumps({name: version(name) for name in RECORDED_PACKAGES}),
+        "versions": json.dumps(_versions()),
         "started_at": started_at,
     }
     return pa.Table.from_pylist([row], schema=schema.CELL)

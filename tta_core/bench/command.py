@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tta_core.bench.memory_table import network_of, read_table, remember, table_file
 from tta_core.bench.request import BenchRequest, read_choices, task_of
 from tta_core.errors import InputError
 from tta_core.frozen import validated
@@ -28,8 +29,9 @@ TIMING = {
     "one_at_a_time": "--one-at-a-time",
     "check_cpu": "--check-cpu",
 }
-"""Options of measuring, which counting launches does not have."""
+"""Options of timing, which counting launches and measuring memory do not have."""
 LAUNCHES = "--launches, which counts one step and times nothing"
+MEMORY = "--memory, which times nothing"
 
 REPORT = {"gpu_report": "--gpu-report", "minutes": "--minutes"}
 REPORTING = "--gpu-report, which measures fp32, bf16 and compiled, and all that the others ask for"
@@ -64,10 +66,15 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     if any(word.partition("=")[0] == "--data" for word in arguments):
         raise InputError("--data is a command of its own: tta-grid data bench [BENCHMARK]")
     given = vars(_parser(program).parse_args(arguments))
-    as_json, launches = given.pop("json"), given.pop("launches")
+    as_json, launches, memory, table = (given.pop(name) for name in ("json", "launches", "memory", "table"))
     report, minutes = given.pop("gpu_report"), given.pop("minutes")
+    others = given | {"gpu_report": report, "minutes": minutes}
     if launches:
-        _refuse(given | {"gpu_report": report, "minutes": minutes}, {**TIMING, **REPORT}, LAUNCHES)
+        _refuse(others | {"memory": memory}, {**TIMING, **REPORT, "memory": "--memory"}, LAUNCHES)
+    if memory:
+        _refuse(others, {**TIMING, **REPORT}, MEMORY)
+    elif table is not None:
+        raise InputError("--table names the file of --memory: give both, or leave it out")
     if report is not None:
         _refuse(given | {"json": as_json}, FIXED, REPORTING)
         given |= {name: value for name, value in REPORT_DEFAULTS.items() if given[name] is None}
@@ -80,6 +87,8 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
 
     if launches:
         return _launches(request, tell, as_json=as_json)
+    if memory:
+        return _memory(request, tell, table and Path(table), as_json=as_json)
     if report is not None:
         from tta_core.bench.gpu.report import make_report
 
@@ -113,6 +122,35 @@ def _launches(request: BenchRequest, tell: Callable[[str], object], *, as_json: 
 
     rows = launches.count_launches(request, tell)
     text = json.dumps(launches.as_json(rows), indent=2) if as_json else launches.as_text(rows, request)
+    return text, any(row.error for row in rows)
+
+
+def _memory(
+    request: BenchRequest, tell: Callable[[str], object], table: Path | None, *, as_json: bool
+) -> tuple[str, bool]:
+    from tta_core.bench import memory
+    from tta_core.device import is_accelerator
+    from tta_core.run.cell import choose_device
+
+    if table is None and is_accelerator(choose_device(request.device)):
+        table = table_file()
+    if table is not None:
+        # What is wrong with it is said before the methods run.
+        read_table(table)
+    rows = memory.measure_memory(request, tell)
+    # A row is of a method, so it is what a sweep runs without more.
+    plain = {choice.name for choice in request.methods if choice.preset == "recommended" and not choice.settings}
+    kept = [
+        ((network_of(request.backbone), request.precision, row.method), request.batch_size, row.memory)
+        for row in rows
+        if row.memory and row.method in plain and row.preset == "recommended"
+    ]
+    if table is not None:
+        remember(table, kept)
+        tell(f"{len(kept)} of {len(rows)} methods kept in {table}: those measured with their preset recommended")
+    else:
+        tell("not kept: this is the CPU, and plans ask what a GPU needs; --table FILE writes it to a file")
+    text = json.dumps(memory.as_json(rows), indent=2) if as_json else memory.as_text(rows, request)
     return text, any(row.error for row in rows)
 
 
@@ -157,6 +195,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
     option("check_cpu", "with a GPU: also compare the logits of a few steps with those on the CPU")
     parser.add_argument(
         "--launches", action="store_true", help="time nothing; count the operations of a step that are no views"
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="time nothing; measure the memory of a step with all images in the loss, for resources: auto",
+    )
+    parser.add_argument(
+        "--table", metavar="FILE", help="where --memory keeps it [default: gpu-memory.csv in the cache, on a GPU]"
     )
     parser.add_argument(
         "--gpu-report",

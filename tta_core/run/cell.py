@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -233,13 +234,19 @@ def run(
         layers=layers_values(method.layer_counts),
         artefact=artefact,
         device=device_name(target),
-        versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
+        versions=_versions(),
         started_at=started_at,
         skipped=record.skipped,
         notes=(*([unproven_labels(unproven)] if unproven else []), *fewer_images(config, order, domains)),
         outputs=record.outputs,
         pictures=record.pictures,
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Finding them reads files, which takes as long as half a short loop."""
+    return {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES}
 
 
 def _source_network(config: RunConfig, target: torch.device) -> nn.Module:

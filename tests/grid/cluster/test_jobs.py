@@ -168,6 +168,9 @@ def test_the_end_of_a_job_is_told_by_our_own_last_word():
     assert jobs._message(text + "Error: node n1: it has no folder\n") == (
         "Job entrypoint command failed with exit code 2: node n1: it has no folder"
     )
+    assert jobs._message(text + "Error: it cannot run:\n  node n1: no folder\n  node n2: timm 1\nLATER\n").endswith(
+        "code 2: it cannot run: node n1: no folder node n2: timm 1"
+    )
     assert jobs._message("Job finished successfully.") == "Job finished successfully."
 
 

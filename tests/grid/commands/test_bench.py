@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from grid.commands.main import main
+from grid.launch import cell_cost
 from tta_core.methods.tent.method import Tent
 
 QUICK = "--backbone digits-vit-supervised --batch-size 2 --repeats 1 --warmup 0 --device cpu"
@@ -70,3 +71,25 @@ def test_help_names_every_option():
     assert {"--methods", "--backbone", "--batch-size", "--device", "--compile", "--check-cpu", "--json"} <= set(
         done.output.replace("[", " ").replace("]", " ").split()
     )
+
+
+def test_the_cost_of_a_cell_has_parts_that_sum_up(monkeypatch):
+    monkeypatch.setattr(cell_cost, "METHODS", ("source",))
+    monkeypatch.setattr(cell_cost, "CELLS", 1)
+    done = CliRunner().invoke(main, ["bench", "--cell", "--json"])
+    assert done.exit_code == 0, done.output
+    (cost,) = json.loads(done.stdout)
+    assert sum(cost["parts"].values()) == pytest.approx(cost["cpu_seconds"])
+    assert min(cost["parts"].values()) > 0
+    assert cost["cpu_seconds"] < 10 * cost["goal_seconds"]
+    text = cell_cost.as_text([cell_cost.CellCost("source", 0.05, 0.06, {"store": 0.02, "images": 0.03})])
+    assert text.splitlines()[:2] == [
+        "source: 50 ms of CPU time a cell without its loop, 60 ms of wall time",
+        "  images                30.0 ms",
+    ]
+
+
+def test_other_options_beside_cell_are_refused():
+    done = CliRunner().invoke(main, ["bench", "--cell", "--repeats", "3"])
+    assert done.exit_code == 2
+    assert "beside --cell there is only --json" in done.output

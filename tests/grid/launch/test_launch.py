@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -214,11 +214,27 @@ def test_whatever_is_killed_or_interrupted_loses_nothing_and_goes_on(start, tmp_
         pytest.skip("workers are found through /proc: none was killed")
 
 
-def test_sigterm_interrupts_as_ctrl_c_does():
-    # A shell that starts the tests in the background has Ctrl-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def import_interrupted_by(sent):
+    with terminate_like_interrupt():
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), sent)
+        raise ImportError("could not import module")
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_sigterm_interrupts_as_ctrl_c_does(sent, ctrl_c):
+    # A shell that starts something in the background has Ctrl-C ignored there, and SIGTERM not.
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    ignored = (sent, ctrl_c) == (signal.SIGINT, signal.SIG_IGN)
     try:
-        with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
-            os.kill(os.getpid(), signal.SIGTERM)
+        with nullcontext() if ignored else pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
+            os.kill(os.getpid(), sent)
+        # What is being imported may take the interrupt for a fault of its own.
+        with pytest.raises(ImportError if ignored else KeyboardInterrupt):
+            import_interrupted_by(sent)
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
     finally:
         signal.signal(signal.SIGINT, before)
+    with pytest.raises(ImportError), terminate_like_interrupt():
+        raise ImportError("nobody interrupted")

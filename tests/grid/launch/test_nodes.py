@@ -5,12 +5,14 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from grid.events import CellEnd, LaunchError
 from grid.launch import cluster, trial
+from grid.launch.environment import leave_job_folder
 from grid.launch.head_watch import watching_head
 from grid.launch.mark import FOLDER, put_mark
 from grid.launch.nodes import Node, NodeReport, check_nodes
@@ -32,6 +34,15 @@ def test_a_node_that_sees_the_same_folder_answers_and_the_mark_goes_afterwards(t
         assert not mark.answered("node-2")
         assert mark.problem_here() == ""
     assert not list((tmp_path / FOLDER).iterdir())
+
+
+def test_a_job_does_not_depend_on_the_folder_that_ray_unpacked_it_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    leave_job_folder()
+    assert Path.cwd() == tmp_path
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    leave_job_folder()
+    assert Path("/").samefile(Path.cwd())
 
 
 def test_a_folder_that_is_not_shared_is_told_by_how_it_differs(tmp_path):

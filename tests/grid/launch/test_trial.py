@@ -186,7 +186,7 @@ def test_a_trial_that_died_is_put_back_until_it_was_tried_often_enough(tune, tin
     config, store, context = tiny
     heard = []
     listener = SimpleNamespace(cell_ended=lambda cell, end: heard.append((cell, end.status)))
-    events, searcher = tune.CellEvents(started, context, store, [listener]), tune._CellSearcher(started)
+    events, searcher = tune.CellEvents(started, context, store, [listener]), tune._CellSearcher(started, Resources())
     for _ in range(3):
         assert searcher.suggest("meanwhile") is None
         events.on_trial_error(0, [], trial(config))

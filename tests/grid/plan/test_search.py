@@ -167,6 +167,7 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, objective: acuracy", "Did you mean 'accuracy'"),
         ("trials: 5, hours: 0", "greater than 0"),
         ("trials: 5, warm_start: [nowhere]", "does not exist"),
+        ("trials: 5, warm_start: ['s3://name:secret@bucket/results']", "tta-grid fetch s3://... DIR"),
         ("trials: 5, storage: studies.db", "no URL of a database"),
         ("trials: 5, storage: 'redis://here'", "sqlite://, postgresql://"),
         ("trials: 5, scheduler: asha", "does not rank methods"),

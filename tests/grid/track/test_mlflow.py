@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 import tta_core
 from grid.events import CellEnd
 from grid.plan.plan import make_plan
+from grid.plan.simulate import Timings
 from grid.store.store import ResultStore
 from grid.track.mlflow import MOST_WAITING, MlflowMirror, check_tracking_uri, ui_command
 from tta_core.errors import InputError
@@ -230,7 +231,7 @@ def test_a_cell_that_cannot_be_read_keeps_no_other_from_being_logged(store, tiny
     for result in results:
         write(store, result)
     (store.cell_folder(results[0].cell) / "cell.parquet").write_bytes(b"torn")
-    plan = make_plan(tiny_sweep, SimpleNamespace(states=store.states, costs=dict))
+    plan = make_plan(tiny_sweep, SimpleNamespace(states=store.states, timings=Timings))
     with MlflowMirror(plan, store) as mirror:
         pass
     assert results[0].cell in mirror.problem

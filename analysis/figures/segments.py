@@ -40,6 +40,7 @@ def segment_panel(con: duckdb.DuckDBPyConnection, section: Section, numbers: Seq
         # Of segmentation a round is the mean of its segments.
         (cell, segment, domain_of[cell, segment], *((score, 1) if section.metric == MIOU else (score * size, size)))
         for cell, segment, score, size in scores(con, list(owner), ["segment"])
+        if (cell, segment) in domain_of  # A fetch may have brought the cell in between.
         if segment is not None
     ]
     if not found:

@@ -6,6 +6,7 @@ import json
 import shlex
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def write_report(folder: str | Path, output: Path | None = None) -> Path:
         temporary.write_text(page, encoding="utf-8")
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise ResultsError(
             f"the report cannot be written to {target} ({error.strerror or error}): give a file in a folder that "
             "exists and that you may write to"

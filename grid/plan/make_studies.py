@@ -143,7 +143,8 @@ def _choosing(config: RunConfig, search: Search, where: str) -> RunConfig:
         found = RunConfig.from_values(values)
         longest = found.num_samples
     except InputError as error:
-        raise InputError(f"{where}: the cells that choose are not allowed: {error}. Change `select`") from None
+        what = str(error).rstrip(".")
+        raise InputError(f"{where}: the cells that choose are not allowed: {what}. Change `select`") from None
     if not search.oracle and (shared := set(found.domains) & set(config.domains)):
         raise InputError(
             f"{where}: select has domains that are also reported: {', '.join(sorted(shared))}. A setting chosen there "

@@ -25,6 +25,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, MANIFEST, STORE_FILE, picture_name
 from grid.events import CellState
-from grid.store.files import as_bytes, flush, move_if_there
+from grid.store.files import as_bytes, show, staged, take_away
 from grid.store.mirror import LOCK, Mirror
 from grid.store.objects import error_line, is_url
 from tta_core.errors import InputError
@@ -105,11 +106,12 @@ class ResultStore:
         from analysis.results.damage import store_entry
         from analysis.results.load import check_layout
 
+        self._check_place()
         check_layout(self.folder)
         try:
             for name in (CELLS_FOLDER, FAILED_FOLDER, ".staging"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-            with self._staged() as staging:
+            with staged(self.folder) as staging:
                 (staging / STORE_FILE).write_text(json.dumps(store_entry(uuid.uuid4().hex)))
                 if not (self.folder / STORE_FILE).exists():
                     (staging / STORE_FILE).replace(self.folder / STORE_FILE)
@@ -158,15 +160,29 @@ class ResultStore:
 
         Raises:
             ResultsError: if a newer version made the store.
-            InputError: if an object store cannot be read.
+            InputError: if an object store cannot be read, or the folder is none.
         """
         from analysis.results.load import check_layout
 
         if self.mirror:
             self.mirror.bring_cells()
+        self._check_place()
         check_layout(self.folder)
         states: dict[str, CellState] = dict.fromkeys(self._names(FAILED_FOLDER), "failed")
         return states | dict.fromkeys(self._names(CELLS_FOLDER), "done")
+
+    def _check_place(self) -> None:
+        """Raises `InputError` if there is something else where the folder is to be."""
+        try:
+            problem = "" if stat.S_ISDIR(self.folder.stat().st_mode) else "it is a file"
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            problem = os.strerror(error.errno) if error.errno else str(error)
+        if problem:
+            raise InputError(
+                f"the results folder {self.folder} cannot be written ({problem}): give another with --results DIR"
+            )
 
     def timings(self) -> Timings:
         """What finished cells took."""
@@ -240,7 +256,7 @@ class ResultStore:
         written |= {picture_name(one.domain, one.index): one.png for one in result.pictures}
         with self._writing():
             self._publish(CELLS_FOLDER, result.cell, tables, written)
-            self._drop_failure(result.cell)
+            take_away(self.folder / FAILED_FOLDER / result.cell, self.folder)
             if self.mirror:
                 self.mirror.objects.delete(f"{FAILED_FOLDER}/{result.cell}")
 
@@ -262,11 +278,11 @@ class ResultStore:
         """
         if self.cell_folder(folder.name).exists():
             return
-        with self._writing(), self._staged() as staging:
+        with self._writing(), staged(self.folder) as staging:
             whole = shutil.copytree(folder, staging / folder.name)
             if self.mirror:
                 self.mirror.send_cell(CELLS_FOLDER, folder.name, whole)
-            self._show(whole, CELLS_FOLDER, folder.name)
+            show(whole, self.folder / CELLS_FOLDER / folder.name, self.folder)
 
     def write_failure(
         self, config: RunConfig, reason: str, *, sweep: str, git_commit: str, traceback: str = ""
@@ -304,7 +320,7 @@ class ResultStore:
         """
         from analysis.results.damage import cell_problem
 
-        with self._staged() as staging:
+        with staged(self.folder) as staging:
             copied = staging / folder.name
             try:
                 shutil.copytree(folder, copied)
@@ -314,9 +330,9 @@ class ResultStore:
                 return f"cannot be copied ({error})"
             if problem := cell_problem(copied, kind):
                 return problem
-            self._show(copied, kind, folder.name, replace=True)
+            show(copied, self.folder / kind / folder.name, self.folder, replace=True)
         if kind == CELLS_FOLDER:
-            self._drop_failure(folder.name)
+            take_away(self.folder / FAILED_FOLDER / folder.name, self.folder)
         return ""
 
     def failures(self, cells: Sequence[str]) -> dict[str, str]:
@@ -358,7 +374,7 @@ class ResultStore:
 
         from analysis.results.damage import manifest_of
 
-        with self._staged() as staging:
+        with staged(self.folder) as staging:
             for name, table in tables.items():
                 pq.write_table(table, staging / f"{name}.parquet", compression="zstd", write_page_checksum=True)
             for name, content in files.items():
@@ -367,38 +383,7 @@ class ResultStore:
             if self.mirror:
                 self.mirror.send_cell(kind, cell, staging, replace=replace)
                 return
-            self._show(staging, kind, cell, replace=replace)
-
-    def _show(self, staged: Path, kind: str, cell: str, *, replace: bool = False) -> None:
-        """Moves a whole cell to its place, by one rename. One that is there stays, unless it is to be replaced."""
-        for file in staged.iterdir():
-            flush(file)
-        target = self.folder / kind / cell
-        with self._staged() as aside:
-            if replace:
-                # Readers miss it for no longer than two renames take.
-                move_if_there(target, aside / "replaced")
-            try:
-                staged.rename(target)
-            except OSError:
-                # Another attempt at the same cell was first; it wrote the same numbers.
-                if not target.is_dir():
-                    raise
-        flush(target.parent)
-
-    def _drop_failure(self, cell: str) -> None:
-        """Removes an earlier failure of a cell that has finished."""
-        with self._staged() as aside:
-            move_if_there(self.folder / FAILED_FOLDER / cell, aside / "failed")
-
-    @contextmanager
-    def _staged(self) -> Iterator[Path]:
-        staging = self.folder / ".staging" / uuid.uuid4().hex
-        staging.mkdir(parents=True)
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            show(staging, self.folder / kind / cell, self.folder, replace=replace)
 
     def _clear_leftovers(self) -> None:
         """Removes what a killed driver left behind."""

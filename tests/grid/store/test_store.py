@@ -88,7 +88,7 @@ def test_an_interrupted_write_leaves_nothing_to_read(store, result, monkeypatch)
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("grid.store.store.flush", killed)
+    monkeypatch.setattr("grid.store.files.flush", killed)
     with pytest.raises(KeyboardInterrupt):
         write(store, result)
     assert store.states() == {}
@@ -195,3 +195,14 @@ def test_a_store_of_another_layout_is_not_touched(store):
     for use in (store.states, store.create):
         with pytest.raises(ResultsError, match="states layout 2; this `tta-grid` knows 1"):
             use()
+
+
+def test_a_file_where_the_folder_is_to_be_is_told_before_anything_is_planned(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, problem in (("file", "it is a file"), ("file/below", "Not a directory"), ("loop", "Too many levels")):
+        store = ResultStore(tmp_path / name)
+        for use in (store.states, store.create):
+            with pytest.raises(InputError, match=rf"cannot be written \({problem}.*--results DIR"):
+                use()
+    assert ResultStore(tmp_path / "new").states() == {}

@@ -21,6 +21,7 @@ MARKED = {
     "slow": """
         accelerator/test_gpu_report.py
         accelerator/test_methods.py
+        accelerator/test_pixels.py
         accelerator/test_run.py
         analysis/report/
         analysis/results/test_damage.py

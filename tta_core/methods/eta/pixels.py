@@ -51,7 +51,7 @@ class PixelETA(AdaptingPixels[PixelETASettings]):
             loss = pixel_mean(weight * entropy, chosen)
             self.descend(loss)
             self.record["loss"] = loss.detach()
-            mean = means[fresh].mean(dim=0)
+            mean = torch.where(fresh[:, None], means, 0).sum(dim=0) / fresh.sum()
             keep = self.settings.average_momentum
             self.average = torch.where(self.average.any(), torch.lerp(mean, self.average, keep), mean)
         return scored

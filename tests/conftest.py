@@ -41,6 +41,7 @@ MARKED = {
         tta_core/backbones/test_zero_shot.py
         tta_core/bench/test_bench.py
         tta_core/bench/test_bench_pixels.py
+        tta_core/bench/test_compilation.py
         tta_core/corruptions/test_corrupt.py
         tta_core/data/files/test_decoded.py
         tta_core/data/test_label_space.py

@@ -25,8 +25,11 @@ _accelerator_code = False
 
 
 def works_in_pieces(device: torch.device) -> bool:
-    """Whether many small operations are as good as few large ones, or better: on a CPU, for what lies in its cache."""
-    return device.type == "cpu" and not _accelerator_code
+    """Whether many small operations are as good as few large ones, or better: on a CPU, for what lies in its cache.
+
+    What is compiled is one graph, which takes no look at numbers on its way.
+    """
+    return device.type == "cpu" and not _accelerator_code and not torch.compiler.is_compiling()
 
 
 @contextmanager

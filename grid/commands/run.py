@@ -123,7 +123,7 @@ def _shown(store: ResultStore) -> str:
     """The results as a user would type them here; of a URL with its options quoted."""
     if store.mirror:
         return shlex.quote(store.address)
-    try:
-        return str(store.folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(store.folder)
+    here = Path.cwd()
+    # From the root folder, where jobs run, a path would look like one from anywhere.
+    below = store.folder.is_relative_to(here) and here != here.parent
+    return str(store.folder.relative_to(here) if below else store.folder)

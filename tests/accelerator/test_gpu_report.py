@@ -10,6 +10,7 @@ from tests.accelerator.device import DEVICE
 from tta_core.bench.command import bench_command
 from tta_core.bench.gpu import agreement, cells, corruptions, feeding, report, section
 from tta_core.bench.gpu.section import Found, Section, Unit, measure
+from tta_core.bench.memory_table import read_table
 from tta_core.errors import InputError
 from tta_core.methods.tent.method import Tent
 
@@ -75,7 +76,10 @@ def test_every_section_is_measured_and_a_planted_mistake_is_a_row(tiny, tmp_path
         "presets that compute what the CPU does"
     ] is False
     assert rows["fp32"][2]["left_out"] == "digits-vit-supervised is no network that it takes"
-    assert min(row["peak_memory_mib"] for row in rows["bf16"][:2]) > 0
+    table = read_table(tmp_path / "new" / "out" / "memory.csv")
+    assert set(table) == {
+        ("digits-vit-supervised", precision, method) for precision in ("fp32", "bf16") for method in ("source", "tent")
+    }
     assert min(row["images_per_second"] for row in rows["bf16"][:2]) > 0
     assert 0 < rows["feeding"][0]["busy"] <= 1
     assert [row["largest_difference"] for row in rows["corruptions"]] == [0, 0]
@@ -125,7 +129,7 @@ def test_what_is_there_so_far_is_written_after_every_row(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "tent     2.12" in text
     assert "- left out: memo: the time was over" in text
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["memory.json", "report.json", "report.md"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["memory.csv", "report.json", "report.md"]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,7 @@ def test_what_is_there_so_far_is_written_after_every_row(tmp_path):
         (["--gpu-report", "OUT", "--launches"], "--gpu-report beside --launches"),
         (["--gpu-report", "OUT", "--minutes", "none", "--device", "accel"], "--minutes none is not allowed"),
         (["--gpu-report", "OUT", "--minutes", "nan", "--device", "accel"], "--minutes nan is not allowed"),
+        (["--gpu-report", "OUT", "--backbone", "segformer-scenes"], "networks that classify, and segformer-scenes"),
         (["--minutes", "3"], "--minutes is the time of --gpu-report"),
         (["--gpu-report", "/proc/none", "--device", "accel"], "cannot be written to"),
     ],

@@ -208,7 +208,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--gpu-report",
         metavar="OUT",
         help="on a machine with a GPU: agreement with the CPU, waits, step costs in fp32, bf16 and compiled, memory, "
-        "corruptions, reading ahead; writes report.md, report.json and memory.json into the folder OUT [default: "
+        "corruptions, reading ahead; writes report.md, report.json and memory.csv into the folder OUT [default: "
         f"{REPORT_DEFAULTS['backbone']}, batches of {REPORT_DEFAULTS['batch_size']}, all methods]",
     )
     parser.add_argument("--minutes", metavar="N", help=f"time for the report [default: {MINUTES:.0f}]")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tta_core.methods.base import Method
 
@@ -42,6 +43,26 @@ class CompiledTrunk:
 def compile_method(method: Method[Any]) -> list[CompiledTrunk]:
     """Compiles all networks of the method, such as a teacher."""
     return [CompiledTrunk(network) for network in method.networks().values()]
+
+
+def graph_breaks(method: Method[Any], images: Tensor) -> dict[str, int]:
+    """Why the forward of a method leaves the graph that `torch.compile` makes of it -> how often; empty for one graph.
+
+    All networks of the method are asked, whole. What was compiled before is forgotten.
+    """
+    from torch._dynamo import reset
+    from torch._dynamo.utils import counters
+
+    reset()
+    counters["graph_break"].clear()
+    for network in method.networks().values():
+        torch.compile(network, backend="eager")(images)
+    found: dict[str, int] = {}
+    for text, count in counters["graph_break"].items():
+        why = str(text).partition("\n")[0]
+        found[why] = found.get(why, 0) + count
+    reset()
+    return found
 
 
 @contextmanager

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 
 import torch
 
+from tta_core.backbones.precision import autocast
 from tta_core.bench.candidate import Candidate, Source, reason
-from tta_core.bench.compilation import many_compilations
+from tta_core.bench.compilation import graph_breaks, many_compilations
 from tta_core.bench.instruments import Timing
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.result import BenchResult, Row
+from tta_core.bench.subject import make_subject
 from tta_core.device import free_unused, is_accelerator
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import network_kinds
@@ -39,13 +42,30 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
     if request.check_cpu and not is_accelerator(device):
         raise InputError("--check-cpu compares a GPU with the CPU, and the device is the CPU: give --device cuda")
     with _threads(request.threads, device), many_compilations() if request.compiled else nullcontext():
+        breaks = _graph_breaks(request, device, tell) if request.compiled else {}
         source = Source(request, device)
         kinds = network_kinds(source.network)
         choices = [choice for choice in request.methods if choice.named or choice.spec.takes(kinds)]
         left_out = [choice.name for choice in request.methods if choice not in choices]
         groups = [(choice,) for choice in choices] if request.one_at_a_time else [choices]
         rows = [row for group in groups for row in measure_together(group, source, tell)]
+        rows = [replace(row, graph_breaks=breaks.get((row.method, row.preset))) for row in rows]
         return BenchResult(source.setting(), rows, left_out)
+
+
+def _graph_breaks(request: BenchRequest, device: torch.device, tell: Tell) -> dict[tuple[str, str], dict[str, int]]:
+    """Method and preset -> the breaks of its graph, before anything is compiled that is to be timed."""
+    subject = make_subject(request, device)
+    kinds, found = network_kinds(subject.network), {}
+    for choice in request.methods:
+        if not (choice.named or choice.spec.takes(kinds)):
+            continue
+        tell(f"compiling the forward of {choice.name}:{choice.preset}")
+        # What is wrong with it is said by its row.
+        with suppress(Exception), autocast(device, request.precision):
+            method = subject.build(choice, request.seed)
+            found[choice.name, choice.preset] = graph_breaks(method, subject.batches[0])
+    return found
 
 
 def measure_together(choices: Sequence[MethodChoice], source: Source, tell: Tell) -> list[Row]:

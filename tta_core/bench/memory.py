@@ -61,7 +61,7 @@ def measure_memory(request: BenchRequest, tell: Callable[[str], object] = lambda
         tell(f"measuring {choice.name}:{choice.preset}")
         # Whatever is wrong with one method must not cost the numbers of the others.
         try:
-            rows.append(_measured(choice, subject, request))
+            rows.append(measured_memory(choice, subject, request))
         except Exception as error:
             rows.append(MemoryRow(choice.name, choice.preset, error=reason(error)))
         gc.collect()
@@ -69,7 +69,8 @@ def measure_memory(request: BenchRequest, tell: Callable[[str], object] = lambda
     return rows
 
 
-def _measured(choice: MethodChoice, subject: Subject, request: BenchRequest) -> MemoryRow:
+def measured_memory(choice: MethodChoice, subject: Subject, request: BenchRequest) -> MemoryRow:
+    """Measures one method, around a copy of the subject's network."""
     known = choice.spec.settings.model_fields
     settings = {name: value for name, value in SELECTS_ALL.items() if name in known} | choice.settings
     device = subject.batches[0].device

@@ -39,6 +39,7 @@ class Row:
         activated_parameters: those of them that take part in predicting one sample.
         layers: by kind how many layers were found, taken (trained or replaced) and left as they are.
         compiled: whether the step runs the compiled trunk; None where compiling was not asked for.
+        graph_breaks: why the forward of its networks is not one graph -> how often; None where compiling was not asked.
         forward_share: images that reach a classifier in a step, over the images of the batch.
         backpropagated_share: images that enter the loss, over the images of the batch; mean of the timed steps.
         held_memory_mib: tensors that live as long as the method does: its networks, its state, its way back to the
@@ -63,6 +64,7 @@ class Row:
     activated_parameters: int | None = None
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     compiled: bool | None = None
+    graph_breaks: dict[str, int] | None = None
     forward_share: float | None = None
     backpropagated_share: float | None = None
     held_memory_mib: float | None = None

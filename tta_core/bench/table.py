@@ -21,6 +21,7 @@ COLUMNS: tuple[Column, ...] = (
     ("forwards", lambda row: _percent(row.forward_share)),
     ("in loss", lambda row: _percent(row.backpropagated_share)),
     ("compiled", lambda row: {True: "yes", False: "no", None: ""}[row.compiled]),
+    ("breaks", lambda row: str(sum(row.graph_breaks.values())) if row.graph_breaks is not None else ""),
     ("x source", lambda row: _ratio(row.ratio)),
     ("25-75 %", lambda row: f"{_ratio(row.ratio_low)}-{_ratio(row.ratio_high)}" if row.ratio is not None else ""),
     ("x tent", lambda row: _ratio(row.ratio_to_tent)),
@@ -38,6 +39,14 @@ def as_text(result: BenchResult) -> str:
     layers = [f"  {row.method}:{row.preset}: {layers_text(row.layers)}" for row in result.rows if row.layers]
     if layers:
         parts.append("\n".join(["layers that are trained or replaced, of those found:", *layers]))
+    breaks = [
+        f"  {row.method}:{row.preset}: {method_spec(row.method).not_one_graph or 'not declared in its spec'}: "
+        + "; ".join(f"{count} x {why}" for why, count in row.graph_breaks.items())
+        for row in result.rows
+        if row.graph_breaks
+    ]
+    if breaks:
+        parts.append("\n".join(["graphs that break, and why:", *breaks]))
     failures = [f"failed: {row.method}:{row.preset}: {row.error}" for row in result.rows if row.error]
     left_out = [f"left out: {name}, which takes {NETWORK_KINDS[method_spec(name).network]}" for name in result.left_out]
     return "\n\n".join([*parts, "\n".join(left_out + failures)] if left_out + failures else parts)
@@ -74,6 +83,7 @@ def _legend(shown: set[str], result: BenchResult) -> str:
         "forwards": "images that reach a classifier in a step, of those in the batch",
         "in loss": "images that are back-propagated, of those in the batch; mean of the timed steps",
         "compiled": "no: the step goes around the trunk (the blocks of a transformer), which is what was compiled",
+        "breaks": "of the graph that torch.compile makes of the forward of the method's networks, whole",
         "x source": f"{result.setting.clock} in a step over that in the source forwards around it: median, quartiles",
         "x tent": "the same over Tent's in the same round",
         "published": "that of the released code, measured on other hardware; of cotta without views",

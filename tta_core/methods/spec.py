@@ -136,6 +136,7 @@ class MethodSpec(Frozen):
         waits: how often a step waits for the device at most; a function of the settings where they decide it.
         draws_on_device: whether random numbers are drawn on the device, which gives others there than on the CPU; a
             function of the settings where they decide it.
+        not_one_graph: why `torch.compile` cannot make one graph of the forward of its networks; empty if it can.
         learns_from_noise: settings, beside the preset `digits-c`, with which the method learns from images of noise;
             empty if it does so anyway. Methods that select their samples may select none of these.
         quick: settings with which a step does all of its work in little time, and so does what comes before the stream:
@@ -173,6 +174,7 @@ class MethodSpec(Frozen):
     amplifies_rounding: float = Field(default=1.0, ge=1)
     waits: int | Callable[[Any], int] = 0
     draws_on_device: bool | Callable[[Any], bool] = False
+    not_one_graph: str = ""
     learns_from_noise: dict[str, Any] = Field(default_factory=dict)
     quick: dict[str, Any] = Field(default_factory=dict)
     scores_as_it_stands: dict[str, Any] = Field(default_factory=dict)

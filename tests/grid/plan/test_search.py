@@ -2,6 +2,7 @@
 
 import pytest
 
+from grid.plan.objectives import OBJECTIVES
 from grid.plan.plan import make_plan
 from grid.plan.sweep import read_sweep
 from grid.store.store import ResultStore
@@ -203,6 +204,23 @@ def test_an_oracle_may_choose_on_what_is_reported(plan):
     for study in plan("trials: 5, oracle: true, seeds: [0, 1]").studies:
         assert [each.cell_id() for each in study.choosing] == [each.cell_id() for each in study.points]
         assert "ORACLE" in "".join(study.lines())
+
+
+SCENES = """
+sweep: tuned
+base:
+  {benchmark: digit-scenes, backbone: segformer-scenes, preset: digit-scenes, stream: recurring-same, rounds: 2}
+grid: {method: [source, tent]}
+"""
+
+
+@pytest.mark.parametrize("measure", [name for name, spec in OBJECTIVES.items() if not spec.of_pixels])
+def test_measures_of_classes_are_refused_where_a_sweep_segments(plan, measure):
+    assert plan("trials: 5, objective: entropy", SCENES).studies
+    with pytest.raises(InputError, match=rf"{measure} is of samples with one class each.* give one of .*accuracy"):
+        plan(f"trials: 5, objective: {measure}", SCENES)
+    with pytest.raises(InputError, match=rf"{measure} is of samples with one class each"):
+        plan(f"trials: 5, objective: entropy, constraints: [{{measure: {measure}, at_most: 1}}]", SCENES)
 
 
 def test_samplers_whose_package_is_missing_say_what_to_install(plan, monkeypatch):

@@ -20,24 +20,30 @@ from tta_core.bench.gpu.cells import SECTION as CELLS
 from tta_core.bench.gpu.corruptions import SECTION as CORRUPTIONS
 from tta_core.bench.gpu.feeding import SECTION as FEEDING
 from tta_core.bench.gpu.goals import Goal, goals
+from tta_core.bench.gpu.memory import BF16 as MEMORY_BF16
+from tta_core.bench.gpu.memory import FP32 as MEMORY_FP32
 from tta_core.bench.gpu.section import Asked, Found, Section, measure
-from tta_core.bench.gpu.steps import BF16, COMPILED, FP32, MEMORY_COLUMNS
+from tta_core.bench.gpu.steps import BF16, COMPILED, FP32
 from tta_core.bench.measure import Tell, quick_collections
-from tta_core.bench.request import BenchRequest
+from tta_core.bench.memory_table import Memory, network_of, read_table, remember
+from tta_core.bench.request import BenchRequest, task_of
 from tta_core.device import device_name, is_accelerator, processor_name
 from tta_core.errors import InputError
 from tta_core.run.cell import choose_device
 from tta_core.text_table import text_table
 
-SECTIONS: tuple[Section, ...] = (AGREEMENT, FP32, BF16, FEEDING, CORRUPTIONS, CELLS, COMPILED)
+SECTIONS: tuple[Section, ...] = (
+    *(AGREEMENT, FP32, BF16, MEMORY_FP32, MEMORY_BF16, FEEDING, CORRUPTIONS, CELLS, COMPILED),
+)
 """In the order in which they are measured; compiling, which takes longest, gets what the others leave."""
 
 PACKAGES = ("torch", "timm", "numpy")
 PHOTOGRAPH_SIZE = 224
+MEMORY_TABLE = "memory.csv"
 
 
 def make_report(request: BenchRequest, folder: Path, minutes: float, tell: Tell) -> tuple[str, bool]:
-    """Makes the report: `report.json`, `report.md` and `memory.json`, which hold after every row what there is so far.
+    """Makes the report: `report.json`, `report.md` and `memory.csv`, which hold after every row what there is so far.
 
     Args:
         request: the network, batch, methods and device.
@@ -51,6 +57,8 @@ def make_report(request: BenchRequest, folder: Path, minutes: float, tell: Tell)
     Raises:
         InputError: for a device that is no accelerator, or a folder that cannot be written to.
     """
+    if task_of(request.backbone) == "segmentation":
+        raise InputError(f"--gpu-report measures networks that classify, and {request.backbone} segments: give another")
     device = choose_device(request.device)
     if not is_accelerator(device):
         raise InputError("--gpu-report measures a GPU, and the device is the CPU: run it on a machine with a GPU")
@@ -60,6 +68,7 @@ def make_report(request: BenchRequest, folder: Path, minutes: float, tell: Tell)
             pass
     except OSError as error:
         raise InputError(f"--gpu-report {folder} cannot be written to ({error.strerror}): give a folder") from None
+    read_table(folder / MEMORY_TABLE)  # One of another report gets more rows; what is none is not overwritten.
     head = _head(request, device)
     all_found = {section.name: Found(section) for section in SECTIONS}
     end = time.monotonic() + 60 * minutes
@@ -101,14 +110,18 @@ def _write(folder: Path, head: dict[str, Any], all_found: Sequence[Found]) -> No
     }
     rows = {found.section.name: found.rows for found in all_found}
     answers = [goal._asdict() for goal in goals(rows)]
+    # A row of the table is of a method, so it is what a sweep runs without more.
     memory = [
-        {"device": head["device"]} | {name: row[name] for name in MEMORY_COLUMNS}
-        for name in (FP32.name, BF16.name)
-        for row in rows[name]
-        if row.get("peak_memory_mib") is not None
+        (
+            (network_of(head["backbone"]), row["precision"], row["method"]),
+            *(head["batch_size"], Memory(row["held_mib"], row["peak_mib"])),
+        )
+        for section in (MEMORY_FP32, MEMORY_BF16)
+        for row in rows[section.name]
+        if row.get("plain")
     ]
     _replace(folder / "report.json", json.dumps(head | {"goals": answers, "sections": sections}, indent=2))
-    _replace(folder / "memory.json", json.dumps(memory, indent=2))
+    remember(folder / MEMORY_TABLE, memory)
     _replace(folder / "report.md", _markdown(head, all_found))
 
 

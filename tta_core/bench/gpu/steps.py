@@ -1,4 +1,4 @@
-"""What steps cost on the accelerator, and how much of its memory they take."""
+"""What steps cost on the accelerator."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from tta_core.methods.common.surgery import network_kinds
 
 COMPILED_FIRST = ("source", "tent", "moetta", "imse", "moase")
 """Compiling takes long: these have the most to win."""
-
-MEMORY_COLUMNS = ("backbone", "method", "preset", "batch_size", "precision", "held_memory_mib", "peak_memory_mib")
-"""Columns of a row of memory, which says what a cell of its own needs."""
 
 
 def _section(name: str, title: str, share: float, most: float, **changes: Any) -> Section:
@@ -38,8 +35,7 @@ def _section(name: str, title: str, share: float, most: float, **changes: Any) -
             if error is not None or row.wall_ms is None:
                 return {"error": error}
             rate = 1000 * request.batch_size / row.wall_ms
-            run = {"backbone": request.backbone, "batch_size": request.batch_size, "precision": request.precision}
-            return values | run | {"images_per_second": rate}
+            return values | {"images_per_second": rate}
 
         return [Unit({"method": choice.name, "preset": choice.preset}, partial(measured, choice)) for choice in choices]
 
@@ -48,13 +44,12 @@ def _section(name: str, title: str, share: float, most: float, **changes: Any) -
         title=title,
         meaning=(
             "ratio: time of a step over that of the source forwards around it, median, and quartiles; ms: of a step; "
-            "published_ratio: of the released code on other hardware; held_memory_mib: tensors that live as long as "
-            "the method does; peak_memory_mib: the most with a step"
+            "published_ratio: of the released code on other hardware"
         ),
         units=units,
         shown=(
             *("method", "preset", "ratio", "ratio_low", "ratio_high", "ms", "images_per_second", "published_ratio"),
-            *("forward_share", "backpropagated_share", "held_memory_mib", "peak_memory_mib"),
+            *("forward_share", "backpropagated_share"),
             *(("compiled",) if "compiled" in changes else ()),
         ),
         share=share,

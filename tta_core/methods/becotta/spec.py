@@ -86,6 +86,7 @@ SPEC = MethodSpec(
     },
     scalars={"restored": ScalarSpec(description="trained numbers that returned to their initial values")},
     waits=1,
+    not_one_graph="each gate draws its noise on the CPU, so that all devices get the same, and a graph draws none",
     relative_cost=2.7,
     published_cost=2.69,
     starts_at_source=False,

@@ -28,6 +28,9 @@ PARTS = ("gcs_server", "raylet")
 
 LOOK_SECONDS = 1.0
 
+START_PATIENCE = 15.0
+"""How long a start may go on without one of them: Ray takes the others away, and starts again."""
+
 TO_GROUPS = (signal.SIGTERM, signal.SIGHUP)
 """What batch systems, `timeout` and terminals send to all processes of a command: the driver ends the others."""
 
@@ -79,7 +82,7 @@ def _start(ray: Any, folder: Path) -> None:
     for pause in PAUSES:
         time.sleep(pause)
         try:
-            with _fewer_processes(ray), _passed_on_blocked(TO_GROUPS):
+            with _fewer_processes(ray), _passed_on_blocked(TO_GROUPS), _watching(folder.parent, START_PATIENCE):
                 ray.init("local", include_dashboard=False, _temp_dir=str(folder), **QUIET)
             return
         except Exception as error:  # Ray raises this very class, and whatever else it met.
@@ -108,16 +111,20 @@ def _shut_down(ray: Any) -> None:
 
 
 @contextmanager
-def _watching(folder: Path) -> Iterator[None]:
-    """Ends this process, and what Ray left, if a part of Ray ends while the context lasts."""
+def _watching(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Ends this process, and what Ray left, if a part of Ray ends and the context lasts so many seconds more."""
     import psutil
 
-    parts = {child: child.name() for child in psutil.Process().children() if child.name() in PARTS}
+    parts: dict[Any, str] = {}
+    ended: list[float] = []
     done = threading.Event()
 
     def look() -> None:
+        with suppress(psutil.NoSuchProcess):
+            parts.update({child: child.name() for child in psutil.Process().children() if child.name() in PARTS})
         gone, _ = psutil.wait_procs(parts, timeout=0)
-        if gone:
+        ended.extend(time.monotonic() for _ in gone)
+        if gone and time.monotonic() - ended[0] >= patience:
             remove_folder(folder)
             end_process(
                 f"Error: Ray on this machine was lost (its {parts[gone[0]]} was killed, or crashed). Finished cells "
@@ -135,7 +142,8 @@ def _watching(folder: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        look()
+        if not patience:
+            look()
 
 
 @contextmanager

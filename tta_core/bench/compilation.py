@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,18 +52,21 @@ def graph_breaks(method: Method[Any], images: Tensor) -> dict[str, int]:
     All networks of the method are asked, whole. What was compiled before is forgotten.
     """
     from torch._dynamo import reset
+    from torch._dynamo.exc import TorchDynamoException
     from torch._dynamo.utils import counters
 
     reset()
     counters["graph_break"].clear()
+    found: Counter[str] = Counter()
     for network in method.networks().values():
-        torch.compile(network, backend="eager")(images)
-    found: dict[str, int] = {}
+        try:
+            torch.compile(network, backend="eager")(images)
+        except TorchDynamoException as error:  # What it cannot trace is a break at one time, and an error at another.
+            found[str(error).partition("\n")[0]] += 1
     for text, count in counters["graph_break"].items():
-        why = str(text).partition("\n")[0]
-        found[why] = found.get(why, 0) + count
+        found[str(text).partition("\n")[0]] += count
     reset()
-    return found
+    return dict(found)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import threading
 import time
@@ -13,16 +14,23 @@ from pathlib import Path
 
 from analysis.report.leaderboard import leaderboard_markdown
 from analysis.results.checks import check_results
-from analysis.results.damage import inspect
+from analysis.results.damage import inspect, manifest_of
 from analysis.results.load import open_results, rows
 from analysis.results.query import query_results
+from analysis.schema import MANIFEST
+
+
+def with_manifest(cell: Path) -> Path:
+    """As the store publishes it."""
+    (cell / MANIFEST).write_text(json.dumps(manifest_of(cell.name, cell)))
+    return cell
 
 
 @contextmanager
 def fast_writer(results) -> Iterator[None]:
     """Publishes as the store does, by one rename, as fast as it can; at times the whole folder of failures goes."""
-    made = [results.add("tent", seed) for seed in range(4)]
-    failed = [results.fail("sar", seed) for seed in range(4)]
+    made = [with_manifest(results.add("tent", seed)) for seed in range(4)]
+    failed = [with_manifest(results.fail("sar", seed)) for seed in range(4)]
     aside = results.folder / ".staging"
     aside.mkdir()
     sources = [shutil.move(folder, aside / f"source-{folder.name}") for folder in (*made, *failed)]
@@ -57,7 +65,7 @@ def fast_writer(results) -> Iterator[None]:
 
 def test_every_read_beside_a_fast_writer_succeeds(results) -> None:
     for seed in range(3):
-        results.add("source", seed)
+        with_manifest(results.add("source", seed))
     with fast_writer(results):
         for number in range(20):
             con = open_results(results.folder)

@@ -225,7 +225,8 @@ def import_interrupted_by(sent):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_sigterm_interrupts_as_ctrl_c_does(sent, ctrl_c):
     # A shell that starts something in the background has Ctrl-C ignored there, and SIGTERM not.
-    before = signal.signal(signal.SIGINT, ctrl_c)
+    before = {sent: signal.signal(sent, signal.SIG_DFL)}  # Under nohup SIGHUP is ignored.
+    before.setdefault(signal.SIGINT, signal.signal(signal.SIGINT, ctrl_c))
     ignored = (sent, ctrl_c) == (signal.SIGINT, signal.SIG_IGN)
     try:
         with nullcontext() if ignored else pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
@@ -235,6 +236,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(sent, ctrl_c):
             import_interrupted_by(sent)
         assert signal.getsignal(signal.SIGINT) is ctrl_c
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     with pytest.raises(ImportError), terminate_like_interrupt():
         raise ImportError("nobody interrupted")

@@ -8,6 +8,7 @@ import pytest
 from grid.events import CellEnd
 from grid.launch.progress import LaunchProgress
 from grid.plan.plan import make_plan
+from grid.plan.simulate import duration
 from grid.store.store import ResultStore
 
 
@@ -60,7 +61,7 @@ def test_time_left_is_the_plans_until_two_cells_ended_and_then_measured(plan, mo
     progress = LaunchProgress(plan, io.StringIO())
     first, second, *_ = plan.cells
     progress.cell_ended(first, CellEnd("done", accuracy=0.5, seconds=1))
-    assert progress._summary().endswith("0:20 left")
+    assert progress._summary().endswith(f" {duration(plan.expected_wall)} left")
     progress.cell_ended(second, CellEnd("done", accuracy=0.5, seconds=1))
     cost_left = sum(plan.seconds.values()) - plan.seconds[first] - plan.seconds[second]
     minutes, seconds = divmod(round(10 * cost_left / plan.seconds[second]), 60)

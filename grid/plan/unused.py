@@ -20,7 +20,10 @@ def unused(sweep: Sweep, cells: Collection[RunConfig]) -> list[str]:
         sweep: the sweep.
         cells: its cells, and those of its studies.
     """
-    return sorted({text for key, value in _said(sweep) for text in _without_effect(key, value, cells)})
+    said = list(_said(sweep))
+    # What `exclude` takes out is wanted so: cells of the other values of an axis show that it is used.
+    axes = {key: [value for name, value in said if name == key] for key in OF_SOME_STREAMS} if sweep.exclude else {}
+    return sorted({text for key, value in said for text in _without_effect(key, value, axes.get(key, [value]), cells)})
 
 
 def _said(sweep: Sweep) -> Iterator[tuple[str, Any]]:
@@ -31,14 +34,16 @@ def _said(sweep: Sweep) -> Iterator[tuple[str, Any]]:
             yield from ((key, value) for value in values)
 
 
-def _without_effect(key: str, value: Any, cells: Collection[RunConfig]) -> Iterator[str]:
+def _without_effect(key: str, value: Any, axis: Collection[Any], cells: Collection[RunConfig]) -> Iterator[str]:
     method, dot, _ = key.partition(".")
     if dot and all(cell.method != method for cell in cells):
         yield f"{key}: no cell has the method {method}"
     if key in OF_SOME_STREAMS and value is not None and all(getattr(cell, key) != value for cell in cells):
-        where = dict.fromkeys((cell.benchmark if key == "severity" else None, cell.stream) for cell in cells)
+        without = [cell for cell in cells if getattr(cell, key) not in axis]
+        where = dict.fromkeys((cell.benchmark if key == "severity" else None, cell.stream) for cell in without)
         names = ", ".join(" in ".join(filter(None, reversed(pair))) for pair in where)
-        yield f"{key} = {value}: the streams of all cells do without it ({names})"
+        if without:
+            yield f"{key} = {value}: the streams of all cells do without it ({names})"
     if key == "diagnostics_every" and not any(cell.diagnostics for cell in cells):
         yield f"{key} = {value}: no cell has diagnostics"
     if key == "weights" and isinstance(value, dict):

@@ -158,6 +158,11 @@ def test_what_no_cell_uses_is_told(said, told):
     assert [line.removeprefix("not used: ") for line in plan.as_text().splitlines() if "not used" in line] == told
 
 
+def test_what_is_excluded_is_not_called_unused():
+    text = {"sweep": "s", "base": {"method": "source"}, "grid": {"severity": [3, 5]}, "exclude": [{"severity": 3}]}
+    assert make_plan(checked_sweep(text, where="here"), Unread()).unused == []
+
+
 def test_an_axis_of_which_a_stream_uses_a_part_is_told_by_its_value():
     sweep = checked_sweep(
         {"sweep": "s", "base": {"method": "source"}, "grid": {"rounds": [1, 2], "stream": ["mixed", "continual"]}},

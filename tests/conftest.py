@@ -29,8 +29,10 @@ MARKED = {
         analysis/results/test_needs.py
         analysis/results/test_query.py
         analysis/results/test_while_written.py
+        grid/commands/test_main.py
         grid/launch/test_trial.py
         grid/search/test_keys.py
+        grid/search/test_results.py
         grid/search/test_study.py
         grid/store/test_elsewhere.py
         grid/track/test_mlflow.py
@@ -39,6 +41,7 @@ MARKED = {
         test_readme.py
         tta_core/backbones/embedded/
         tta_core/backbones/test_hub.py
+        tta_core/backbones/test_networks.py
         tta_core/backbones/test_zero_shot.py
         tta_core/bench/test_bench.py
         tta_core/bench/test_bench_pixels.py
@@ -51,6 +54,8 @@ MARKED = {
         tta_core/methods/test_base.py
         tta_core/methods/test_contract.py
         tta_core/methods/test_golden_traces.py
+        tta_core/methods/test_moetta_options.py
+        tta_core/methods/test_pixel_methods.py
         tta_core/run/test_backbone_check.py
         tta_core/run/test_cell.py
         tta_core/run/test_checkpoint.py

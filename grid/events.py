@@ -30,11 +30,19 @@ class CellEnd:
 
 
 class LaunchError(RuntimeError):
-    """Ray did not start, or was lost. The user gave nothing wrong: the same command may do later."""
+    """Ray did not start, or was lost. The user gave nothing wrong: the same command may do later.
+
+    Attributes:
+        status: exit status of a command that it ends.
+    """
+
+    status = 3
 
 
 class StoppedError(LaunchError):
     """A launch could not go on: a disk is full, or a node cannot run cells."""
+
+    status = 4
 
 
 class CellListener(Protocol):

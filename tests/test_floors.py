@@ -20,7 +20,7 @@ FLOORS = {
         *(("streams", "methods"), ("tasks", "diagnostics"), ("run",), ("bench",)),
     ),
     "grid": (
-        ("events",),
+        ("events", "background"),
         ("plan",),
         ("store",),
         ("launch",),

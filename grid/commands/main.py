@@ -14,9 +14,7 @@ from grid.commands.jobs import doctor, fetch_results, logs, stop, submit
 from grid.commands.options import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
-    EXIT_NO_RAY,
     EXIT_SOME_FAILED,
-    EXIT_STOPPED,
     Finite,
     Listed,
     SweepOptions,
@@ -24,7 +22,7 @@ from grid.commands.options import (
     reads,
 )
 from grid.commands.search import search
-from grid.events import LaunchError, StoppedError
+from grid.events import LaunchError
 from tta_core.errors import InputError, closest_match
 
 if TYPE_CHECKING:
@@ -36,18 +34,6 @@ class BadInput(click.ClickException):
     """What the user gave is wrong: one message, exit status 2."""
 
     exit_code = EXIT_BAD_INPUT
-
-
-class NoRay(click.ClickException):
-    """Ray did not start, or was lost: one message, an exit status of its own."""
-
-    exit_code = EXIT_NO_RAY
-
-
-class Stopped(click.ClickException):
-    """A launch could not go on: one message, an exit status of its own."""
-
-    exit_code = EXIT_STOPPED
 
 
 class Commands(Listed):
@@ -80,10 +66,9 @@ class Commands(Listed):
             if isinstance(error, InputError | ResultsError):
                 raise BadInput(str(error)) from None
             raise
-        except StoppedError as error:
-            raise Stopped(str(error)) from None
         except LaunchError as error:
-            raise NoRay(str(error)) from None
+            click.echo(f"Error: {error}", err=True)
+            raise SystemExit(error.status) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None

@@ -26,8 +26,6 @@ import click
 
 EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_NO_RAY = 3
-EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130
 
 Command = Callable[..., None]

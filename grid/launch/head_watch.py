@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from grid.background import repeating
+from grid.events import LaunchError
 
 EVERY_SECONDS = 5.0
 PATIENCE_SECONDS = 40.0
 """How long the head may be silent. After 60 s without it Ray (2.60) aborts the process, and no Python code runs any
 more."""
-
-EXIT_LOST = 3
 
 
 @contextmanager
@@ -35,26 +35,22 @@ def watching_head(
         every: seconds from one look to the next.
         patience: seconds of silence.
     """
-    done = threading.Event()
+    heard = time.monotonic()
 
-    def watch() -> None:
-        heard = time.monotonic()
-        while not done.wait(every):
-            if _answers(address, every):
-                heard = time.monotonic()
-            elif time.monotonic() - heard >= patience:
-                (lost or end_process)(
-                    f"Error: the Ray head at {address} has not answered for {patience:.0f} s, and its cells are lost "
-                    "with it. Finished cells are kept: start the cluster again, then go on with the same command"
-                )
-                return
+    def watch() -> bool:
+        nonlocal heard
+        if _answers(address, every):
+            heard = time.monotonic()
+        silent = time.monotonic() - heard >= patience
+        if silent:
+            (lost or end_process)(
+                f"Error: the Ray head at {address} has not answered for {patience:.0f} s, and its cells are lost "
+                "with it. Finished cells are kept: start the cluster again, then go on with the same command"
+            )
+        return silent
 
-    thread = threading.Thread(target=watch, name="head-watch", daemon=True)
-    thread.start()
-    try:
+    with repeating(watch, every, name="head-watch"):
         yield
-    finally:
-        done.set()
 
 
 def _answers(address: str, timeout: float) -> bool:
@@ -66,7 +62,7 @@ def _answers(address: str, timeout: float) -> bool:
     return True
 
 
-def end_process(message: str, status: int = EXIT_LOST) -> None:
+def end_process(message: str, status: int = LaunchError.status) -> None:
     """Ends this process with a message, whatever its main thread does: that may sit in a call of Ray for ever."""
     sys.stdout.flush()
     sys.stderr.write(f"{message}\n")

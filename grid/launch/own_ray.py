@@ -7,13 +7,13 @@ import ipaddress
 import os
 import secrets
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from grid.background import repeating
 from grid.events import LaunchError
 from grid.launch.environment import QUIET, fresh_ray, silent
 from grid.launch.head_watch import end_process
@@ -117,7 +117,6 @@ def _watching(folder: Path, patience: float = 0.0) -> Iterator[None]:
 
     parts: dict[Any, str] = {}
     ended: list[float] = []
-    done = threading.Event()
 
     def look() -> None:
         with suppress(psutil.NoSuchProcess):
@@ -131,17 +130,10 @@ def _watching(folder: Path, patience: float = 0.0) -> Iterator[None]:
                 "are kept: go on with the same command"
             )
 
-    def watch() -> None:
-        while not done.wait(LOOK_SECONDS):
-            look()
-
-    thread = threading.Thread(target=watch, name="ray-watch", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(look, LOOK_SECONDS, name="ray-watch"):
+            yield
     finally:
-        done.set()
-        thread.join()
         if not patience:
             look()
 

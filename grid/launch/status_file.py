@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from grid.background import lives, repeating
 from grid.events import CellEnd
 from grid.launch.pace import Pace
 from grid.launch.queue import CellSource
@@ -54,7 +54,6 @@ class StatusFile:
         self._file = folder / PROGRESS_FILE
         self._sweep = sweep
         self._source = source
-        self._every = every
         self._began = time.time()
         self._pace = Pace(source)
         self.complete = False
@@ -63,17 +62,15 @@ class StatusFile:
         self._best: dict[str, Any] | None = None
         self._waiting = ""
         self._cluster: dict[str, float] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name="progress-file", daemon=True)
+        self._writing = repeating(self._write_again, every, name="progress-file")
 
     def __enter__(self) -> Self:
         self._write("running")
-        self._thread.start()
+        self._writing.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._ended.set()
-        self._thread.join(timeout=10)
+        self._writing.__exit__(None, None, None)
         self._cluster = {}
         self._write("ended" if self.complete else "interrupted")
 
@@ -98,12 +95,11 @@ class StatusFile:
         if end.accuracy is not None and (self._best is None or end.accuracy > self._best["accuracy"]):
             self._best = {"cell": cell, "label": self._source.labels[cell], "accuracy": end.accuracy}
 
-    def _keep_writing(self) -> None:
-        while not self._ended.wait(self._every):
-            # Ray may be on its way out: the rest is worth saying all the same.
-            with suppress(Exception):
-                self._cluster = _cluster()
-            self._write("running")
+    def _write_again(self) -> None:
+        # Ray may be on its way out: the rest is worth saying all the same.
+        with suppress(Exception):
+            self._cluster = _cluster()
+        self._write("running")
 
     def _write(self, state: str) -> None:
         left = max(0, self._source.expected_cells - self._counts["done"] - self._counts["failed"])
@@ -145,22 +141,11 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     try:
         values: dict[str, Any] = json.loads((folder / PROGRESS_FILE).read_text())
         old = time.time() - values["updated_at"] > STALE_SECONDS
-        lost = values["state"] == "running" and (old or _is_gone(values["host"], values["pid"]))
+        gone = values["host"] == socket.gethostname() and not lives(values["pid"])
+        lost = values["state"] == "running" and (old or gone)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return values | {"state": "lost"} if lost else values
-
-
-def _is_gone(host: str, process: int) -> bool:
-    """Whether a driver of this machine has ended, which killed or without room on the disk it could not write."""
-    try:
-        if host == socket.gethostname():
-            os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # It is another user's.
-        return False
-    return False
 
 
 def shown(progress: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from analysis.schema import CELLS_FOLDER, FAILED_FOLDER, SEARCH_FOLDER, STORE_FILE, SWEEPS_FOLDER
+from grid.background import lives, repeating
 from grid.store.files import move_if_there
 from grid.store.objects import ADVICE, Objects, error_line, is_url
 from tta_core.cache import cache_root
@@ -185,20 +185,15 @@ class Mirror:
             # Of two that began in one moment the later one has it.
             if (other := self._holder()) and other["id"] != own["id"]:
                 raise self._taken(other)
-        ended = threading.Event()
 
         def renew() -> None:
-            while not ended.wait(RENEWED_SECONDS):
-                with suppress(OSError):
-                    self._say(own)
+            with suppress(OSError):
+                self._say(own)
 
-        thread = threading.Thread(target=renew, name="driver-file", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeating(renew, RENEWED_SECONDS, name="driver-file"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             with suppress(OSError):
                 self.objects.delete(DRIVER)
 
@@ -210,7 +205,7 @@ class Mirror:
         try:
             found: dict[str, Any] = json.loads(self.objects.read(DRIVER))
             age = time.time() - found["at"]
-            gone = found["host"] == socket.gethostname() and not _lives(found["pid"])
+            gone = found["host"] == socket.gethostname() and not lives(found["pid"])
             return None if gone or age > LOST_SECONDS else found | {"age": age}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -278,17 +273,6 @@ def folder_here(results: str) -> str:
     mirror = Mirror(results)
     mirror.bring()
     return str(mirror.folder)
-
-
-def _lives(process: int) -> bool:
-    """Whether there is a process of that number on this machine."""
-    try:
-        os.kill(process, 0)  # Signal 0 is sent to nobody.
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # It is another user's.
-        return True
-    return True
 
 
 def _by_cell(listed: Mapping[str, FileInfo]) -> dict[str, dict[str, FileInfo]]:

@@ -82,9 +82,6 @@ def little_garbage():
     """Each run collects garbage before it starts: it need not look through all that was imported, every time."""
     gc.collect()
     gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "unfreeze", lambda: None)  # As the benchmark does after each of its runs.
-        yield
 
 
 def pytest_sessionfinish():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import cProfile
-import gc
 import json
 import pstats
 import time
@@ -57,16 +56,18 @@ def measure_cells(tell: Callable[[str], object]) -> list[CellCost]:
     """
     import torch
 
+    from tta_core.bench.measure import quick_collections
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with TemporaryDirectory() as folder:
+        # What workers keep frozen until they end, libraries complain of at exit.
+        with TemporaryDirectory() as folder, quick_collections():
             ResultStore(folder).create()
             context = TrialContext("cell", folder, "cpu", git_commit="", checkpoint_every=0)
             return [_measured(method, context, tell) for method in METHODS]
     finally:
         torch.set_num_threads(before)
-        gc.unfreeze()  # What workers keep frozen until they end, libraries complain of at exit.
 
 
 def _measured(method: str, context: TrialContext, tell: Callable[[str], object]) -> CellCost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,15 @@ EPILOG = """\
 Exit status: 0 every method was measured, 1 some failed (the reasons are under the table), 2 the input is wrong.
 """
 
-TIMING = {
-    "compiled": "--compile",
-    "threads": "--threads",
-    "repeats": "--repeats",
-    "warmup": "--warmup",
-    "one_at_a_time": "--one-at-a-time",
-    "check_cpu": "--check-cpu",
-}
+TIMING = ("compile", "threads", "repeats", "warmup", "one_at_a_time", "check_cpu")
 """Options of timing, which counting launches and measuring memory do not have."""
+REPORT = ("gpu_report", "minutes")
+FIXED = ("compile", "precision", "threads", "one_at_a_time", "check_cpu", "json")
+"""Options that a report does not have."""
 LAUNCHES = "--launches, which counts one step and times nothing"
 MEMORY = "--memory, which times nothing"
-
-REPORT = {"gpu_report": "--gpu-report", "minutes": "--minutes"}
 REPORTING = "--gpu-report, which measures fp32, bf16 and compiled, and all that the others ask for"
-FIXED = {
-    "compiled": "--compile",
-    "precision": "--precision",
-    "threads": "--threads",
-    "one_at_a_time": "--one-at-a-time",
-    "check_cpu": "--check-cpu",
-    "json": "--json",
-}
-"""Options that a report does not have."""
+
 REPORT_DEFAULTS = {"backbone": "vit_base_patch16_224", "batch_size": 64, "repeats": 5, "warmup": 1}
 MINUTES = 9.0
 MOST_MINUTES = 600
@@ -70,9 +56,9 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     report, minutes = given.pop("gpu_report"), given.pop("minutes")
     others = given | {"gpu_report": report, "minutes": minutes}
     if launches:
-        _refuse(others | {"memory": memory}, {**TIMING, **REPORT, "memory": "--memory"}, LAUNCHES)
+        _refuse(others | {"memory": memory}, (*TIMING, *REPORT, "memory"), LAUNCHES)
     if memory:
-        _refuse(others, {**TIMING, **REPORT}, MEMORY)
+        _refuse(others, (*TIMING, *REPORT), MEMORY)
     elif table is not None:
         raise InputError("--table names the file of --memory: give both, or leave it out")
     if report is not None:
@@ -80,6 +66,7 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
         given |= {name: value for name, value in REPORT_DEFAULTS.items() if given[name] is None}
     elif minutes is not None:
         raise InputError("--minutes is the time of --gpu-report OUT: give both, or leave it out")
+    given["compiled"] = given.pop("compile")
     task = task_of(given["backbone"] or BenchRequest.model_fields["backbone"].default)
     given["methods"] = read_choices(given["methods"], given.pop("set"), task)
     # An option that was not given is the request's own default.
@@ -102,8 +89,8 @@ def bench_command(arguments: Sequence[str], *, program: str, tell: Callable[[str
     return text, any(row.error for row in result.rows)
 
 
-def _refuse(given: dict[str, Any], options: dict[str, str], beside: str) -> None:
-    if used := [option for name, option in options.items() if given[name]]:
+def _refuse(given: Mapping[str, Any], options: Sequence[str], beside: str) -> None:
+    if used := [f"--{name.replace('_', '-')}" for name in options if given[name]]:
         raise InputError(f"{', '.join(used)} beside {beside}: leave one of them out")
 
 
@@ -138,12 +125,10 @@ def _memory(
         # What is wrong with it is said before the methods run.
         read_table(table)
     rows = memory.measure_memory(request, tell)
-    # A row is of a method, so it is what a sweep runs without more.
-    plain = {choice.name for choice in request.methods if choice.preset == "recommended" and not choice.settings}
     kept = [
         ((network_of(request.backbone), request.precision, row.method), request.batch_size, row.memory)
         for row in rows
-        if row.memory and row.method in plain and row.preset == "recommended"
+        if row.memory and row.plain
     ]
     if table is not None:
         remember(table, kept)
@@ -182,7 +167,6 @@ def _parser(program: str) -> argparse.ArgumentParser:
     option("precision", "fp32, or bf16 for autocast", "NAME")
     parser.add_argument(
         "--compile",
-        dest="compiled",
         action="store_true",
         help="torch.compile the blocks of the network, for source and methods",
     )

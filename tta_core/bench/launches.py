@@ -18,7 +18,6 @@ from tta_core.bench.candidate import reason
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.subject import Subject, make_subject
 from tta_core.device import code_of_accelerators
-from tta_core.methods.common.surgery import network_kinds
 from tta_core.run.cell import choose_device
 from tta_core.text_table import text_table
 
@@ -103,11 +102,8 @@ def count_launches(request: BenchRequest, tell: Callable[[str], object] = lambda
         InputError: for a device or backbone that cannot be used. A method that fails is a row with its reason.
     """
     subject = make_subject(request, choose_device(request.device))
-    kinds = network_kinds(subject.network)
     rows = []
-    for choice in request.methods:
-        if not (choice.named or choice.spec.takes(kinds)):
-            continue
+    for choice in subject.taken_by(request.methods):
         tell(f"counting {choice.name}:{choice.preset}")
         # Whatever is wrong with one method must not cost the numbers of the others.
         try:

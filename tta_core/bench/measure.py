@@ -18,7 +18,6 @@ from tta_core.bench.result import BenchResult, Row
 from tta_core.bench.subject import make_subject
 from tta_core.device import free_unused, is_accelerator
 from tta_core.errors import InputError
-from tta_core.methods.common.surgery import network_kinds
 from tta_core.run.cell import choose_device
 
 ROUNDS_BETWEEN_RESETS = 4
@@ -44,8 +43,7 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
     with _threads(request.threads, device), many_compilations() if request.compiled else nullcontext():
         breaks = _graph_breaks(request, device, tell) if request.compiled else {}
         source = Source(request, device)
-        kinds = network_kinds(source.network)
-        choices = [choice for choice in request.methods if choice.named or choice.spec.takes(kinds)]
+        choices = source.subject.taken_by(request.methods)
         left_out = [choice.name for choice in request.methods if choice not in choices]
         groups = [(choice,) for choice in choices] if request.one_at_a_time else [choices]
         rows = [row for group in groups for row in measure_together(group, source, tell)]
@@ -55,11 +53,8 @@ def run_bench(request: BenchRequest, tell: Tell = lambda line: None) -> BenchRes
 
 def _graph_breaks(request: BenchRequest, device: torch.device, tell: Tell) -> dict[tuple[str, str], dict[str, int]]:
     """Method and preset -> the breaks of its graph, before anything is compiled that is to be timed."""
-    subject = make_subject(request, device)
-    kinds, found = network_kinds(subject.network), {}
-    for choice in request.methods:
-        if not (choice.named or choice.spec.takes(kinds)):
-            continue
+    subject, found = make_subject(request, device), {}
+    for choice in subject.taken_by(request.methods):
         tell(f"compiling the forward of {choice.name}:{choice.preset}")
         # What is wrong with it is said by its row.
         with suppress(Exception), autocast(device, request.precision):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,11 +10,10 @@ from typing import Any
 from tta_core.backbones.precision import autocast
 from tta_core.bench.candidate import reason
 from tta_core.bench.instruments import TensorMemory
+from tta_core.bench.measure import free_memory
 from tta_core.bench.memory_table import Memory
 from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.bench.subject import Subject, make_subject
-from tta_core.device import free_unused
-from tta_core.methods.common.surgery import network_kinds
 from tta_core.run.cell import choose_device
 from tta_core.text_table import text_table
 
@@ -32,12 +30,14 @@ class MemoryRow:
 
     Attributes:
         method, preset: the choice.
+        plain: whether it is the preset `recommended` as it is: only that is kept in a table.
         memory: held are its networks, its state and that of its optimizer; None after a failure.
         error: why it could not be measured.
     """
 
     method: str
     preset: str
+    plain: bool
     memory: Memory | None = None
     error: str | None = None
 
@@ -53,19 +53,15 @@ def measure_memory(request: BenchRequest, tell: Callable[[str], object] = lambda
     """
     device = choose_device(request.device)
     subject = make_subject(request, device)
-    kinds = network_kinds(subject.network)
     rows = []
-    for choice in request.methods:
-        if not (choice.named or choice.spec.takes(kinds)):
-            continue
+    for choice in subject.taken_by(request.methods):
         tell(f"measuring {choice.name}:{choice.preset}")
         # Whatever is wrong with one method must not cost the numbers of the others.
         try:
             rows.append(measured_memory(choice, subject, request))
         except Exception as error:
-            rows.append(MemoryRow(choice.name, choice.preset, error=reason(error)))
-        gc.collect()
-        free_unused(device)
+            rows.append(MemoryRow(choice.name, choice.preset, choice.plain, error=reason(error)))
+        free_memory(device)
     return rows
 
 
@@ -85,7 +81,7 @@ def measured_memory(choice: MethodChoice, subject: Subject, request: BenchReques
         with memory.step():
             for number in range(1, max(2, min(MOST_STEPS, math.ceil(IMAGES / request.batch_size)))):
                 step(number)
-    return MemoryRow(choice.name, choice.preset, Memory(memory.held_mib, memory.peak_mib))
+    return MemoryRow(choice.name, choice.preset, choice.plain, Memory(memory.held_mib, memory.peak_mib))
 
 
 def as_json(rows: list[MemoryRow]) -> list[dict[str, Any]]:

@@ -35,6 +35,11 @@ class MethodChoice(Frozen):
         """The description of the method, for the task."""
         return method_spec(self.name, self.task)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is what a sweep runs without more: the preset `recommended` as it is."""
+        return self.preset == "recommended" and not self.settings
+
     def resolve(self) -> BaseModel:
         """The complete settings; raises `InputError` for what the method does not know or allow."""
         return self.spec.resolve(self.preset, self.settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from tta_core.bench.request import BenchRequest, MethodChoice
 from tta_core.errors import InputError, closest_match
 from tta_core.methods.base import Method
 from tta_core.methods.common.losses import softmax_entropy
+from tta_core.methods.common.surgery import network_kinds
 from tta_core.methods.registry import build_method
 
 BATCHES = 4
@@ -56,6 +58,11 @@ class Subject:
     batches: list[Tensor]
     source_images: list[Tensor]
     head_scale: float | None
+
+    def taken_by(self, choices: Iterable[MethodChoice]) -> list[MethodChoice]:
+        """The choices that were named, and of the others those that take the network."""
+        kinds = network_kinds(self.network)
+        return [choice for choice in choices if choice.named or choice.spec.takes(kinds)]
 
     def double(self) -> Subject:
         """The same in double precision."""

@@ -22,8 +22,12 @@ def _section(precision: str) -> Section:
                 return {"left_out": f"{request.backbone} is no network that it takes"}
             row = measured_memory(choice, subject(), request)
             assert row.memory is not None
-            plain = choice.preset == "recommended" and not choice.settings
-            return {"held_mib": row.memory.held, "peak_mib": row.memory.peak, "precision": precision, "plain": plain}
+            return {
+                "held_mib": row.memory.held,
+                "peak_mib": row.memory.peak,
+                "precision": precision,
+                "plain": row.plain,
+            }
 
         return [
             Unit({"method": choice.name, "preset": choice.preset}, partial(measured, choice))

@@ -297,4 +297,6 @@ def _progress(jobs: Jobs, job: Job) -> str:
     lines = [
         line for line in jobs.logs(job.id).splitlines() if line.startswith(("[", "waiting:")) or " cells: " in line
     ]
-    return " ".join(lines[-1].split()) if lines else "nothing told yet"
+    if lines:
+        return " ".join(lines[-1].split())
+    return "no cell ended" if job.ended else "nothing told yet"

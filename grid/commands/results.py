@@ -115,7 +115,9 @@ def check_text(told: dict[str, Any]) -> str:
         )
     lines += [] if told["moved"] else _damage_lines(told)
     lines += [
-        f"moved: {damage['path']} to {place}: {damage['message']}"
+        f"made anew: {place}: {damage['message']}"
+        if damage["path"] == place
+        else f"moved: {damage['path']} to {place}: {damage['message']}"
         for damage, place in zip(told["damages"], told["moved"], strict=False)
     ]
     return "\n".join(lines)

@@ -27,7 +27,7 @@ FAILED_FOLDER = "failed"
 
 STORE_FILE = "store.json"
 LAYOUT = 1
-"""Version of the layout, which `STORE_FILE` states: where files lie. A folder may lack the file."""
+"""Version of the layout, which `STORE_FILE` states: where files lie. A folder of older versions may lack the file."""
 
 MANIFEST = "manifest.json"
 """In a cell's folder: the cell's id, and size and SHA-256 of each of its files. Cells of before have none."""

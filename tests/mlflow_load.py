@@ -3,6 +3,8 @@
     python -m tests.mlflow_load --store postgresql --cells 1000 --others 8
 
 `--store` is `sqlite` (a file), `http` (`mlflow server` over such a file) or `postgresql` (started here, on loopback).
+Each search and each run of the others takes about half a second of a processor: eight of them without pauses leave a
+small machine nothing for the mirror.
 """
 
 import argparse
@@ -33,7 +35,7 @@ OTHER = """
 import sys, time
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
-uri, number = sys.argv[1], int(sys.argv[2])
+uri, number, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 client = MlflowClient(tracking_uri=uri)
 experiment = client.get_experiment_by_name("others").experiment_id
 done = 0
@@ -46,8 +48,8 @@ while True:
         client.log_batch(run.info.run_id, metrics=[Metric(f"m{i}", i, 0, 0) for i in range(50)])
         client.set_terminated(run.info.run_id)
     done += 1
-    time.sleep(0.2)
     print(done, flush=True)
+    time.sleep(pause)
 """
 
 
@@ -132,14 +134,17 @@ def tracking(kind: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def others(uri: str, number: int) -> Iterator[list[int]]:
-    """Processes that read and write there; each adds how often it did when they end."""
+def others(uri: str, number: int, pause: float) -> Iterator[list[int]]:
+    """Processes that read and write there, with pauses of so many seconds; each adds how often it did when they end."""
     from mlflow.tracking import MlflowClient
 
     MlflowClient(tracking_uri=uri).create_experiment("others")
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", OTHER, uri, str(each)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", OTHER, uri, str(each), str(pause)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for each in range(number)
     ]
@@ -184,14 +189,14 @@ def arrived(uri: str) -> list[str]:
             return found
 
 
-def load(kind: str, cells: int, number: int) -> tuple[Uploaded, list[str], list[int], float]:
+def load(kind: str, cells: int, number: int, pause: float = 0.2) -> tuple[Uploaded, list[str], list[int], float]:
     """Logs the cells while others are at work: what became of it, what arrived, what the others did, seconds."""
     set_switches()
     folder = Path(tempfile.mkdtemp(prefix="load-"))
     try:
         with tracking(kind, folder) as uri:
             store = filled(folder / "results", cells)
-            with others(uri, number) as done:
+            with others(uri, number, pause) as done:
                 began = time.monotonic()
                 (told,) = upload(str(store.folder), uri, None)
                 seconds = time.monotonic() - began
@@ -205,8 +210,9 @@ def main() -> None:
     parser.add_argument("--store", choices=("sqlite", "http", "postgresql"), required=True)
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--others", type=int, default=8)
+    parser.add_argument("--pause", type=float, default=2.0, help="seconds between two things that one of them does")
     given = parser.parse_args()
-    told, found, done, seconds = load(given.store, given.cells, given.others)
+    told, found, done, seconds = load(given.store, given.cells, given.others, given.pause)
     print(
         f"{given.store}: {told.logged} of {given.cells} cells logged in {seconds:.0f} s "
         f"({told.logged / seconds:.1f} a second), {len(set(found))} arrived, {len(found) - len(set(found))} twice, "

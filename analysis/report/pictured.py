@@ -11,6 +11,7 @@ import duckdb
 from analysis import schema
 from analysis.results.configurations import Section
 from analysis.results.load import folder_of
+from analysis.results.reading import found_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def pictured(con: duckdb.DuckDBPyConnection, section: Section) -> tuple[Pictured
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{schema.PICTURE}*.png"))
+    return found_below(folder, f"{schema.PICTURE}*.png")
 
 
 def _shown(file: Path) -> Shown:

@@ -67,8 +67,7 @@ def inspect(folder: str | Path, *, thorough: bool) -> Inspection:
         thorough: whether to read all files and compare their hashes; otherwise only names and sizes are looked at.
     """
     cells = without = 0
-    store = Path(folder).expanduser() / schema.STORE_FILE
-    damages = [Damage(store, problem)] if (problem := _store_problem(store)) else []
+    damages: list[Damage] = []
     for kind, expected in FOLDERS.items():
         for entry in _entries(Path(folder).expanduser() / kind):
             number, is_cell = _inode(entry), entry.is_dir()
@@ -85,6 +84,9 @@ def inspect(folder: str | Path, *, thorough: bool) -> Inspection:
                 continue
             cells += 1
             without += manifest is None
+    store = Path(folder).expanduser() / schema.STORE_FILE
+    if problem := _store_problem(store, expected=cells > without):
+        damages.insert(0, Damage(store, problem))
     return Inspection(cells, without, tuple(damages))
 
 
@@ -109,13 +111,13 @@ def manifest_of(cell: str, folder: Path) -> dict[str, Any]:
     return {"cell": cell, "files": files}
 
 
-def _store_problem(file: Path) -> str:
-    """What is wrong with the file of a results folder; a folder may lack it, and that of older versions has no hash."""
+def _store_problem(file: Path, *, expected: bool) -> str:
+    """What is wrong with the file of a results folder; a folder of older versions may lack it, or its hash."""
     try:
         found = json.loads(file.read_bytes())
         entry = store_entry(found["store"], found["layout"])
     except FileNotFoundError:
-        return ""
+        return "it is missing, and by its id MLflow knows the cells" if expected else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "it cannot be read"
     old = {name: entry[name] for name in ("store", "layout")}

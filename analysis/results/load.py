@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis import schema
-from analysis.results.reading import UNREADABLE, ResultsError, first_line, retried
+from analysis.results.reading import UNREADABLE, ResultsError, first_line, found_below, retried
 
 __all__ = ["FINISHED", "ResultsError", "open_results", "rows", "scalar_fields"]
 
@@ -277,12 +277,12 @@ def _unreadable(path: Path, error: Exception) -> ResultsError:
 def _parquet_files(path: Path) -> Iterator[Path]:
     for root in (schema.CELLS_FOLDER, schema.FAILED_FOLDER):
         for name in schema.FILES:
-            yield from sorted(path.glob(f"{root}/{_CELL_FOLDERS}/{name}.parquet"))
-    yield from sorted(path.glob(f"{schema.SEARCH_FOLDER}/*/*.parquet"))
+            yield from found_below(path, f"{root}/{_CELL_FOLDERS}/{name}.parquet")
+    yield from found_below(path, f"{schema.SEARCH_FOLDER}/*/*.parquet")
 
 
 def _any_file(root: Path, name: str) -> bool:
-    return next(root.glob(f"{_CELL_FOLDERS}/{name}.parquet"), None) is not None
+    return bool(found_below(root, f"{_CELL_FOLDERS}/{name}.parquet"))
 
 
 def _create_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import duckdb
@@ -41,6 +43,11 @@ def retried(read: Callable[[], Answer], *, named_by_user: bool = False) -> Answe
             if time.monotonic() > deadline or (named_by_user and "No files found" in str(error)):
                 raise
         time.sleep(PAUSE_SECONDS)
+
+
+def found_below(folder: Path, pattern: str) -> list[Path]:
+    """Files by a pattern, sorted. In a folder that a run takes away meanwhile are none; `Path.glob` raises there."""
+    return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207
 
 
 def first_line(error: BaseException) -> str:

@@ -60,6 +60,8 @@ def fetch(source: str, target: str) -> Fetched:
                 if store.cell_folder(entry.name).exists():
                     continue
                 if problem := store.adopt(kind, entry):
+                    if not entry.exists():
+                        continue  # A run there took it away: a cell that failed is done now.
                     damaged.append(f"{kind}/{entry.name}: {problem}")
                     continue
                 copied[kind] += 1
@@ -72,4 +74,5 @@ def _copy_studies(origin: Path, target: Path) -> None:
     """Studies grow, and the source is where they do: its files replace those here."""
     for name in ("search", "sweeps"):
         if (origin / name).is_dir():
-            shutil.copytree(origin / name, target / name, dirs_exist_ok=True)
+            # A run there writes files under hidden names, which it renames meanwhile.
+            shutil.copytree(origin / name, target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))

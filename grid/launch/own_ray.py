@@ -51,6 +51,8 @@ def own_ray() -> Iterator[Path]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Ray's name for: every process listens on loopback only.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # While workers are awaited that no cell asked for, the loss of a raylet ends this process with status 1 (2.60).
+        "RAY_prestart_worker_first_driver": "0",
         # What the user has for a cluster. Ray does not come up where there is no such file.
         "RAY_AUTH_TOKEN_PATH": None,
         "RAY_ADDRESS": None,

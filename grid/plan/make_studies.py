@@ -188,7 +188,11 @@ def _first(
         wider = _containing(dimensions, settings)
         if wider is None:
             if search.first != "presets":
-                raise InputError(f"{where}: first: entry {origin.split()[-1]} is outside the space: widen it")
+                name = next(name for name, each in dimensions.items() if not _containing({name: each}, settings))
+                raise InputError(
+                    f"{where}: first: entry {origin.split()[-1]} has {method}.{name} = {settings[name]!r}, which is "
+                    "not in its range: change one of the two"
+                )
             notes.append(f"{origin} is left out: it has values that are not in the space")
             continue
         for name, each in wider.items():

@@ -185,10 +185,11 @@ class Search(Frozen):
             raise ValueError(f"ladder = {self.ladder}: give samples per domain that rise")
         url = self.storage
         if url is not None:
-            kind, found, _ = url.partition("://")
-            if not found or kind.partition("+")[0] not in STORAGES:
+            kind, _, place = url.partition("://")
+            # Without a place, or with this name, sqlite keeps the studies in memory.
+            if kind.partition("+")[0] not in STORAGES or place in ("", "/", "/:memory:"):
                 raise ValueError(
-                    f"storage = {url!r} is no URL of a database: give one that begins with "
+                    f"storage = {url!r} is no URL of a lasting database: give one that begins with "
                     f"{', '.join(f'{name}://' for name in STORAGES)}, or leave it out for a file in the results folder"
                 )
             if self.sampler_name == "cmaes":

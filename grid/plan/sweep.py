@@ -368,7 +368,8 @@ def check_cell_key(key: str, *, where: str, extra: Sequence[str] = ()) -> None:
     if not dot:
         settings = [f"{name}.{field}" for name in methods() for field in _settings(name)]
         match = closest_match(key, [*allowed, *methods()])
-        hints = [match] if match else [setting for setting in settings if setting.endswith(f".{key}")]
+        near = [match] if match else [setting for setting in settings if setting.endswith(f".{key}")]
+        hints = [setting for setting in settings if setting.startswith(f"{key}.")] or near
         suggestion = f" Did you mean {' or '.join(map(repr, hints))}?" if hints else ""
         raise InputError(
             f"{where}: unknown key {key!r}.{suggestion} Allowed: {', '.join(sorted(allowed))}, "

@@ -17,10 +17,10 @@ def move_damaged(results: str | Path, damages: Sequence[Damage]) -> list[Path]:
 
     Args:
         results: results folder, or a URL whose mirror was looked at.
-        damages: what was found in it.
+        damages: what was found in it. The file with the folder's id is made anew.
 
     Returns:
-        Where each is now.
+        Where each is now; a file that was missing is where it was.
 
     Raises:
         InputError: if a run is writing to the folder, or it cannot be written.
@@ -34,13 +34,17 @@ def move_damaged(results: str | Path, damages: Sequence[Damage]) -> list[Path]:
             if store.mirror:
                 for damage, target in zip(damages, moved, strict=True):
                     old, new = (path.relative_to(store.folder.resolve()).as_posix() for path in (damage.path, target))
-                    store.mirror.objects.move(old, new)
+                    if old != new:
+                        store.mirror.objects.move(old, new)
+            store.create()
             return moved
         except OSError as error:
             raise InputError(store.unwritable(error)) from None
 
 
 def _move(folder: Path, path: Path) -> Path:
+    if not path.exists():
+        return path
     wanted = folder / DAMAGED_FOLDER / path.relative_to(folder)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     target, number = wanted, 1

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import schema
+from analysis.results.damage import store_entry
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -30,6 +31,7 @@ class ResultsFolder:
         self.folder = folder
         for name in (schema.CELLS_FOLDER, schema.FAILED_FOLDER):
             (folder / name).mkdir(parents=True)
+        (folder / schema.STORE_FILE).write_text(json.dumps(store_entry("ab12")))
         self.written = 0
 
     def add(

@@ -134,7 +134,7 @@ def run(
     config: RunConfig | Mapping[str, Any],
     *,
     device: str = "auto",
-    checkpoint_file: Path | None = None,
+    checkpoint_file: str | Path | None = None,
     checkpoint_every: int = 0,
     checkpoint_saved: Callable[[], object] | None = None,
     corrupt_images: CorruptImages = "error",
@@ -187,7 +187,7 @@ def run(
         identity = f"{cell} guarded"
     checkpoints = None
     if checkpoint_file:
-        checkpoints = Checkpoints(checkpoint_file, checkpoint_every, identity=identity, saved=checkpoint_saved)
+        checkpoints = Checkpoints(Path(checkpoint_file), checkpoint_every, identity=identity, saved=checkpoint_saved)
     gc.collect()  # Workers are reused: what the last cell left should not count as this one's.
     meter.start()
     record = run_stream(

@@ -199,7 +199,7 @@ def _column(path: Path, name: str, words: Sequence[str]) -> NDArray[Any]:
     if name != "reset":
         none = [word for word in words if not _WHOLE_NUMBER.fullmatch(word)]
         if none:
-            raise _damaged(path, f"its column {name!r} has {shown(none[0])}; it has whole numbers")
+            raise _damaged(path, f"its column {name!r} has {shown(none[0])}; it has whole numbers of 18 digits at most")
         return np.fromiter(map(int, words), np.int64, len(words))
     meanings = {"0": False, "1": True, "false": False, "true": True}
     other = [word for word in words if word.lower() not in meanings]
@@ -213,7 +213,10 @@ def _checked(path: Path, columns: Mapping[str, NDArray[Any]], domains: Any) -> S
     missing = [name for name in ("domain", "index") if name not in columns]
     if missing:
         raise _damaged(path, f"it has no column {missing[0]!r}; an order has {', '.join(COLUMNS)}")
-    samples = len(columns["index"])
+    if not (samples := len(columns["index"])):
+        raise _damaged(path, "it has no rows; an order has one for each sample")
+    if columns["domain"].dtype.kind not in "OUT":
+        raise _damaged(path, f"its column 'domain' has values of the type {columns['domain'].dtype}, not names")
     whole = {name: columns.get(name, np.zeros(samples, np.int64)) for name in ("index", "segment", "reset")}
     whole["domain"] = columns["domain"]
     if "position" in columns:
@@ -225,6 +228,8 @@ def _checked(path: Path, columns: Mapping[str, NDArray[Any]], domains: Any) -> S
     steps = np.diff(segment, prepend=-1)
     if steps[0] != 1 or not np.isin(steps, (0, 1)).all():
         raise _damaged(path, "its segments are not numbered 0, 1, 2, ... in the order of the stream")
+    if whole["reset"].dtype.kind not in "biu" or not np.isin(whole["reset"], (0, 1)).all():
+        raise _damaged(path, "its column 'reset' has other values than true and false")
     starts, reset = steps == 1, whole["reset"].astype(bool)
     if not (np.array_equal(reset, starts) or not reset.any()):
         raise _damaged(path, "it resets the method before some samples; it can before each segment, or never")
@@ -246,7 +251,7 @@ def _checked(path: Path, columns: Mapping[str, NDArray[Any]], domains: Any) -> S
 def _indices(path: Path, index: NDArray[Any]) -> NDArray[np.int32]:
     index = _integers(path, "index", index)
     if index.min() < 0 or index.max() > _MOST_IMAGES:
-        raise _damaged(path, f"its indices are {index.min()} to {index.max()}; they count from 0")
+        raise _damaged(path, f"its indices are {index.min()} to {index.max()}; they are 0 to {_MOST_IMAGES}")
     return index.astype(np.int32)
 
 

@@ -103,6 +103,16 @@ def test_a_changed_id_of_the_folder_is_found_and_that_of_older_versions_is_taken
         assert messages(whole).get(schema.STORE_FILE) == problem, written
 
 
+def test_a_missing_id_of_the_folder_is_found_unless_older_versions_wrote_it(whole) -> None:
+    (whole.folder / schema.STORE_FILE).unlink()
+    assert set(messages(whole, thorough=False)) == {schema.STORE_FILE}
+    for kind in ("cells", "failed"):
+        for cell in (whole.folder / kind).iterdir():
+            (cell / schema.MANIFEST).unlink(missing_ok=True)
+            older(cell)
+    assert messages(whole) == {}
+
+
 def test_copies_are_found(whole) -> None:
     for method in ("tent", "source"):
         cell = whole.folder / "cells" / f"{method}-mixed-0"

@@ -158,6 +158,8 @@ def test_a_job_is_shown_and_stopped_with_what_is_kept(head, tiny_file, tmp_path)
     stopped = run("stop", name)
     assert f"STOPPED; [3/8] done tent seed=0 50.0 %. Finished cells are kept in {results}" in stopped
     assert "had ended: STOPPED" in run("stop", name)
+    head.log = "starting Ray for 8 cells\ninterrupted\n"
+    assert json.loads(run("status", "--json"))[0]["progress"] == "no cell ended"
     assert "hands out no files" in run("fetch", "--job", name, tmp_path / "home", status=2)
 
 
@@ -239,7 +241,7 @@ def test_a_mirror_that_is_late_leaves_cells_to_the_next_run(tiny_sweep, finished
         for cell in cells:
             mirror.cell_ended(cell, CellEnd("done"))
         assert mirror.lag <= 1
-    assert (mirror.logged, mirror.problem) == (1, "1 cells were not logged in time")
+    assert (mirror.logged, mirror.problem) == (1, "1 cell not logged in time")
     with mlflow.MlflowMirror(make_plan(tiny_sweep, finished), finished, uri) as again:
         pass
     assert (again.logged, again.problem) == (1, None)

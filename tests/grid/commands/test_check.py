@@ -66,6 +66,15 @@ def test_what_is_damaged_is_said_everywhere_moved_away_and_made_again(results, t
     assert json.loads(call("plan", sweep, "--results", results, "--json").output)["to_run"] == 2
 
 
+def test_a_missing_id_is_said_and_made_anew(results):
+    (results / "store.json").unlink()
+    assert "damaged: store.json: it is missing" in call("status", results).output
+    assert call("check", results).exit_code == 1
+    assert "made anew: store.json: it is missing" in call("check", results, "--repair").output
+    assert call("check", results).exit_code == 0
+    assert len(ResultStore(results).id) == 32
+
+
 def test_a_folder_that_is_written_to_is_not_repaired(results):
     for path in (results / "cells").iterdir():
         (path / "cell.parquet").unlink()

@@ -169,7 +169,10 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, hours: 0", "greater than 0"),
         ("trials: 5, warm_start: [nowhere]", "does not exist"),
         ("trials: 5, warm_start: ['s3://name:secret@bucket/results']", "tta-grid fetch s3://... DIR"),
-        ("trials: 5, storage: studies.db", "no URL of a database"),
+        ("trials: 5, storage: studies.db", "no URL of a lasting database"),
+        ("trials: 5, storage: 'sqlite:///'", "no URL of a lasting database"),
+        ("trials: 5, storage: 'sqlite:///:memory:'", "no URL of a lasting database"),
+        ("trials: 5, space: {tent: spec}", "unknown key 'tent'. Did you mean 'tent.optimizer' or"),
         ("trials: 5, storage: 'redis://here'", "sqlite://, postgresql://"),
         ("trials: 5, scheduler: asha", "does not rank methods"),
         ("trials: 5, median: true", "does not rank methods"),
@@ -178,7 +181,10 @@ def test_the_ranges_of_each_method_make_studies(plan, name):
         ("trials: 5, reported: front", "reported"),
         ("trials: 5, stop_collapsed: 3", "stop_collapsed"),
         ("trials: 5, first: [{tent.momentum: 0.5}]", "not in the space"),
-        ("trials: 5, first: [{tent.lr: 5}], space: {tent.lr: [0.1]}", "outside the space"),
+        (
+            "trials: 5, first: [{tent.lr: 5}], space: {tent.lr: [0.1]}",
+            "tent.lr = 5, which is not in its range",
+        ),
     ],
 )
 def test_mistakes_are_named(plan, search, said):

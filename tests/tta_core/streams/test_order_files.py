@@ -116,7 +116,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     ("text", "message"),
     [
         ("", "no column 'domain'"),
-        ("domain,index\n", "index has the shape"),
+        ("domain,index\n", "it has no rows"),
         ("domain\nfog\n", "no column 'index'"),
         ("domain,index\nfog\n", "row 0 has 1 entries, its header has 2"),
         ("domain,index\nfog,one\n", "its column 'index' has 'one'; it has whole numbers"),
@@ -145,6 +145,22 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 def test_what_is_wrong_with_a_file_is_said(tmp_path, text, message):
     path = tmp_path / "wrong.csv"
     path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_order(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"domain": [1], "index": [0]}, "'domain' has values of the type int64, not names"),
+        ({"domain": ["fog"], "index": [True]}, "index has values of the type bool"),
+        ({"domain": ["fog"], "index": [0], "reset": ["false"]}, "'reset' has other values"),
+        ({"domain": ["fog"], "index": [0], "reset": [2]}, "'reset' has other values"),
+    ],
+)
+def test_a_column_of_another_type_keeps_its_meaning(tmp_path, columns, message):
+    path = tmp_path / "wrong.parquet"
+    pq.write_table(pa.table(columns), path)
     with pytest.raises(InputError, match=message):
         read_order(path)
 

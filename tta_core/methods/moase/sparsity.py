@@ -172,7 +172,7 @@ class SparseExperts(nn.Module):
     def _weights_of_kept(self, routing: Tensor, ratio: Tensor) -> Tensor:
         """Weights of the kept activations `(batch, tokens, experts)`."""
         if self.options.asg_gradient == "none":
-            return routing
+            return routing.view_as(routing)  # What is compiled hands no tensor over twice.
         # The factor is 1; through it the gate gets the gradient that the selection lets through to nobody (moase §2.2).
         return routing * (1 + (ratio - ratio.detach())).unsqueeze(1)
 

@@ -40,6 +40,12 @@ def count(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else f"{value:.1f}".removesuffix(".0")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`, `2 studies`."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else many}"
+
+
 def cosine(value: float | None) -> str:
     """Two decimals."""
     return NOT_AVAILABLE if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS)

@@ -12,7 +12,7 @@ FLOORS = {
     "tta_core": (
         *(
             ("errors",),
-            ("device", "frozen", "yaml_values", "text_table"),
+            ("device", "frozen", "machine", "yaml_values", "text_table"),
             ("cache",),
             ("data",),
             ("backbones", "corruptions"),

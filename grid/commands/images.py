@@ -117,8 +117,8 @@ def corrupt_images(given: CorruptOptions) -> None:
     from pathlib import Path
 
     from tta_core.corruptions.plan import make_job, plan_benchmark, plan_images
-    from tta_core.data.files.decoded import usable_cores
     from tta_core.errors import InputError, first_names
+    from tta_core.machine import usable_cores
 
     job = make_job(
         corruptions=names_in(given.corruptions),
@@ -192,7 +192,7 @@ def cache_images(given: CacheOptions) -> None:
     from grid.commands.backbones import crop_and_size
     from tta_core.data.benchmarks import benchmark_spec
     from tta_core.data.decode_plan import damaged_text, make_plan
-    from tta_core.data.files.decoded import usable_cores
+    from tta_core.machine import usable_cores
 
     crop, pixels = crop_and_size(given.crop, given.backbone, given.image_size)
     plan = make_plan(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analysis.texts import counted
 from grid.commands.options import EXIT_SOME_FAILED, Finite, SweepOptions, argument, option, reads
 from tta_core.errors import InputError
 
@@ -70,7 +71,7 @@ def submit(given: SubmitOptions) -> None:
     if sent.already_running:
         click.echo(f"this sweep is running there already: {sent.job}")
     else:
-        click.echo(f"sent {len(plan.cells)} cells as {sent.job}")
+        click.echo(f"sent {counted(len(plan.cells), 'cell')} as {sent.job}")
     click.echo(f"results  {results} (on the cluster)")
     click.echo(f"watch    tta-grid logs {sent.job} --follow {address}")
     click.echo(f"stop     tta-grid stop {sent.job} {address}")
@@ -172,7 +173,8 @@ def fetch_results(given: FetchOptions) -> None:
     source = _folder_of(given.job, given.address, target) if given.job else given.folders[0]
     found = fetch(source, target)
     click.echo(
-        f"{target}: {found.cells} cells and {found.failures} failures are new, {found.present} were there before"
+        f"{target}: {counted(found.cells, 'new cell')}, {counted(found.failures, 'new failure')}, "
+        f"{found.present} were there before"
     )
     for damage in found.damaged:
         click.echo(f"damaged at the source, not taken: {damage}", err=True)

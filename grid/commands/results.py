@@ -11,6 +11,7 @@ from typing import Any
 from analysis.results.damage import Inspection, inspect
 from analysis.results.load import check_layout, open_results, results_folder, rows
 from analysis.results.query import query_results
+from analysis.texts import counted
 from grid.launch.status_file import read_progress, shown
 from grid.store.mirror import folder_here
 from grid.store.objects import shown_place
@@ -52,7 +53,7 @@ def _damages(results: str, found: Inspection) -> list[dict[str, str]]:
 
 def status_text(status: Mapping[str, Any]) -> str:
     """`status_of` for people."""
-    head = f"{status['results']}: {status['done']} cells done, {status['failed']} failed"
+    head = f"{status['results']}: {counted(status['done'], 'cell')} done, {status['failed']} failed"
     lines = [head, f"last cell started {status['last_started']}", *_launch_lines(status), ""]
     if status["methods"]:
         table = [
@@ -107,7 +108,7 @@ def check_of(results: str, *, repair: bool) -> dict[str, Any]:
 
 def check_text(told: dict[str, Any]) -> str:
     """`check_of` for people."""
-    lines = [f"{told['results']}: {told['cells']} cells looked at, {len(told['damages'])} damaged"]
+    lines = [f"{told['results']}: {counted(told['cells'], 'cell')} looked at, {len(told['damages'])} damaged"]
     if told["without_manifest"]:
         lines.append(
             f"{told['without_manifest']} have no manifest, as an older version wrote them: a changed value is not seen"

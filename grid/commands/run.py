@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from analysis.texts import counted
 from grid.commands.options import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from grid.launch.launch import Outcome, launch_plan
 from grid.launch.queue import CellSource
@@ -99,7 +100,9 @@ def _tell_cells(outcome: Outcome, store: ResultStore) -> None:
         from analysis.results.load import open_results
 
         click.echo(f"\n{leaderboard_markdown(open_results(store.folder))}\n")
-    click.echo(f"{len(cells)} cells: {done} done ({existed} were there before), {len(outcome.failed)} failed")
+    click.echo(
+        f"{counted(len(cells), 'cell')}: {done} done ({existed} were there before), {len(outcome.failed)} failed"
+    )
     click.echo(f"results  {store.shown}")
     click.echo(f"report   tta-grid report {_shown(store)}")
 
@@ -112,7 +115,8 @@ def _tell_failures(outcome: Outcome, source: CellSource, store: ResultStore) -> 
         click.echo(f"tracebacks: {store.folder}/failed/CELL/traceback.txt; failed cells run again next time", err=True)
     if outcome.not_run:
         click.echo(
-            f"interrupted with {len(outcome.not_run)} cells to go; the rest is kept. Go on with the same command.",
+            f"interrupted with {counted(len(outcome.not_run), 'cell')} to go; the rest is kept. "
+            "Go on with the same command.",
             err=True,
         )
         return EXIT_INTERRUPTED

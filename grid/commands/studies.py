@@ -15,7 +15,7 @@ from analysis.aggregate.estimates import estimate
 from analysis.aggregate.studies import Choice, StudyResult, TrialRow, read_studies
 from analysis.figures.table import interval_text
 from analysis.results.load import open_results
-from analysis.texts import points
+from analysis.texts import counted, points
 from grid.plan.studies import settings_text
 from tta_core.errors import InputError, first_names
 
@@ -64,7 +64,7 @@ def studies_text(studies: Sequence[StudyResult], results: str) -> str:
 
 def _lines(study: StudyResult) -> list[str]:
     counts = ", ".join(f"{count} {state}" for state, count in study.states.items())
-    facts = [("trials", f"{counts}; {study.cells} cells, {study.cell_seconds / 3600:.3g} cell hours")]
+    facts = [("trials", f"{counts}; {counted(study.cells, 'cell')}, {study.cell_seconds / 3600:.3g} cell hours")]
     facts += [(each.rule, _choice_text(each, study)) for each in study.choices]
     if len(study.front) > 1:
         facts.append(("front", f"trials {', '.join(map(str, study.front))}: none is better in all objectives"))

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from types import FunctionType
 from typing import Any
 
+from analysis.texts import counted
 from grid.launch.trial import TrialContext, run_cell
 from grid.store.store import ResultStore
 from tta_core.errors import InputError
@@ -72,7 +73,7 @@ def measure_cells(tell: Callable[[str], object]) -> list[CellCost]:
 
 def _measured(method: str, context: TrialContext, tell: Callable[[str], object]) -> CellCost:
     cells = [_cell(method, seed) for seed in range(WARM_UP + 2 * CELLS)]
-    tell(f"running {len(cells)} cells of {method}")
+    tell(f"running {counted(len(cells), 'cell')} of {method}")
     for config in cells[:WARM_UP]:
         _run(config, context)
     cpu, wall = time.process_time(), time.perf_counter()

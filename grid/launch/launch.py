@@ -117,7 +117,9 @@ def _run(
         corrupt_images=resources.corrupt_images,
     )
     with ExitStack() as context:
-        progress = context.enter_context(LaunchProgress(source))
+        progress = context.enter_context(
+            LaunchProgress(source, "starting Ray" if address is None else "connecting to Ray")
+        )
         status = context.enter_context(StatusFile(store.folder, plan.sweep.sweep, source, share=store.share))
         # On this machine Tune's own files need no place in the results folder, which may be slow, or full.
         own = context.enter_context(ray_cluster(address, resources)) or store.tune_folder

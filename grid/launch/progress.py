@@ -8,6 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from analysis.texts import counted
 from grid.events import CellEnd
 from grid.launch.pace import Pace
 from grid.launch.queue import CellSource
@@ -22,8 +23,9 @@ class LaunchProgress:
         failed: cells that failed in this launch.
     """
 
-    def __init__(self, source: CellSource, stream: TextIO | None = None) -> None:
+    def __init__(self, source: CellSource, first: str = "starting Ray", stream: TextIO | None = None) -> None:
         self._source = source
+        self._first = first
         self._total = source.expected_cells
         self._width = max(map(len, source.labels.values()), default=0)
         stream = stream or sys.stdout
@@ -39,7 +41,7 @@ class LaunchProgress:
             transient=True,
             disable=not stream.isatty(),
         )
-        self._task = self._bar.add_task("starting Ray", total=self._total, summary="")
+        self._task = self._bar.add_task(self._first, total=self._total, summary="")
         self._pace = Pace(source)
         self._best: tuple[float, str] | None = None
         self.finished = 0
@@ -48,7 +50,7 @@ class LaunchProgress:
     def __enter__(self) -> LaunchProgress:
         self._bar.start()
         if self._bar.disable:
-            self._console.print(f"starting Ray for {self._total} cells")
+            self._console.print(f"{self._first} for {counted(self._total, 'cell')}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Protocol
 
+from analysis.texts import counted
 from grid.events import CellState
 from grid.plan.backbones import backbone_uses
 from grid.plan.expand import expand
@@ -206,7 +207,7 @@ class Plan:
             state, time = self.states.get(cell, "new"), duration(self.seconds[cell])
             lines.append(f"{cell:<{width}}  {state:<6}  {time:>7}  {label}")
         done, left = len(self.cells) - len(self.to_run), len(self.to_run)
-        totals = [f"sweep {self.sweep.sweep}: {len(self.cells)} cells, {done} done, {left} to run"]
+        totals = [f"sweep {self.sweep.sweep}: {counted(len(self.cells), 'cell')}, {done} done, {left} to run"]
         totals += [f"{self.duplicates} combinations are the same cell as another"] if self.duplicates else []
         totals += [f"{self.excluded} combinations are excluded"] if self.excluded else []
         estimate = f"about {duration(self.estimate.seconds)} ({self.estimate.basis})"
@@ -226,8 +227,8 @@ class Plan:
         chosen = sum(study.reported_cells for study in self.studies)
         cells = sum(study.expected_cells + len(study.all_references) for study in self.studies)
         total = (
-            f"search: {len(self.studies)} studies, about {cells} cells that choose and {chosen} that report what "
-            f"comes out, {duration(self.search_seconds)} of loops"
+            f"search: {counted(len(self.studies), 'study')}, about {cells} cells that choose and {chosen} that report "
+            f"what comes out, {duration(self.search_seconds)} of loops"
         )
         return [*(line for study in self.studies for line in [*study.lines(), ""]), total]
 

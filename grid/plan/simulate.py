@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from analysis.texts import counted
+
 CELL_SECONDS = 1.0
 """What a cell takes beside its loop, while nothing is measured: to hand it out, read, build the network, write."""
 
@@ -144,13 +146,14 @@ class Outlook:
         lines = []
         if (each := self.simulation) is not None:
             lines.append(
-                f"on paper, {self.units:g} {self.unit}s, {each.slots} cells at once: the last cell ends after "
-                f"{duration(each.wall_seconds)}, with the start of Ray; {each.idle_share:.1%} of that time is idle"
+                f"on paper, {self.units:g} {self.unit}s, {counted(each.slots, 'cell')} at once: the last cell ends "
+                f"after {duration(each.wall_seconds)}, with the start of Ray; "
+                f"{each.idle_share:.1%} of that time is idle"
             )
             if self.unit == "GPU" and self.units is not None and each.slots > self.units:
                 lines.append("cells that share a GPU slow each other down, and times are those of cells as they ran")
             if each.failures:
-                lines.append(f"{each.failures} cells die once and run again")
+                lines.append(f"{counted(each.failures, 'failure')} on the way, after which the cell runs again")
         if self.price is not None:
             paid = f"{self.units:g} {self.unit}s until then" if self.simulation else "while cells run, no waiting"
             lines.append(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from analysis.texts import counted
 from grid.plan.objectives import OBJECTIVES, Reads
 from grid.plan.search import Search
 from grid.plan.space import PRESET, Dimension
@@ -216,7 +217,7 @@ class StudyPlan:
             ("chosen on", f"{shown}{' (ORACLE)' if search.oracle else ''}: {samples:,} samples, "
              f"{self.length_ratio:.2f} of the reported length; seeds {', '.join(map(str, search.seeds))}"),
             ("chosen by", ", ".join([*search.objectives, *(each.text for each in search.constraints)])),
-            ("trials", f"{self.trials} x {self.cells_of_a_trial} cells"
+            ("trials", f"{self.trials} x {counted(self.cells_of_a_trial, 'cell')}"
              + (f", about {self.expected_cells} after racing" if self.expected_cells < self.most_cells else "")
              + f"; first: {', '.join(self.first) or 'none'}"),
         ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from grid.plan.sweep import Sweep
+from grid.plan.sweep import Sweep, Tracking
 from tta_core.run.config import RunConfig
 from tta_core.streams.order import STREAM_SETTINGS
 
@@ -23,7 +23,13 @@ def unused(sweep: Sweep, cells: Collection[RunConfig]) -> list[str]:
     said = list(_said(sweep))
     # What `exclude` takes out is wanted so: cells of the other values of an axis show that it is used.
     axes = {key: [value for name, value in said if name == key] for key in OF_SOME_STREAMS} if sweep.exclude else {}
-    return sorted({text for key, value in said for text in _without_effect(key, value, axes.get(key, [value]), cells)})
+    texts = {text for key, value in said for text in _without_effect(key, value, axes.get(key, [value]), cells)}
+    return sorted(texts | {f"tracking.{key} = {value}: tracking is off" for key, value in _untracked(sweep.tracking)})
+
+
+def _untracked(tracking: Tracking) -> Iterator[tuple[str, str]]:
+    if not tracking.enabled:
+        yield from ((key, value) for key, value in tracking if key != "enabled" and value is not None)
 
 
 def _said(sweep: Sweep) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
 
+from analysis.texts import counted
 from grid.events import CellState
 from grid.plan.objectives import OBJECTIVES, Reads
 from grid.plan.studies import DEFAULT, Instance, StudyPlan
@@ -152,7 +153,7 @@ class Study:
                     return trial.instances[number:] if best is None else [instance]
                 trial.scores.append(score)
             if best is not None and number + 1 < len(trial.instances) and self._is_beaten(trial, best, instance):
-                reason = f"worse than trial {best.number} after {number + 1} cells"
+                reason = f"worse than trial {best.number} after {counted(number + 1, 'cell')}"
                 trial.end(trial.lost or "raced-out", trial.reason or reason)
                 return []
         trial.end(trial.lost or "complete", trial.reason)

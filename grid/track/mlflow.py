@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 from filelock import FileLock
 
+from analysis.texts import counted
 from grid.databases import check_driver, without_password
 from grid.events import CellEnd
 from grid.launch.queue import CellSource
@@ -164,7 +165,7 @@ class MlflowMirror:
         self._thread.shutdown(wait=True)
         self._loggers.shutdown(wait=True)
         if (left := self.lag + self._left_out) and self.problem is None:
-            self.problem = f"{left} cells were not logged in time"
+            self.problem = f"{counted(left, 'cell')} not logged in time"
         if self._unreadable and self.problem is None:
             self.problem = f"the cell {self._unreadable[0]} cannot be read, see tta-grid check"
 

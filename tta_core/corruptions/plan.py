@@ -17,11 +17,11 @@ from tta_core.corruptions.sources import BenchmarkImages, FolderImages, ImageSou
 from tta_core.corruptions.strengths import LADDERS, NAMES, SEVERITIES
 from tta_core.data.benchmarks import BENCHMARKS, benchmark_spec
 from tta_core.data.domains import CORRUPTIONS, HELD_OUT_CORRUPTIONS
-from tta_core.data.files.decoded import free_bytes, gib
 from tta_core.data.generated import Record, read_record
 from tta_core.data.sources.table import storage_of
 from tta_core.data.spec import BenchmarkSpec, Ladder
 from tta_core.errors import InputError, unknown_name
+from tta_core.machine import free_bytes, gib
 
 IMAGE_SIZE = 224
 """Pixels of the images of ImageNet-C."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import ORDERS
-from tta_core.data.files.decoded import DecodedDomain, check_room, decoded_domain, free_bytes, gib
+from tta_core.data.files.decoded import DecodedDomain, check_room, decoded_domain
 from tta_core.data.opened import TRAINING, ImageRequest
 from tta_core.data.root import missing_domains
 from tta_core.data.spec import BenchmarkSpec, Crop
 from tta_core.errors import InputError, first_names, unknown_name
+from tta_core.machine import free_bytes, gib
 
 SETS = ("reported", "held-out")
 

@@ -129,13 +129,18 @@ class StreamChoice(Frozen):
         Raises:
             InputError: if that is said by a file that is gone.
         """
-        if self.order_file is not None:
-            total = len(read_order(Path(self.order_file)).of(self.domains))
-        else:
-            most = images_per_visit(self._benchmark, self._stream, self.rounds, self.domains, self.subset)
-            taken = sum(min(self.samples_per_domain, count) for count in most.values())
-            total = taken * visits_per_domain(self.stream, self.rounds)
+        total = self._all_samples
         return total if self.first_samples is None else min(total, self.first_samples)
+
+    @property
+    def _all_samples(self) -> int:
+        """The same without `first_samples`."""
+        if self.order_file is not None:
+            return len(read_order(Path(self.order_file)).of(self.domains))
+        most = images_per_visit(self._benchmark, self._stream, self.rounds, self.domains, self.subset)
+        return sum(min(self.samples_per_domain, count) for count in most.values()) * visits_per_domain(
+            self.stream, self.rounds
+        )
 
     @property
     def visited(self) -> tuple[str, ...]:
@@ -221,17 +226,18 @@ class StreamChoice(Frozen):
         """Looks whether there are as many samples as are asked for.
 
         Raises:
-            InputError: if no domain has as many.
+            InputError: if no domain has as many, or the stream is shorter.
         """
+        if not all(Path(file).exists() for file in (self.subset_file, self.order_file) if file is not None):
+            return  # One that is gone is missed when the order is asked for.
+        if self.first_samples is not None and self.first_samples > self._all_samples:
+            raise InputError(
+                f"first_samples = {self.first_samples}, but the stream has {self._all_samples} samples: give at most "
+                "that, or leave it out to take all"
+            )
         if self.order_file is not None:
             return
-        subset = None
-        if self.subset_file is not None and self.subset_hash is not None:
-            # Only a file that is there can be looked at: one that is gone is missed when the order is asked for.
-            path = Path(self.subset_file)
-            if not path.exists():
-                return
-            subset = read_subset(path)
+        subset = self.subset
         benchmark, stream = self._benchmark, self._stream
         most = images_per_visit(benchmark, stream, self.rounds, self.domains, subset)
         largest = max(most, key=lambda name: most[name])

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import torch
 
-from tta_core.data.files.decoded import usable_cores
 from tta_core.data.files.encoded import EncodedImages
 from tta_core.data.label_space import ChosenImages
 from tta_core.data.opened import DomainImages
 from tta_core.device import stream_of_its_own, upload
+from tta_core.machine import usable_cores
 from tta_core.streams.batches import Batch
 
 Item = TypeVar("Item")

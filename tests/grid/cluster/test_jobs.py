@@ -241,7 +241,7 @@ def test_a_mirror_that_is_late_leaves_cells_to_the_next_run(tiny_sweep, finished
         for cell in cells:
             mirror.cell_ended(cell, CellEnd("done"))
         assert mirror.lag <= 1
-    assert (mirror.logged, mirror.problem) == (1, "1 cells were not logged in time")
+    assert (mirror.logged, mirror.problem) == (1, "1 cell not logged in time")
     with mlflow.MlflowMirror(make_plan(tiny_sweep, finished), finished, uri) as again:
         pass
     assert (again.logged, again.problem) == (1, None)

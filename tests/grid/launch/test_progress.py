@@ -24,7 +24,7 @@ def plan(tiny_sweep, tmp_path):
 
 def play(plan, stream):
     first, second, third, *_ = plan.cells
-    with LaunchProgress(plan, stream) as progress:
+    with LaunchProgress(plan, stream=stream) as progress:
         for cell in plan.cells:
             progress.cell_started(cell)
         progress.cell_ended(first, CellEnd("done", accuracy=0.5, seconds=1.25))
@@ -58,7 +58,7 @@ def test_a_terminal_gets_the_lines_and_a_bar(plan):
 def test_time_left_is_the_plans_until_two_cells_ended_and_then_measured(plan, monkeypatch):
     clock = iter([100.0, 110.0, 110.0])
     monkeypatch.setattr("grid.launch.pace.time.monotonic", lambda: next(clock))
-    progress = LaunchProgress(plan, io.StringIO())
+    progress = LaunchProgress(plan, stream=io.StringIO())
     first, second, *_ = plan.cells
     progress.cell_ended(first, CellEnd("done", accuracy=0.5, seconds=1))
     assert progress._summary().endswith(f" {duration(plan.expected_wall)} left")

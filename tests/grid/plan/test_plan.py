@@ -163,6 +163,14 @@ def test_what_is_excluded_is_not_called_unused():
     assert make_plan(checked_sweep(text, where="here"), Unread()).unused == []
 
 
+def test_what_is_said_of_tracking_that_is_off_is_told():
+    text = {"sweep": "s", "base": {"method": "source"}, "tracking": {"enabled": False, "experiment": "e", "uri": "u"}}
+    assert make_plan(checked_sweep(text, where="here"), Unread()).unused == [
+        "tracking.experiment = e: tracking is off",
+        "tracking.uri = u: tracking is off",
+    ]
+
+
 def test_an_axis_of_which_a_stream_uses_a_part_is_told_by_its_value():
     sweep = checked_sweep(
         {"sweep": "s", "base": {"method": "source"}, "grid": {"rounds": [1, 2], "stream": ["mixed", "continual"]}},

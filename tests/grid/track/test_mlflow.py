@@ -242,7 +242,7 @@ def test_cells_never_wait_for_a_slow_store_and_its_lag_is_told(store, tiny_sweep
         assert mirror.lag == MOST_WAITING
         go_on.set()
     assert "MLflow is 50 cells behind" in caplog.text
-    assert mirror.problem == f"{2000 - MOST_WAITING} cells were not logged in time"
+    assert mirror.problem == f"{2000 - MOST_WAITING} cells not logged in time"
 
 
 def test_a_cell_that_cannot_be_read_keeps_no_other_from_being_logged(store, tiny_sweep, results):

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from grid.commands.main import main
 from tests.tta_core.opening import trial_images
+from tta_core import machine
 from tta_core.backbones.table import BACKBONES
 from tta_core.data.files import decoded
 from tta_core.data.files.decoded import DecodedImages
@@ -107,9 +108,9 @@ def test_a_link_that_leads_nowhere_is_named(command, tmp_path):
 def test_a_small_disk_keeps_a_share_free(tmp_path, monkeypatch):
     disk = os.statvfs(tmp_path)
     size = disk.f_blocks * disk.f_frsize
-    assert decoded.reserved_bytes(tmp_path / "none") == min(decoded.RESERVE_BYTES, int(0.05 * size))
-    monkeypatch.setattr(decoded, "RESERVE_BYTES", size)
-    assert decoded.reserved_bytes(tmp_path) == int(0.05 * size)
+    assert machine.reserved_bytes(tmp_path / "none") == min(machine.RESERVE_BYTES, int(0.05 * size))
+    monkeypatch.setattr(machine, "RESERVE_BYTES", size)
+    assert machine.reserved_bytes(tmp_path) == int(0.05 * size)
 
 
 def test_an_interrupted_build_says_that_it_goes_on(command, monkeypatch):
@@ -139,7 +140,7 @@ def test_waiting_for_another_process_is_said(command, tmp_path):
 
 def test_all_domains_must_fit_before_the_first_is_begun(command, tmp_path, monkeypatch):
     one = 12 * 32 * 32 * 3 + 128
-    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.reserved_bytes(folder) + 2 * one - 1)
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: machine.reserved_bytes(folder) + 2 * one - 1)
     done = command()
     assert done.exit_code == 2
     assert "decoding 2 domains takes 0.1 MiB, but the disk of" in done.output + done.stderr

@@ -62,6 +62,10 @@ def descriptor(*pairs):
     return Descriptor(torch.tensor(means, dtype=torch.float64), torch.tensor(variances, dtype=torch.float64))
 
 
+def store(bank, domain, code):
+    return bank.store(domain, code, torch.zeros(0), bank.nearest(domain).tolist())
+
+
 def test_distances_of_a_hand_computed_pair():
     one, other = descriptor((0.0, 1.0)), descriptor((1.0, 4.0))
     assert distance(one, other, "kl", 0.0) == pytest.approx((1 + 1) / 8 + (4 + 1) / 2 - 1)
@@ -183,8 +187,8 @@ def bank():
     def make(**settings):
         source = descriptor((0.0, 1.0))
         made = SpectralBank(IMSESettings(**settings), source, torch.tensor([1.0, 2.0]), torch.zeros(0))
-        made.store(descriptor((1.0, 1.0)), torch.tensor([3.0, -1.0]), torch.zeros(0))
-        made.store(descriptor((3.0, 1.0)), torch.tensor([0.0, 7.0]), torch.zeros(0))
+        store(made, descriptor((1.0, 1.0)), torch.tensor([3.0, -1.0]))
+        store(made, descriptor((3.0, 1.0)), torch.tensor([0.0, 7.0]))
         return made
 
     return make
@@ -207,18 +211,18 @@ def test_an_entry_within_the_threshold_is_replaced_but_never_the_source(bank):
     new = torch.tensor([8.0, 8.0])
     for settings, entry, entries in (({}, 1, 3), ({"bank_merge": False}, 3, 4), ({"bank_cap": 2}, 1, 3)):
         made = bank(**settings)
-        assert made.store(descriptor((1.1, 1.0)), new, torch.zeros(0)) == entry
+        assert store(made, descriptor((1.1, 1.0)), new) == entry
         assert len(made) == entries
         assert torch.equal(made.codes[entry], new)
         assert made.descriptors.mean[entry].item() == pytest.approx(1.05 if entries == 3 else 1.1)
     made = bank()
-    assert made.store(descriptor((0.0, 1.0)), new, torch.zeros(0)) == 3
+    assert store(made, descriptor((0.0, 1.0)), new) == 3
     assert made.codes[0].tolist() == [1, 2]
 
 
 def test_a_full_bank_takes_a_far_domain_into_the_nearest_entry(bank):
     made = bank(bank_cap=2, bank_merge=False)
-    assert made.store(descriptor((20.0, 1.0)), torch.tensor([8.0, 8.0]), torch.zeros(0)) == 2
+    assert store(made, descriptor((20.0, 1.0)), torch.tensor([8.0, 8.0])) == 2
     assert len(made) == 3
 
 

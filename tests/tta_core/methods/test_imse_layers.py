@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from tta_core.device import code_of_accelerators
 from tta_core.errors import InputError
+from tta_core.methods.imse.alignment import Alignment, alignment_spread, groups_alike
 from tta_core.methods.imse.layers import FactoredLinear, SpectralLinear, merged, replace_by_spectral
 
 
@@ -59,6 +61,10 @@ def test_the_gradient_of_a_singular_value_is_that_of_its_rank_one_term():
     assert all(p.grad is None for name, p in layer.named_parameters() if name != "sigma")
 
 
+def taken_spread(layer, norm_epsilon=0.0):
+    return alignment_spread([layer.take_alignment()], norm_epsilon)[0]
+
+
 def spread_by_definition(x, layer):
     unit = nn.functional.normalize(x.flatten(0, -2), dim=-1)
     return (unit @ layer.vh.T).std(dim=0)
@@ -69,8 +75,8 @@ def test_the_spread_is_the_standard_deviation_of_unit_tokens_along_v():
     layer.measures_alignment = True
     x = tokens(4, 5, 12)
     layer(x)
-    assert torch.allclose(layer.take_alignment_spread(), spread_by_definition(x, layer))
-    assert layer.alignment_spread is None
+    assert torch.allclose(taken_spread(layer), spread_by_definition(x, layer))
+    assert layer.alignment is None
 
 
 @pytest.mark.parametrize("norm_epsilon", [None, 0.0, 0.3])
@@ -79,10 +85,33 @@ def test_gradients_agree_with_finite_differences(norm_epsilon):
     x, sigma = tokens(3, 4, 6).requires_grad_(True), layer.sigma
 
     def outputs(x, sigma):
-        y, spread = FactoredLinear.apply(x, sigma, layer.u, layer.vh, layer.bias, norm_epsilon)
-        return y if spread is None else (y, spread)
+        y, *seen = FactoredLinear.apply(x, sigma, layer.u, layer.vh, layer.bias, norm_epsilon is not None)
+        return y if norm_epsilon is None else (y, alignment_spread([Alignment(*seen)], norm_epsilon))
 
     assert torch.autograd.gradcheck(outputs, (x, sigma))
+
+
+def test_layers_together_have_the_spreads_and_gradients_of_each_alone():
+    _, layer = layer_of()
+    layer.measures_alignment = True
+    inputs = [tokens(4, 5, 12).mul(scale).requires_grad_(True) for scale in (1, 2, 3)]
+    inputs[1].data[0, 0] = 0  # A token without a length.
+    weights = torch.linspace(1, 2, 12, dtype=torch.float64)
+    outcomes = []
+    for together in (True, False):
+        seen = [layer(x.cos() - 1) is not None and layer.take_alignment() for x in inputs]
+        spreads = alignment_spread(seen, 0.1) if together else torch.cat([alignment_spread([s], 0.1) for s in seen])
+        outcomes.append([spreads, *torch.autograd.grad((spreads * weights).sum(), inputs)])
+    for one, other in zip(*outcomes, strict=True):
+        assert torch.allclose(one, other)
+        assert one.isfinite().all()
+
+
+def test_layers_of_one_shape_are_worked_on_together_but_on_a_cpu():
+    few, many = (Alignment(torch.zeros(count, 5, 3), torch.zeros(count, 5, 1)) for count in (2, 4))
+    assert [len(group) for group in groups_alike([few, many, few])] == [1, 1, 1]
+    with code_of_accelerators():
+        assert [len(group) for group in groups_alike([few, many, few])] == [2, 1]
 
 
 def test_equal_tokens_have_no_spread_and_finite_gradients():
@@ -90,7 +119,7 @@ def test_equal_tokens_have_no_spread_and_finite_gradients():
     layer.measures_alignment = True
     x = tokens(1, 12).repeat(8, 1).round().requires_grad_(True)
     layer(x)
-    spread = layer.take_alignment_spread()
+    spread = taken_spread(layer)
     spread.sum().backward()
     assert spread.max() < 1e-12
     assert x.grad.isfinite().all()
@@ -118,7 +147,7 @@ def test_autocast_keeps_the_spread_and_gradients_in_float32():
     x = tokens(6, 7, 12, dtype=torch.float32).requires_grad_(True)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
-    spread = layer.take_alignment_spread()
+    spread = taken_spread(layer)
     assert (y.dtype, spread.dtype) == (torch.bfloat16, torch.float32)
     assert torch.allclose(spread, spread_by_definition(x, layer), rtol=0.02)
     (y.float().sum() + spread.sum()).backward()

@@ -6,7 +6,7 @@ import torch
 from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.methods.common.losses import soft_cross_entropy
-from tta_core.methods.moase.method import proximal
+from tta_core.methods.moase.distance import distance
 from tta_core.methods.registry import method_spec
 
 
@@ -65,14 +65,25 @@ def test_soft_cross_entropy_of_equal_logits_is_the_entropy_and_has_no_gradient()
 @pytest.mark.parametrize("power", [1, 2])
 def test_the_gradient_of_the_distance_at_equality_is_zero(power):
     student = torch.randn(4, 3, 5, requires_grad=True)
-    proximal(student, student.detach().clone(), power).backward()
+    distance([student], [student.detach().clone()], power).backward()
     assert torch.equal(student.grad, torch.zeros_like(student))
 
 
 def test_distances_are_per_expert():
     student, teacher = torch.tensor([[3.0, 4.0], [6.0, 8.0]]), torch.zeros(2, 2)
-    assert float(proximal(student, teacher, 1)) == 15
-    assert float(proximal(student, teacher, 2)) == 125
+    assert float(distance([student], [teacher], 1)) == 15
+    assert float(distance([student], [teacher], 2)) == pytest.approx(125)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_gradient_of_the_distance_is_that_of_the_formula(power):
+    shapes = [(3, 4, 2), (3, 2)]
+    students = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    teachers = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    lengths = torch.cat([(s - t).flatten(1).norm(dim=1) for s, t in zip(students, teachers, strict=True)])
+    expected = torch.autograd.grad(3 * (lengths**power).sum(), students)
+    found = torch.autograd.grad(3 * distance(students, teachers, power), students)
+    assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_the_teacher_moves_after_the_student_and_before_the_restore(build, images):

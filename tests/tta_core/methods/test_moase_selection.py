@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from tta_core.methods.moase.selection import border, where_positive
+from tta_core.methods.moase import selection
+from tta_core.methods.moase.selection import Rules, half, where_positive
 
 RATIOS = torch.tensor([[0.25, 0.6], [0.4, 0.9]], dtype=torch.float64)
 
@@ -17,8 +18,8 @@ def hidden():
 
 
 def kept(values, ratio, rule, scope):
-    edge = border(values, ratio, rule, scope)
-    return where_positive(values, values - edge if rule == "largest" else edge - values)
+    rules = Rules.of([rule] * values.shape[2], values.device, values.dtype)
+    return where_positive(values, selection.kept(values, ratio, rules, scope))
 
 
 def kept_of_one(values, ratio, rule):
@@ -68,6 +69,28 @@ def test_none_and_all_can_be_kept(rule, hidden):
 def test_one_active_value_is_kept_at_least(hidden):
     found = kept(hidden, torch.zeros(1, 2, dtype=torch.float64), "smallest_active", "token_channel")
     assert torch.equal((found > 0).sum(dim=-1), (hidden > 0).any(dim=-1).long())
+
+
+@pytest.mark.parametrize("scope", ["token_channel", "sample", "channel_token"])
+@pytest.mark.parametrize(
+    "rules", [("smallest_active", "largest"), ("smallest_k", "largest"), ("largest", "smallest_k")]
+)
+def test_experts_of_different_rules_select_at_once_as_alone(rules, scope, hidden):
+    together = selection.kept(hidden, RATIOS, Rules.of(rules, hidden.device, hidden.dtype), scope)
+    found = where_positive(hidden, together)
+    for expert, rule in enumerate(rules):
+        this = slice(expert, expert + 1)
+        assert torch.equal(found[:, :, this], kept(hidden[:, :, this], RATIOS[:, this], rule, scope))
+
+
+@pytest.mark.parametrize("pieces", [True, False], ids=["on a CPU", "as on a device"])
+@pytest.mark.parametrize("scope", ["token_channel", "sample", "channel_token"])
+@pytest.mark.parametrize(("which", "rule"), [("lowest", "smallest_k"), ("highest", "largest")])
+def test_half_of_the_values_are_kept(which, rule, scope, pieces, hidden, monkeypatch):
+    monkeypatch.setattr(selection, "works_in_pieces", lambda device: pieces)
+    tokens = (hidden - 0.5)[:, :, 0]
+    expected = kept(tokens.unsqueeze(2), torch.tensor([[0.5]], dtype=torch.float64), rule, scope).squeeze(2)
+    assert torch.equal(half(tokens, which, scope), expected)
 
 
 def test_only_kept_values_have_a_gradient():

@@ -19,7 +19,7 @@ def config(**values):
 
 def test_what_is_left_out_is_filled_in():
     made = config(preset="digits-c")
-    assert made.settings == method_spec("tent").settings(lr=0.03).model_dump(mode="json")
+    assert made.settings == method_spec("tent").settings(lr=0.02).model_dump(mode="json")
     assert made.domains == CORRUPTIONS
     assert made.samples_per_domain == 899
     assert (made.rounds, made.crop) == (1, "none")

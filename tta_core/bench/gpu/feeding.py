@@ -14,9 +14,10 @@ from tta_core.backbones.precision import autocast
 from tta_core.bench.gpu.section import Asked, Section, Unit
 from tta_core.bench.request import read_choices
 from tta_core.bench.subject import Subject, make_subject
-from tta_core.data.files.decoded import DecodedDomain, DecodedImages, usable_cores
+from tta_core.data.files.decoded import DecodedDomain, DecodedImages
 from tta_core.data.opened import DomainImages
 from tta_core.device import wait_for
+from tta_core.machine import usable_cores
 from tta_core.methods.base import Method
 from tta_core.run.loop import run_stream
 from tta_core.streams.batches import Normalise

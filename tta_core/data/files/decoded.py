@@ -30,6 +30,7 @@ from tta_core.data.files.encoded import EncodedImages, damaged_error
 from tta_core.data.root import readable
 from tta_core.data.spec import BenchmarkSpec
 from tta_core.errors import InputError
+from tta_core.machine import free_bytes, gib, reserved_bytes, usable_cores
 
 VARIABLE = "TTA_GRID_DECODE_CACHE"
 """Environment variable that lets trials build what they find missing: 1 or 0."""
@@ -39,9 +40,6 @@ FORMAT_VERSION = 1
 
 BLOCK_BYTES = 2**24
 """Bytes of a block: what a build that is killed loses, for each of its threads."""
-
-RESERVE_BYTES, RESERVE_SHARE = 2**30, 0.05
-"""What must stay free on the disk: so much, of a small disk so much of it."""
 
 LOCK_SECONDS = 24 * 3600.0
 """How long to wait for another process that decodes the same domain; a dead one frees the lock."""
@@ -312,13 +310,6 @@ def wanted() -> bool:
     return given in ("1", "true", "yes")
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use: as many as `OMP_NUM_THREADS` says (Ray sets it), or the system allows."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(int(given), cores)) if given.isdecimal() else cores
-
-
 def check_room(folder: Path, needed: int, what: str) -> None:
     """Looks whether the disk has room.
 
@@ -333,39 +324,6 @@ def check_room(folder: Path, needed: int, what: str) -> None:
             f"{gib(reserve)} are to stay: make room, decode fewer domains, or set TTA_GRID_CACHE to a folder on "
             "a larger disk"
         )
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that may be written to the disk of a folder that need not exist yet.
-
-    Raises:
-        InputError: if the disk cannot be asked.
-    """
-    found = _disk(folder)
-    return found.f_bavail * found.f_frsize
-
-
-def reserved_bytes(folder: Path) -> int:
-    """Bytes of the disk of a folder that must stay free.
-
-    Raises:
-        InputError: if the disk cannot be asked.
-    """
-    found = _disk(folder)
-    return min(RESERVE_BYTES, int(RESERVE_SHARE * found.f_blocks * found.f_frsize))
-
-
-def _disk(folder: Path) -> os.statvfs_result:
-    try:
-        existing = next(each for each in (folder, *folder.parents) if each.exists())
-        return os.statvfs(existing)
-    except (OSError, StopIteration) as error:
-        raise InputError(f"cannot look at the disk of {folder}: {error}. {REMEDY}") from None
-
-
-def gib(size: int) -> str:
-    """A number of bytes for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,17 +53,33 @@ class SpectralBank(Remembering):
     def __len__(self) -> int:
         return len(self.codes)
 
-    def store(self, descriptor: Descriptor, code: Tensor, memory: Tensor) -> int:
-        """Stores a domain that has ended and returns its entry. Waits for the device if it may be merged.
+    def nearest(self, descriptor: Descriptor) -> Tensor:
+        """Distance and number of the entry that a domain may be merged into, `(2,)`; `(0,)` if there is none."""
+        settings = self.settings
+        if len(self) == 1 or not (self._full or settings.bank_merge):
+            return descriptor.mean[:0]
+        targets = Descriptor(self.means[1:], self.variances[1:])
+        distances = distance(targets, descriptor, settings.shift_distance, settings.variance_epsilon)
+        smallest, place = distances.min(dim=0)
+        return torch.stack([smallest, place.to(smallest) + 1])
+
+    def store(self, descriptor: Descriptor, code: Tensor, memory: Tensor, nearest: Sequence[float]) -> int:
+        """Stores a domain that has ended and returns its entry.
 
         A domain that is merged into an entry replaces its code, which it has usually started from, and moves its
         descriptor half of the way.
+
+        Args:
+            descriptor: of the domain.
+            code: its code `(scalars,)`.
+            memory: Adam's memory `(numbers,)`.
+            nearest: what the method of that name gives for it, read by the host.
         """
-        entry = self._entry_to_merge(descriptor)
-        if entry is None:
+        if not nearest or not (self._full or nearest[0] < self.settings.shift_threshold):
             rows: tuple[Tensor, ...] = (descriptor.mean, descriptor.variance, code, memory)
             self._set(*(torch.cat([kept, row[None]]) for kept, row in zip(self._columns(), rows, strict=True)))
             return len(self) - 1
+        entry = int(nearest[1])
         mean, variance = self.means[entry] + descriptor.mean, self.variances[entry] + descriptor.variance
         rows = (mean / 2, variance / 2, code, memory)
         index = torch.full((1,), entry, device=code.device)
@@ -94,17 +111,9 @@ class SpectralBank(Remembering):
         mixed = source + weights.to(source) @ (self.codes - source)
         return torch.where(weights.max() == 1, self.codes.index_select(0, weights.argmax().view(1))[0], mixed)
 
-    def _entry_to_merge(self, descriptor: Descriptor) -> int | None:
-        settings = self.settings
-        full = bool(settings.bank_cap) and len(self) > settings.bank_cap
-        if len(self) == 1 or not (full or settings.bank_merge):
-            return None
-        targets = Descriptor(self.means[1:], self.variances[1:])
-        distances = distance(targets, descriptor, settings.shift_distance, settings.variance_epsilon)
-        smallest, place = distances.min(dim=0)
-        least, nearest = torch.stack([smallest, place.to(smallest)]).tolist()
-        within = settings.bank_merge and least < settings.shift_threshold
-        return int(nearest) + 1 if full or within else None
+    @property
+    def _full(self) -> bool:
+        return bool(self.settings.bank_cap) and len(self) > self.settings.bank_cap
 
     def _columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.means, self.variances, self.codes, self.memories

@@ -28,7 +28,9 @@ class DomainTracker:
         self.full_batch = batch_size or 0
         self.current: Descriptor | None = None
 
-    def observe(self, batch: Descriptor, images: int) -> tuple[Tensor, Descriptor | None]:
+    def observe(
+        self, batch: Descriptor, images: int, ask: Callable[[Descriptor], Tensor]
+    ) -> tuple[Tensor, Descriptor | None, list[float]]:
         """Takes in the descriptor of a batch.
 
         Waits for the device once: whether there is a shift decides what is computed next, and how large the bank is.
@@ -36,23 +38,28 @@ class DomainTracker:
         Args:
             batch: the batch's descriptor.
             images: number of images in it.
+            ask: what else is to be read of the current domain, numbers `(n,)` of its descriptor.
 
         Returns:
-            The distance from the current domain `()`, 0 where there is nothing to compare with, and the descriptor of
-            the domain that this batch ended, without the batch itself; None if it goes on.
+            The distance from the current domain `()`, 0 where there is nothing to compare with; the descriptor of the
+            domain that this batch ended, without the batch itself, None if it goes on; and what was asked of that.
         """
         settings = self.settings
         if self.batch_size is None:
             self.full_batch = max(self.full_batch, images)
         full = images >= self.full_batch
-        found, ended = torch.zeros_like(batch.mean[0]), None
+        found, ended, answer = torch.zeros_like(batch.mean[0]), None, []
         if self.current is not None:
             found = distance(self.current, batch, settings.shift_distance, settings.variance_epsilon)
-            if (full or settings.tail_batch_detection) and bool(found > settings.shift_threshold):
-                ended, self.current = self.current, None
+            if full or settings.tail_batch_detection:
+                shifted = (found > settings.shift_threshold).to(found)
+                # All in one wait, whether or not it will be needed.
+                differs, *answer = torch.cat([shifted.view(1), ask(self.current)]).tolist()
+                if differs:
+                    ended, self.current = self.current, None
         if full:
             self.current = batch if self.current is None else blend(self.current, batch, settings.descriptor_ema)
-        return found, ended
+        return found, ended, answer
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later batches depend on."""

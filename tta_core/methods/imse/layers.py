@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.methods.common.losses import widened
+from tta_core.methods.common.losses import HALF_PRECISIONS, widened
 from tta_core.methods.common.spectral_cache import cached_decomposition
 from tta_core.methods.common.surgery import replace_modules
+from tta_core.methods.imse.alignment import Alignment
 
 
 class SpectralLinear(nn.Module):
@@ -26,9 +27,8 @@ class SpectralLinear(nn.Module):
         u, vh: singular vectors `(out, rank)` and `(rank, in)`, frozen.
         source_sigma: the singular values `(rank,)` of `weight`, frozen.
         sigma: the current ones `(rank,)`: may become negative and change their order.
-        measures_alignment: whether each forward leaves `alignment_spread`.
-        alignment_spread: what the last forward found, see `FactoredLinear`; `take_alignment_spread` empties it.
-        norm_epsilon: added to the length of each token that is normalised for it.
+        measures_alignment: whether each forward leaves `alignment`.
+        alignment: of the last forward; `take_alignment` empties it.
     """
 
     bias: nn.Parameter | None
@@ -43,16 +43,14 @@ class SpectralLinear(nn.Module):
         self.u, self.vh, self.source_sigma = (_frozen(f) for f in (factors.u, factors.vh, factors.sigma))
         self.sigma = _frozen(factors.sigma.clone())
         self.measures_alignment = False
-        self.alignment_spread: Tensor | None = None
-        self.norm_epsilon = 0.0
+        self.alignment: Alignment | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(..., in)` to `(..., out)`."""
         if not self.measures_alignment and not self.factored_is_cheaper(x.numel() // x.shape[-1]):
             return functional.linear(x, self.composed_weight(), self.bias)
-        epsilon = self.norm_epsilon if self.measures_alignment else None
-        y, spread = FactoredLinear.apply(x, self.sigma, self.u, self.vh, self.bias, epsilon)
-        self.alignment_spread = spread
+        y, *seen = FactoredLinear.apply(x, self.sigma, self.u, self.vh, self.bias, self.measures_alignment)
+        self.alignment = Alignment(*seen) if self.measures_alignment else None
         return y
 
     def composed_weight(self) -> Tensor:
@@ -74,11 +72,11 @@ class SpectralLinear(nn.Module):
         composed = ((2 + trained) * tokens + (1 + trained) * rank) * columns * out
         return factored < composed
 
-    def take_alignment_spread(self) -> Tensor:
-        """Returns what the last forward measured, `(rank,)`, and forgets it, so that its graph can go."""
-        assert self.alignment_spread is not None, "the network did not run this layer"
-        spread, self.alignment_spread = self.alignment_spread, None
-        return spread
+    def take_alignment(self) -> Alignment:
+        """Returns what the last forward measured and forgets it, so that its graph can go."""
+        assert self.alignment is not None, "the network did not run this layer"
+        alignment, self.alignment = self.alignment, None
+        return alignment
 
     def merged(self) -> nn.Linear:
         """A plain linear layer that carries a copy of W(sigma)."""
@@ -107,16 +105,15 @@ class SplitSpectralLinear(nn.Module):
 
 
 class FactoredLinear(torch.autograd.Function):
-    """((x V) sigma) U^T + b, and how widely x / |x| is spread along each column of V.
+    """((x V) sigma) U^T + b, and what an `Alignment` holds.
 
-    Written out because autograd would pass over the tokens two to three times as often, and `torch.std` is slow over
-    leading dimensions on a CPU: both together would take as long as the products with V.
+    Written out because autograd would pass over the tokens more often, and compose the gradient of W for that of sigma.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, sigma: Tensor, u: Tensor, vh: Tensor, bias: Tensor | None, norm_epsilon: float | None
-    ) -> tuple[Tensor, Tensor | None]:
+        ctx: Any, x: Tensor, sigma: Tensor, u: Tensor, vh: Tensor, bias: Tensor | None, measures: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Maps tokens.
 
         Args:
@@ -126,41 +123,33 @@ class FactoredLinear(torch.autograd.Function):
             u: left singular vectors `(out, rank)`.
             vh: right singular vectors `(rank, in)`.
             bias: `(out,)`.
-            norm_epsilon: added to |x|; None measures nothing.
+            measures: whether there is an alignment.
 
         Returns:
-            y `(..., out)`, and the standard deviation `(rank,)` over all tokens, unbiased and in float32 or wider, of
-            the alignment v_i^T x / |x| of each expert with the input (imse §1.2).
+            y `(..., out)`, x V `(..., rank)` and |x|^2 `(..., 1)`; without an alignment y alone.
         """
         projection = functional.linear(x, vh)
         y = functional.linear(projection, u * sigma, bias)
-        spread = norm = centred = None
-        if norm_epsilon is not None:
-            norm = torch.linalg.vector_norm(widened(x), dim=-1, keepdim=True)
-            alignment = (widened(projection) / (norm + norm_epsilon)).flatten(0, -2)
-            centred = alignment.sub_(alignment.mean(dim=0))
-            spread = (centred.square().sum(dim=0) / max(len(centred) - 1, 1)).sqrt()
-        ctx.save_for_backward(x if norm_epsilon is not None else None, sigma, u, vh, projection, norm, centred, spread)
-        ctx.norm_epsilon, ctx.precision = norm_epsilon, x.dtype
-        return y, spread
+        ctx.save_for_backward(x if measures else None, sigma, u, vh, projection)
+        ctx.precision = x.dtype
+        if not measures:
+            return y, None, None
+        wide = torch.float32 if x.dtype in HALF_PRECISIONS else None
+        return y, projection, torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
 
     @staticmethod
-    def backward(ctx: Any, of_y: Tensor, of_spread: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, of_y: Tensor, of_projection: Tensor | None, of_square: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         """Gradients of `x` and `sigma`; autocast does not reach here, so precisions are matched by hand."""
-        x, sigma, u, vh, projection, norm, centred, spread = ctx.saved_tensors
+        x, sigma, u, vh, projection = ctx.saved_tensors
         of_scaled = of_y @ u.to(of_y.dtype)
         of_x = of_sigma = None
-        if ctx.needs_input_grad[0] and norm is None:
+        if ctx.needs_input_grad[0] and of_projection is None:
             of_x = of_scaled @ (sigma.unsqueeze(1) * vh).to(of_y.dtype)
-        elif ctx.needs_input_grad[0]:
-            # 0 for an expert that all tokens align with alike.
-            slope = torch.where(spread > 0, of_spread / (max(len(centred) - 1, 1) * spread), 0)
-            length = norm + ctx.norm_epsilon
-            of_projection = (centred * slope).view_as(projection).div_(length)
-            # The length of a token scales all its alignments.
-            of_length = -(of_projection * projection).sum(dim=-1, keepdim=True) / length
+        elif ctx.needs_input_grad[0] and of_projection is not None and of_square is not None:
             of_projection = torch.addcmul(of_projection, of_scaled, sigma).to(of_y.dtype)
-            of_x = widened(of_projection @ vh.to(of_y.dtype)).addcmul_(x, torch.where(norm > 0, of_length / norm, 0))
+            of_x = widened(of_projection @ vh.to(of_y.dtype)).addcmul_(x, of_square, value=2)
         if ctx.needs_input_grad[1]:
             of_sigma = widened(of_scaled).mul_(projection).flatten(0, -2).sum(dim=0)
         return None if of_x is None else of_x.to(ctx.precision), of_sigma, None, None, None, None

@@ -19,6 +19,7 @@ from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_
 from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, put_back
 from tta_core.methods.common.surgery import norm_layers
 from tta_core.methods.common.transformer import as_transformer, embed, predict
+from tta_core.methods.imse.alignment import alignment_spread, groups_alike
 from tta_core.methods.imse.bank import Retrieval, SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, describe_patches
 from tta_core.methods.imse.diversity import mean_spread
@@ -100,7 +101,6 @@ class IMSE(Method[IMSESettings]):
         for block, _, layer in found:
             layer.sigma.requires_grad_(block not in frozen)
             layer.measures_alignment = block >= depth - settings.diversity_blocks
-            layer.norm_epsilon = settings.norm_epsilon
         self.layers = {name: layer for _, name, layer in found}
         self.trained = [layer.sigma for layer in self.layers.values() if layer.sigma.requires_grad]
         self.norms: list[nn.Parameter] = [
@@ -205,12 +205,10 @@ class IMSE(Method[IMSESettings]):
     def _diversity(self) -> Tensor:
         """Spread of the experts in the last blocks, by the last forward (imse §1.2)."""
         settings = self.settings
-        spreads = [layer.take_alignment_spread() for layer in self.layers.values() if layer.measures_alignment]
+        seen = [layer.take_alignment() for layer in self.layers.values() if layer.measures_alignment]
+        spreads = [alignment_spread(layers, settings.norm_epsilon) for layers in groups_alike(seen)]
         ratio, exclude_max = settings.diversity_ratio, settings.diversity_exclude_max
-        # Layers of one rank are looked at together.
-        ranks = dict.fromkeys(len(spread) for spread in spreads)
-        alike = [torch.stack([spread for spread in spreads if len(spread) == rank]) for rank in ranks]
-        total = torch.cat([mean_spread(spread, ratio, exclude_max) for spread in alike]).sum()
+        total = torch.cat([mean_spread(spread, ratio, exclude_max) for spread in spreads]).sum()
         return total / settings.diversity_blocks if settings.diversity_norm == "sum_per_block" else total
 
     def _visit(self, tokens: Tensor) -> dict[str, Tensor]:
@@ -221,9 +219,9 @@ class IMSE(Method[IMSESettings]):
         if self.bank is None or self.tracker is None:
             return record
         batch = self._describe(tokens)
-        record["shift_distance"], ended = self.tracker.observe(batch, len(tokens))
+        record["shift_distance"], ended, nearest = self.tracker.observe(batch, len(tokens), self.bank.nearest)
         if ended is not None:
-            stored = self.bank.store(ended, self._code(), self._memory())
+            stored = self.bank.store(ended, self._code(), self._memory(), nearest)
             record |= {"shift": zero + 1, "stored": zero + stored}
             if len(self.bank) > self.settings.num_seen_domains:
                 record["retrieved"] = self._retrieve(self.bank.retrieve(batch, stored), self.bank.memories)

@@ -100,10 +100,8 @@ class IMSESettings(Frozen):
 
 
 def waits(settings: IMSESettings) -> int:
-    """A shift is asked for; where one may be merged into a stored domain, also into which."""
-    if settings.retrieval == "none":
-        return 0
-    return 1 + int(settings.bank_merge or settings.bank_cap > 0)
+    """Whether there is a shift is asked for, with what the stored code may be merged into."""
+    return int(settings.retrieval != "none")
 
 
 RELEASED: dict[str, Any] = {

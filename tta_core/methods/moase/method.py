@@ -27,34 +27,25 @@ class MoASE(SparseStudent[MoASESettings]):
         """Returns the teacher's logits `(batch, classes)` before the update (moase §2.5)."""
         target = self.teacher(images)
         teacher_loss = soft_cross_entropy(self.network(images), target).mean()
-        proximal_loss = self._proximal_loss()
-        loss = teacher_loss + proximal_loss
-        restored = self.update(loss, self.settings.ema, self.settings.restore_probability)
+        self.backward(teacher_loss)
+        proximal_loss = self._add_proximal_gradient()
+        restored = self.update(None, self.settings.ema, self.settings.restore_probability)
         self.record = {
-            "loss": loss.detach(),
+            "loss": teacher_loss.detach() + proximal_loss,
             "selected": scalar(len(images), images.device),
             "teacher_loss": teacher_loss.detach(),
-            "proximal_loss": proximal_loss.detach(),
+            "proximal_loss": proximal_loss,
             "restored": restored,
         }
         return target
 
-    def _proximal_loss(self) -> Tensor:
-        """Half the distance, or its square, of each expert's tensors to the teacher's, summed (moase §2.5, step 3)."""
-        terms = [
-            proximal(parameter, self.teacher.parameters[f"{layer}.{name}"], self.settings.hp_power)
-            for layer, adapter in self.adapters.items()
-            for name, parameter in adapter.expert_parameters().items()
-        ]
-        return self.settings.hp_weight / 2 * torch.stack(terms).sum()
+    def _add_proximal_gradient(self) -> Tensor:
+        """Adds the gradient of half the experts' distance to the teacher's, or of its square; returns the loss.
 
-
-def proximal(student: Tensor, teacher: Tensor, power: int) -> Tensor:
-    """Sum over experts of the distance of two tensors `(experts, ...)`, or of its square.
-
-    At equal tensors the gradient of the distance is 0, as that of its square.
-    """
-    difference = (student - teacher).flatten(1)
-    if power == 2:
-        return difference.square().sum()
-    return torch.linalg.vector_norm(difference, dim=1).sum()
+        That is step 3 of moase §2.5. On its own it goes to all tensors at once.
+        """
+        experts = list(self.expert_parameters().values())
+        loss = self.settings.hp_weight / 2 * self.distance_to_teacher(self.settings.hp_power)
+        gradients = [parameter.grad for parameter in experts if parameter.grad is not None]
+        torch._foreach_add_(gradients, list(torch.autograd.grad(loss, experts)))
+        return loss.detach()

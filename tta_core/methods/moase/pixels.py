@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from tta_core.backbones.segformer import Block
 from tta_core.methods.common.pixel_teacher import PixelTeacher
 from tta_core.methods.common.surgery import replace_modules
-from tta_core.methods.moase.method import proximal
 from tta_core.methods.moase.pixel_spec import PixelMoASESettings
 from tta_core.methods.moase.sparsity import SparseExperts
 from tta_core.methods.moase.student import SparseStudent, expert_options
@@ -39,8 +38,9 @@ class SparseBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """`(batch, height, width, channels)` -> the same shape."""
         tokens = tokens + self.attn(self.norm1(tokens))
-        added: Tensor = self.adapter(tokens.flatten(1, 2)).view_as(tokens)
-        return tokens + self.mlp(self.norm2(tokens)) + added
+        onto = tokens + self.mlp(self.norm2(tokens))
+        added: Tensor = self.adapter(tokens.flatten(1, 2), onto=onto.flatten(1, 2))
+        return added.view_as(tokens)
 
 
 class PixelMoASE(PixelTeacher, SparseStudent[PixelMoASESettings]):  # type: ignore[misc]
@@ -64,12 +64,7 @@ class PixelMoASE(PixelTeacher, SparseStudent[PixelMoASESettings]):  # type: igno
     def further_loss(self, images: Tensor) -> Tensor:
         """Half the distance, or its square, of each expert's tensors to the teacher's, weighted."""
         settings = cast(PixelMoASESettings, self.settings)
-        terms = [
-            proximal(parameter, self.teacher.parameters[f"{layer}.{name}"], settings.hp_power)
-            for layer, adapter in self.adapters.items()
-            for name, parameter in adapter.expert_parameters().items()
-        ]
-        self.proximal_loss = settings.hp_weight / 2 * torch.stack(terms).sum()
+        self.proximal_loss = settings.hp_weight / 2 * self.distance_to_teacher(settings.hp_power)
         return self.proximal_loss
 
     def further_record(self) -> dict[str, Tensor]:

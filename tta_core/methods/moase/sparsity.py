@@ -14,7 +14,7 @@ from torch.nn import functional
 from tta_core.device import works_in_pieces
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import replace_modules
-from tta_core.methods.moase.selection import Rule, Scope, border, where_positive
+from tta_core.methods.moase.selection import Rule, Rules, Scope, half, kept, where_positive
 from tta_core.methods.moase.sparse_mlp import sparse_mlp
 
 TRUNCATED_STD = 0.02
@@ -42,8 +42,15 @@ class ExpertOptions:
     @property
     def keep_ratios(self) -> list[float]:
         """Share of its activations that each expert keeps before the gate adds to it: j / experts in each half."""
-        half = self.num_experts // 2
-        return [(expert % half + 1) / self.num_experts for expert in range(self.num_experts)]
+        each = self.num_experts // 2
+        return [(expert % each + 1) / self.num_experts for expert in range(self.num_experts)]
+
+    @property
+    def rules(self) -> list[Rule]:
+        """What each expert keeps: the first half low activations, the second high ones."""
+        high: Rule = "largest" if self.high_select == "largest" else "smallest_k"
+        each = self.num_experts // 2
+        return [self.low_select] * each + [high] * each
 
 
 class SparseExperts(nn.Module):
@@ -89,6 +96,7 @@ class SparseExperts(nn.Module):
         self.gate = nn.Linear(dim, experts, device=device, dtype=dtype)
         self.register_buffer("ratios", torch.tensor(options.keep_ratios, device=device, dtype=dtype), persistent=False)
         self.register_buffer("usage", torch.zeros(experts, device=device, dtype=dtype))
+        self.rules = Rules.of(options.rules, device, dtype)
         self._initialise(generator)
         self.observed = True
         self.inspect = False
@@ -97,8 +105,8 @@ class SparseExperts(nn.Module):
         self.keep_ratio: Tensor | None = None
         self.inspection: dict[str, Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns what the experts add to the residual stream `x`, both `(batch, tokens, dim)`.
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Returns what the experts make of the residual stream `x`, added to `onto` if given, `(batch, tokens, dim)`.
 
         Under autocast the experts stay in float32: in half precision many activations would tie at the selection.
         """
@@ -106,17 +114,26 @@ class SparseExperts(nn.Module):
             tokens = x.to(self.down_weight.dtype)
             routing = self._route(tokens)
             gate = self._gate(tokens)
-            ratio = self.ratios + self.options.gate_strength * gate
+            ratio = torch.add(self.ratios, gate, alpha=self.options.gate_strength)
             if self.observed:
                 self._observe(tokens, routing, gate, ratio)
-            scaled = self.options.adapter_scale * routing
-            weights = self._weights_of_kept(scaled, ratio)
 
             def select(hidden: Tensor, images: slice, experts: slice) -> Tensor | None:
                 return self._keep(hidden, ratio if len(ratio) == 1 else ratio[images], experts)
 
-            added = sparse_mlp(tokens, weights, self.down_weight, self.down_bias, self.up_weight, select)
-            return (added + scaled @ self.up_bias).to(x.dtype)
+            added = sparse_mlp(
+                torch.zeros_like(tokens) if onto is None else onto.to(tokens.dtype),
+                tokens,
+                routing,
+                self._weights_of_kept(routing, ratio),
+                self.down_weight,
+                self.down_bias,
+                self.up_weight,
+                self.up_bias,
+                select,
+                self.options.adapter_scale,
+            )
+            return added.to(x.dtype)
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters of the experts themselves, each `(experts, ...)`; router and gate are not among them."""
@@ -126,16 +143,8 @@ class SparseExperts(nn.Module):
     def _route(self, tokens: Tensor) -> Tensor:
         """Routing weights `(batch, tokens, experts)`; for each token they sum to 1."""
         if self.options.dar:
-            tokens = self._half(tokens)
+            tokens = half(tokens, self.options.router_input, self.options.sdd_scope)
         return self.router(tokens).softmax(dim=-1)
-
-    def _half(self, tokens: Tensor) -> Tensor:
-        """Sets the half of the values that the router does not read to 0: `(batch, tokens, dim)`."""
-        values = tokens.detach().unsqueeze(2)
-        half = torch.full((1, 1), 0.5, device=tokens.device, dtype=tokens.dtype)
-        lowest = self.options.router_input == "lowest"
-        edge = border(values, half, "smallest_k" if lowest else "largest", self.options.sdd_scope)
-        return where_positive(tokens, (edge - values if lowest else values - edge).squeeze(2))
 
     def _gate(self, tokens: Tensor) -> Tensor:
         """Mean of the gate `(batch, experts)`, or `(1, experts)` for all samples together."""
@@ -144,7 +153,7 @@ class SparseExperts(nn.Module):
             return share.mean(dim=1) if self.options.gate_scope == "sample" else share.mean(dim=(0, 1)).unsqueeze(0)
 
     def _keep(self, hidden: Tensor, ratio: Tensor, experts: slice) -> Tensor | None:
-        """Sets what some experts of one half do not keep to 0.
+        """Sets what some experts do not keep to 0.
 
         Args:
             hidden: activations `(images, tokens, experts, bottleneck)`, none below 0.
@@ -156,22 +165,16 @@ class SparseExperts(nn.Module):
         """
         if not self.options.sdd:
             return hidden
-        rule: Rule = self.options.low_select
-        if experts.start >= self.options.num_experts // 2:
-            rule = "largest" if self.options.high_select == "largest" else "smallest_k"
-        edge = border(hidden, ratio[:, experts], rule, self.options.sdd_scope)
-        if rule == "largest":
-            return where_positive(hidden, hidden - edge)
-        if works_in_pieces(hidden.device) and edge.amax() <= 0:
-            return None
-        return where_positive(hidden, edge - hidden)
+        within = kept(hidden, ratio[:, experts], self.rules.part(experts), self.options.sdd_scope)
+        selected = where_positive(hidden, within)
+        return None if works_in_pieces(hidden.device) and selected.amax() <= 0 else selected
 
-    def _weights_of_kept(self, scaled: Tensor, ratio: Tensor) -> Tensor:
+    def _weights_of_kept(self, routing: Tensor, ratio: Tensor) -> Tensor:
         """Weights of the kept activations `(batch, tokens, experts)`."""
         if self.options.asg_gradient == "none":
-            return scaled
+            return routing
         # The factor is 1; through it the gate gets the gradient that the selection lets through to nobody (moase §2.2).
-        return scaled * (1 + (ratio - ratio.detach())).unsqueeze(1)
+        return routing * (1 + (ratio - ratio.detach())).unsqueeze(1)
 
     @torch.no_grad()
     def _observe(self, tokens: Tensor, routing: Tensor, gate: Tensor, ratio: Tensor) -> None:
@@ -243,7 +246,8 @@ class AdaptedBlock(nn.Module):
         """Maps the residual stream `(batch, tokens, dim)` to the next block's."""
         attended = self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)
         x = x + self.drop_path1(self.ls1(attended))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x)))) + self.adapter(x)
+        added: Tensor = self.adapter(x, onto=x + self.drop_path2(self.ls2(self.mlp(self.norm2(x)))))
+        return added
 
 
 def add_experts(network: nn.Module, options: ExpertOptions, generator: torch.Generator) -> dict[str, SparseExperts]:

@@ -6,12 +6,13 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tta_core.methods.base import Diagnostics
 from tta_core.methods.common.experts import expert_usage
 from tta_core.methods.common.surgery import norm_layers, thaw_weights
 from tta_core.methods.common.teacher import TeacherStudent
+from tta_core.methods.moase.distance import distance
 from tta_core.methods.moase.sparsity import ExpertOptions, SparseExperts, add_experts
 from tta_core.methods.moase.spec import ExpertSettings
 
@@ -46,6 +47,19 @@ class SparseStudent(TeacherStudent[Settings]):
         for module in self.teacher.network.modules():
             if isinstance(module, SparseExperts):
                 module.observed = False
+
+    def expert_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters of the student's experts by qualified name."""
+        return {
+            f"{layer}.{name}": parameter
+            for layer, adapter in self.adapters.items()
+            for name, parameter in adapter.expert_parameters().items()
+        }
+
+    def distance_to_teacher(self, power: int) -> Tensor:
+        """Sum of the distance of each expert's tensors to the teacher's, or of its square."""
+        students = self.expert_parameters()
+        return distance(list(students.values()), [self.teacher.parameters[name] for name in students], power)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam, or SGD with Nesterov momentum; no weight decay."""

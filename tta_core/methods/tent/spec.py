@@ -35,8 +35,9 @@ SPEC = MethodSpec(
         "continual-resnet50": {"lr": 2.5e-4, "nesterov": True},
         "continual-cifar10": {"optimizer": "adam", "lr": 1e-3},
         "continual-cifar100": {"optimizer": "adam", "lr": 3e-4},
-        # From the prototype of the benchmark, on the reported corruptions.
-        "digits-c": {"lr": 0.03},
+        # Chosen on the held-out corruptions: tta_core.run with method tent, domains held-out, severities 4 and 5, all
+        # 899 images a domain, streams mixed and continual, seeds 0 to 2; lr of 0.01, 0.02, 0.03, 0.05 and 0.1.
+        "digits-c": {"lr": 0.02},
     },
     search={"lr": Real(low=1e-5, high=0.3, log=True)},
     relative_cost=2.3,

@@ -15,6 +15,7 @@ import pytest
 
 import tta_core
 from tests.tta_core.opening import stored_images, trial_images
+from tta_core import machine
 from tta_core.data.benchmarks import CLEAN
 from tta_core.data.files import decoded
 from tta_core.data.files.decoded import DecodedImages, decoded_domain
@@ -266,18 +267,18 @@ def test_a_damaged_cache_is_built_again(damage, photographs):
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(photographs, monkeypatch, cache_folder):
     domain = domain_of(photographs)
-    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.reserved_bytes(folder) + domain.nbytes - 1)
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: machine.reserved_bytes(folder) + domain.nbytes - 1)
     with pytest.raises(InputError, match=r"photos-c fog, severity 5 takes .* MiB, but the disk .*TTA_GRID_CACHE"):
         domain.build()
     assert not list(cache_folder.glob("*.npy"))
     assert not list(cache_folder.glob(".*.partial"))
-    monkeypatch.setattr(decoded, "free_bytes", lambda folder: decoded.reserved_bytes(folder) + domain.nbytes)
+    monkeypatch.setattr(decoded, "free_bytes", lambda folder: machine.reserved_bytes(folder) + domain.nbytes)
     domain.build()
 
 
 def test_free_space_is_that_of_the_disk_of_a_folder_to_come(tmp_path):
     found = os.statvfs(tmp_path)
-    free = decoded.free_bytes(tmp_path / "not/yet")
+    free = machine.free_bytes(tmp_path / "not/yet")
     assert free == pytest.approx(found.f_bavail * found.f_frsize, rel=0.2)
 
 

@@ -87,8 +87,8 @@ class MoELayerNorm(nn.Module):
             self.routing = decision.chosen / top_k if top_k > 1 else decision.chosen
             self.probabilities = decision.probabilities.detach()
             self.router_input = decision.router_input.detach()
-            weight = torch.addmm(self.weight.to(wide.dtype), decision.coefficients, self.experts_weight)
-            bias = torch.addmm(self.bias.to(wide.dtype), decision.coefficients, self.experts_bias)
+            shared = (self.weight.to(wide.dtype), self.bias.to(wide.dtype))
+            weight, bias = AffinePairs.apply(decision.coefficients, *shared, self.experts_weight, self.experts_bias)
             normalised: Tensor = self.activation(self._normalise(wide, weight, bias))
             return normalised.to(x.dtype)
 
@@ -147,6 +147,39 @@ def _initial_experts(shared: Tensor, count: int, ratio: float, generator: torch.
         return torch.zeros(count, shared.numel(), device=shared.device, dtype=dtype)
     drawn = torch.randn(count, shared.numel(), generator=generator).to(shared.device, dtype)
     return ratio * shared.detach().to(dtype).norm() * functional.normalize(drawn, dim=-1)
+
+
+class AffinePairs(torch.autograd.Function):
+    """The pair of each sample: the shared one plus those of its experts; the coefficients get one gradient, not two."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, coefficients: Tensor, weight: Tensor, bias: Tensor, experts_weight: Tensor, experts_bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weights and biases `(batch, dim)`.
+
+        Args:
+            ctx: what backward needs.
+            coefficients: `(batch, experts)`.
+            weight: the shared one, `(dim,)`.
+            bias: likewise.
+            experts_weight: `(experts, dim)`.
+            experts_bias: likewise.
+        """
+        ctx.save_for_backward(coefficients, experts_weight, experts_bias)
+        return torch.addmm(weight, coefficients, experts_weight), torch.addmm(bias, coefficients, experts_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_weight: Tensor, of_bias: Tensor) -> tuple[Tensor | None, ...]:
+        """All five gradients."""
+        coefficients, experts_weight, experts_bias = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        of_coefficients = None
+        if needs[0]:
+            of_coefficients = torch.addmm(of_weight @ experts_weight.T, of_bias, experts_bias.T)
+        of_shared = (of_weight.sum(dim=0) if needs[1] else None, of_bias.sum(dim=0) if needs[2] else None)
+        return of_coefficients, *of_shared, coefficients.T @ of_weight, coefficients.T @ of_bias
 
 
 class SampleAffineLayerNorm(torch.autograd.Function):

@@ -122,7 +122,7 @@ class Router(nn.Linear):
         probabilities = logits.softmax(dim=-1)
         scores = probabilities - self.penalty if self.rules.penalty > 0 else probabilities
         if self.rules.top_k == 1 and not self.rules.detach_coefficients:
-            coefficients: Tensor = OneExpert.apply(scores)
+            probabilities, coefficients = OneExpert.apply(probabilities, scores.detach())
             self.decision = Decision(feature, probabilities, coefficients.detach(), coefficients)
             return self.decision
         with torch.no_grad():
@@ -168,23 +168,26 @@ def count_all(routers: Sequence[Router], selections: Tensor) -> None:
 
 
 class OneExpert(torch.autograd.Function):
-    """Coefficients with one expert for each sample: its score over itself, 1; only the gradient is to compute."""
+    """Coefficients with one expert for each sample: its score over itself, 1; only the gradient is to compute.
+
+    The probabilities pass through, so that both their gradients are added in one go.
+    """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
-        """1 for the chosen expert of each sample, both `(batch, experts)`."""
+    def forward(ctx: Any, probabilities: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities, and 1 for the expert of each sample with the best score; all `(batch, experts)`."""
         best = scores.topk(1, dim=-1)
         chosen = torch.zeros_like(scores).scatter_(-1, best.indices, 1.0)
         # The scores of others may be 0, and their gradient must not be divided by it.
         ctx.save_for_backward(best.values, chosen)
-        return chosen
+        return probabilities.view_as(probabilities), chosen
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient of the scores."""
+    def backward(ctx: Any, of_probabilities: Tensor, of_coefficients: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the probabilities, which is also that of the scores."""
         score, chosen = ctx.saved_tensors
-        return (gradient * chosen).div_(score)
+        return torch.addcdiv(of_probabilities, of_coefficients * chosen, score), None
 
 
 class SharedRouter:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tta_core.errors import InputError, closest_match
 from tta_core.methods.given import admitted, check_images, check_trained
+from tta_core.methods.half_weights import HalfWeights
 from tta_core.methods.layer_counts import LayerCount, count_layers, layers_with_parameters
 from tta_core.methods.spec import HELD_OUT_IMAGES, HELD_OUT_LABELS, LABELLED_SOURCE_IMAGES, NEEDS, SOURCE_IMAGES
 from tta_core.methods.stateful import Remembering, Stateful
@@ -130,6 +131,7 @@ class Method(Remembering, ABC, Generic[Settings]):
         trained = self.trainable_parameters()
         check_trained(trained, network)
         self.layer_counts = count_layers(found, self.network)
+        self._halves = HalfWeights(self.networks().values(), trained)
         self.optimizer = self.make_optimizer(list(trained.values()))
         self._source = self.state_dict()
         # All networks start equal, so one copy of the parameters serves them all.
@@ -152,7 +154,7 @@ class Method(Remembering, ABC, Generic[Settings]):
         check_images(images, self.network)
         if self.optimizer is not None:
             self.optimizer.zero_grad()  # Whoever called backward in between left gradients that are not the step's.
-        with torch.enable_grad():
+        with torch.enable_grad(), self._halves.lent(images.device):
             return self.step(images.clone() if images.is_inference() else images).detach()
 
     @torch.inference_mode(False)

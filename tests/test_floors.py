@@ -20,7 +20,7 @@ FLOORS = {
         *(("streams", "methods"), ("tasks", "diagnostics"), ("run",), ("bench",)),
     ),
     "grid": (
-        ("events", "background"),
+        ("events", "background", "databases"),
         ("plan",),
         ("store",),
         ("launch",),

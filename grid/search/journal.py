@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from grid.databases import check_driver, without_password
 from grid.plan.search import Constraint
 from grid.plan.space import Dimension
 from grid.search.propose import distribution, encoded
@@ -41,20 +42,17 @@ class _NoLock:
 class Journal:
     """The journal of all studies of a results folder."""
 
-    def __init__(self, file: Path, *, url: str | None = None, suffix: str = "") -> None:
+    def __init__(self, file: Path, *, database: BaseStorage | None = None, suffix: str = "") -> None:
         """Opens the journal.
 
         Args:
             file: where it is.
-            url: a database in its place.
+            database: what `open_database` gave, in its place.
             suffix: of the names of studies, which tells those of several results folders in one database apart.
-
-        Raises:
-            InputError: if the database cannot be used.
         """
         self._suffix = suffix
-        if url is not None:
-            self._storage = _database(url)
+        if database is not None:
+            self._storage = database
             return
         cut_torn_lines(file)
         backend: BaseJournalBackend = JournalFileBackend(str(file), lock_obj=_NoLock())  # type: ignore[arg-type]
@@ -74,21 +72,22 @@ class Journal:
         return study
 
 
-def _database(url: str) -> BaseStorage:
-    from sqlalchemy.engine import make_url
+def open_database(url: str) -> BaseStorage:
+    """A database that studies lie in.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
+    check_driver(url)
     try:
         return RDBStorage(url)
-    except (ImportError, SQLAlchemyError, ValueError, OSError) as error:
-        try:
-            shown = make_url(url).render_as_string(hide_password=True)
-        except SQLAlchemyError:
-            shown = url.partition("://")[0] + "://..."
+    except (SQLAlchemyError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"search.storage = {shown!r} cannot be used ({reason}): allowed is the URL of a database that is there, "
-            "with its driver installed; or leave it out for a file in the results folder"
+            f"search.storage = {without_password(url)!r} cannot be used ({reason}): give the URL of a database that "
+            "is there, or leave it out for a file in the results folder"
         ) from None
 
 

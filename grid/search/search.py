@@ -11,7 +11,7 @@ from analysis import schema
 from grid.events import CellState
 from grid.plan.plan import Plan
 from grid.plan.studies import settings_text
-from grid.search.journal import Journal
+from grid.search.journal import Journal, open_database
 from grid.search.study import Study
 from grid.search.tables import StudyFiles, supersede, write_sweep_cells
 from grid.store.store import ResultStore
@@ -21,7 +21,7 @@ from tta_core.run.config import RunConfig
 class Search:
     """Gives the cells of studies first, as these wait for each other, and one of the grid whenever they all wait.
 
-    Nothing is read or written before it is first asked: a launch asks while it holds the results folder.
+    Nothing of the results is read or written before it is first asked: a launch asks while it holds the folder.
     """
 
     def __init__(self, plan: Plan, store: ResultStore) -> None:
@@ -30,6 +30,9 @@ class Search:
         Args:
             plan: the plan.
             store: the results folder.
+
+        Raises:
+            InputError: if the database that the studies are to lie in cannot be used.
         """
         self._plan = plan
         self._store = store
@@ -39,6 +42,9 @@ class Search:
         self._copied: dict[str, CellState] = {}
         self._given: set[str] = set()
         self._written: dict[str, tuple[object, ...]] = {}
+        url = None if plan.sweep.search is None else plan.sweep.search.storage
+        # Here no thread runs yet. MLflow's imports the same libraries, and two at once meet them half made.
+        self._database = None if url is None else open_database(url)
 
     @cached_property
     def studies(self) -> list[Study]:
@@ -53,9 +59,8 @@ class Search:
                 for cell in cells:
                     self._store.take_over(Path(folder) / schema.CELLS_FOLDER / cell)
                     self._copied[cell] = "done"
-        url = None if plan.sweep.search is None else plan.sweep.search.storage
-        suffix = "" if url is None else f".{self._store.id[:8]}"
-        journal = Journal(results / schema.SEARCH_FOLDER / schema.JOURNAL, url=url, suffix=suffix)
+        suffix = "" if self._database is None else f".{self._store.id[:8]}"
+        journal = Journal(results / schema.SEARCH_FOLDER / schema.JOURNAL, database=self._database, suffix=suffix)
         states = self._store.states()
         return [Study(each, self._store, journal, states) for each in plan.studies]
 

@@ -11,7 +11,7 @@ import importlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,6 +21,7 @@ from urllib.parse import urlparse
 from filelock import FileLock
 
 from analysis.texts import counted
+from grid.databases import check_driver, without_password
 from grid.events import CellEnd
 from grid.launch.queue import CellSource
 from grid.plan.plan import Plan
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 """Tracking stores that MLflow still writes to; its folder store (`file:`, `./mlruns`) is closed."""
 
+DATABASES = ("postgresql", "mysql", "mssql")
+"""Those of them that Python needs another package for."""
+
 LOUD = ("alembic", "mlflow", "sqlalchemy")
 """Loggers that would print whole tracebacks of what the mirror says in one line."""
 
@@ -46,6 +50,9 @@ MOST_WAITING = 500
 
 LAST_SECONDS = 120.0
 """How long the end of a launch waits for MLflow."""
+
+AT_ONCE = 4
+"""Cells that are logged at once where each waits for a server. A file has one writer at a time."""
 
 REST_SECONDS = 30.0
 """How long a store that failed is left alone."""
@@ -59,12 +66,15 @@ RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Raises `InputError` if MLflow cannot write to this kind of store."""
+    """Raises `InputError` if MLflow cannot write to this kind of store, or a package is missing for it."""
     scheme = urlparse(uri).scheme.partition("+")[0]
     if scheme not in SCHEMES:
         raise InputError(
-            f"tracking URI {uri!r}: MLflow needs one of {', '.join(SCHEMES)}; for a file give sqlite:///PATH/mlflow.db"
+            f"tracking URI {without_password(uri)!r}: MLflow needs one of {', '.join(SCHEMES)}; for a file give "
+            "sqlite:///PATH/mlflow.db"
         )
+    if scheme in DATABASES:
+        check_driver(uri)
 
 
 class MlflowMirror:
@@ -110,6 +120,8 @@ class MlflowMirror:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         # SQLite has one writer at a time, and two drivers that make its tables at once both fail.
         file = _sqlite_file(self.uri)
+        self._at_once = 1 if file else AT_ONCE
+        self._loggers = ThreadPoolExecutor(max_workers=self._at_once, thread_name_prefix="mlflow-cell")
         self._turn: AbstractContextManager[object] = (
             FileLock(f"{file}.lock", timeout=PATIENCE_SECONDS, thread_local=False) if file else nullcontext()
         )
@@ -137,9 +149,9 @@ class MlflowMirror:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         complete = self._finished + self._failures == len(self._plan.to_run)
-        # A store that failed is asked once more.
-        self._rests_until = 0.0
-        self._later(self._drain)
+        # A store that failed is asked once more, also if it fails after this line, in what is being logged now.
+        self._thread.submit(self._wake)
+        self._later(self._drain_to_the_end)
         if self._choosing_name:
             states = self._store.states()
             complete = all(cell in states for cell in self._source.cells)
@@ -151,6 +163,7 @@ class MlflowMirror:
         wait([closing], timeout=self._patience)
         self._late = not closing.done()
         self._thread.shutdown(wait=True)
+        self._loggers.shutdown(wait=True)
         if (left := self.lag + self._left_out) and self.problem is None:
             self.problem = f"{counted(left, 'cell')} not logged in time"
         if self._unreadable and self.problem is None:
@@ -183,6 +196,9 @@ class MlflowMirror:
         if self._work is None or self._work.done():
             self._work = self._later(self._drain)
 
+    def _wake(self) -> None:
+        self._rests_until = 0.0
+
     def _later(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
         return self._thread.submit(self._guarded, work, *arguments)
 
@@ -207,9 +223,34 @@ class MlflowMirror:
             self._ready, self.problem = True, None
         for waiting in (self._earlier, self._waiting):
             while waiting and not self._late:
+                # The launch adds to the queue meanwhile, so that it cannot be gone through.
+                some = [waiting[place] for place in range(min(self._at_once, len(waiting)))]
                 with self._turn:
-                    self._log(waiting[0])
-                waiting.popleft()
+                    self._log_all(some)
+                for _ in some:
+                    waiting.popleft()
+
+    def _drain_to_the_end(self) -> None:
+        """Logs what waits, and goes on after a failure if any cell was logged since the one before it."""
+        while True:
+            before = self.logged
+            try:
+                return self._drain()
+            except Exception:
+                if self._late or self.logged == before:
+                    raise
+                self._ready = False
+
+    def _log_all(self, cells: Sequence[str]) -> None:
+        readable = [(cell, tracked) for cell in cells if (tracked := self._read(cell))]
+        if readable:
+            self._parent_run()
+        begun = [self._loggers.submit(self._log, *each) for each in readable]
+        # All have ended before what a failure left half logged is cleared away.
+        wait(begun)
+        self.logged += sum(each.exception() is None for each in begun)
+        for each in begun:
+            each.result()
 
     def _open(self) -> None:
         from mlflow.tracking import MlflowClient
@@ -261,13 +302,15 @@ class MlflowMirror:
             if not token:
                 return runs
 
-    def _log(self, cell: str) -> None:
+    def _read(self, cell: str) -> TrackedCell | None:
         try:
-            tracked = read_tracked_cell(self._store, cell)
+            return read_tracked_cell(self._store, cell)
         # What damaged bytes raise depends on where they are. The others are logged all the same.
         except Exception:
             self._unreadable.append(cell)
-            return
+            return None
+
+    def _log(self, cell: str, tracked: TrackedCell) -> None:
         tags = tracked.tags | {
             "store": self._store.id,
             "mlflow.parentRunId": self._parent_run(),
@@ -285,7 +328,6 @@ class MlflowMirror:
         for file in tracked.files:
             self._client.log_artifact(run.info.run_id, str(file))
         self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
-        self.logged += 1
 
     def _log_studies(self) -> None:
         """Logs studies, and those of their cells that a launch before this one did not log."""
@@ -295,7 +337,7 @@ class MlflowMirror:
         for cell in self._source.labels:
             if states.get(cell) == "done" and cell not in logged:
                 with self._turn:
-                    self._log(cell)
+                    self._log_all([cell])
         if self._parent is not None:
             log_studies(self._client, self._experiment, self._store, self._plan.sweep.sweep, self._parent)
 
@@ -335,9 +377,9 @@ def _artifact_location(uri: str) -> str | None:
 def ui_command(uri: str) -> str:
     """What a user types to browse the runs."""
     if uri.startswith("http"):
-        return f"open {uri} in a browser"
+        return f"open {without_password(uri)} in a browser"
     # With one worker the server starts in seconds and takes a quarter of the memory.
-    return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --workers 1 --backend-store-uri {uri}"
+    return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --workers 1 --backend-store-uri {without_password(uri)}"
 
 
 def _params(tracked: TrackedCell) -> list[Any]:

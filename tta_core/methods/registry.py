@@ -19,7 +19,8 @@ from tta_core.methods.spec import MethodSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tta_core.methods.base import Artefact, LabelledBatch, Method
+    from tta_core.methods.base import Method
+    from tta_core.methods.context import Artefact, LabelledBatch
 
 SHARED = "common"
 """The folder that holds what methods share; any other is a method."""
@@ -166,7 +167,7 @@ def build_method(
     """
     from torch import nn
 
-    from tta_core.methods.base import Context
+    from tta_core.methods.context import Context
     from tta_core.methods.given import GivenBatches
 
     spec = method_spec(name, task)

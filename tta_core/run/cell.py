@@ -26,8 +26,9 @@ from tta_core.diagnostics.collapse import CollapseGuard
 from tta_core.diagnostics.make import make_observers
 from tta_core.diagnostics.observer import Measurement, Observer, Output, Picture, Scene
 from tta_core.errors import DIVERGED, InputError, unknown_name
-from tta_core.methods.base import Context, Diagnostics, Method
+from tta_core.methods.base import Diagnostics, Method
 from tta_core.methods.common.surgery import count_parameters
+from tta_core.methods.context import Context
 from tta_core.methods.layer_counts import layers_values
 from tta_core.methods.registry import method_class
 from tta_core.methods.spec import HELD_OUT_IMAGES, LABELLED_SOURCE_IMAGES, SOURCE_IMAGES

@@ -16,7 +16,7 @@ from torch import nn
 from tta_core.backbones.table import backbone_spec
 from tta_core.cache import cache_root, locked, write_whole
 from tta_core.data.benchmarks import CLEAN, benchmark_spec, benchmark_tag
-from tta_core.methods.base import Artefact
+from tta_core.methods.context import Artefact
 from tta_core.run.config import RunConfig, canonical_hash
 
 FOLDER = "prepared"

@@ -13,7 +13,7 @@ from tta_core.data.benchmarks import CLEAN, owner
 from tta_core.data.domains import at_severity
 from tta_core.data.opened import DomainImages, Images
 from tta_core.data.spec import BenchmarkSpec
-from tta_core.methods.base import LabelledBatch
+from tta_core.methods.context import LabelledBatch
 from tta_core.run.config import RunConfig
 from tta_core.run.images import load_domain, load_domains
 from tta_core.streams.batches import Normalise

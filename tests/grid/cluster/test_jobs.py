@@ -1,6 +1,7 @@
 """Jobs, results brought home, and doctor, against a head that is a fake."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,6 +189,16 @@ def finished(tiny_file, tmp_path_factory):
         store.write_result(tta_core.run(config), sweep="tiny", git_commit="")
     store.write_failure(third, "diverged", sweep="tiny", git_commit="")
     return store
+
+
+def test_fetch_leaves_what_a_run_there_is_writing(finished, tmp_path):
+    source = shutil.copytree(finished.folder, tmp_path / "source")
+    study = source / "search" / "tiny.tent.0123"
+    study.mkdir(parents=True)
+    for name in ("trials.parquet", ".trials.parquet.tmp"):
+        (study / name).write_bytes(b"")
+    fetch(str(source), str(tmp_path / "home"))
+    assert [path.name for path in (tmp_path / "home" / "search" / study.name).iterdir()] == ["trials.parquet"]
 
 
 def test_fetch_copies_what_is_lacking_and_leaves_what_is_damaged(finished, tmp_path):

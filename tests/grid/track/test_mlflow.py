@@ -210,11 +210,29 @@ def test_a_store_that_is_down_for_a_while_gets_each_cell_once(store, tiny_sweep,
     assert {run.info.status for run in children} == {"FINISHED"}
 
 
+def test_the_end_goes_on_after_failures_while_cells_are_logged_between_them(store, tiny_sweep, results, monkeypatch):
+    whole, calls = MlflowClient.log_batch, []
+
+    def failing(self, *given, **how):
+        calls.append(1)
+        if len(calls) in (1, 3):
+            raise ConnectionError("timed out")
+        return whole(self, *given, **how)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", failing)
+    for result in results:
+        write(store, result)
+    with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
+        pass
+    assert (mirror.problem, mirror.logged, len(calls)) == (None, 2, 4)
+    assert len(runs(mirror)[2]) == 2
+
+
 def test_cells_never_wait_for_a_slow_store_and_its_lag_is_told(store, tiny_sweep, monkeypatch, caplog):
     go_on = threading.Event()
     monkeypatch.setattr(MlflowMirror, "_open", lambda self: go_on.wait(60))
     monkeypatch.setattr(MlflowMirror, "_catch_up", lambda self: None)
-    monkeypatch.setattr(MlflowMirror, "_log", lambda self, cell: None)
+    monkeypatch.setattr(MlflowMirror, "_log_all", lambda self, cells: None)
     with MlflowMirror(make_plan(tiny_sweep, store), store) as mirror:
         mirror._told -= 100
         began = time.monotonic()

@@ -10,7 +10,8 @@ from tests.states import equal
 from tta_core import build_method
 from tta_core.errors import InputError
 from tta_core.frozen import Frozen
-from tta_core.methods.base import Context, Method
+from tta_core.methods.base import Method
+from tta_core.methods.context import Context
 from tta_core.methods.registry import methods
 from tta_core.methods.stateful import Remembering
 

@@ -7,7 +7,7 @@ import torch
 
 from tta_core import build_method
 from tta_core.errors import InputError
-from tta_core.methods.base import Context
+from tta_core.methods.context import Context
 from tta_core.methods.eata.method import EATA, fisher_information
 from tta_core.methods.registry import method_spec
 

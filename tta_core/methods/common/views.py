@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tta_core.methods.base import Context
 from tta_core.methods.common.augmentation import (
     adjust_brightness,
     adjust_contrast,
@@ -28,6 +27,7 @@ from tta_core.methods.common.augmentation import (
     adjust_saturation,
     normal_like,
 )
+from tta_core.methods.context import Context
 
 COLOURS = (
     ("brightness", 0.6, 1.4),

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.errors import InputError
-from tta_core.methods.base import Artefact, Context
 from tta_core.methods.common.losses import widened
 from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.eata.spec import EATASettings
 from tta_core.methods.eta.method import ETA
 

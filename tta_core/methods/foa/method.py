@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tta_core.device import scalar, upload
-from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.base import Method
 from tta_core.methods.common.feature_statistics import (
     FeatureStatistics,
     class_token_features,
@@ -26,6 +26,7 @@ from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.surgery import thaw_norms
 from tta_core.methods.common.transformer import embed
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.foa.evolution import Array, EvolutionStrategy
 from tta_core.methods.foa.spec import FOASettings, needs_source
 from tta_core.methods.given import check_trained

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tta_core.errors import InputError
-from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.base import Method
 from tta_core.methods.common.losses import entropy_margin, masked_mean, softmax_entropy
 from tta_core.methods.common.optim import adam_memory, ascend, load_adam_memory, put_back
 from tta_core.methods.common.surgery import norm_layers
 from tta_core.methods.common.transformer import as_transformer, embed, predict
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.imse.alignment import alignment_spread, groups_alike
 from tta_core.methods.imse.bank import Retrieval, SpectralBank
 from tta_core.methods.imse.descriptor import Descriptor, describe_patches

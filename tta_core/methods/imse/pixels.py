@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tta_core.backbones.segformer import Block, SegFormer
 from tta_core.errors import InputError
-from tta_core.methods.base import Artefact, Context
 from tta_core.methods.common.pixels import PixelMethod, at_ratio, chosen_pixels, pixel_entropy, pixel_mean
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.imse.descriptor import Descriptor, average, describe
 from tta_core.methods.imse.domains import source_descriptor
 from tta_core.methods.imse.layers import SpectralLinear, replace_by_spectral

@@ -9,9 +9,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tta_core.device import scalar
-from tta_core.methods.base import Artefact, Context, Method
+from tta_core.methods.base import Method
 from tta_core.methods.common.feature_statistics import FeatureStatistics, source_statistics, with_class_token
 from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.mgtta.checkpoint import PREFIX, meta_from, read_meta
 from tta_core.methods.mgtta.spec import MGTTASettings
 from tta_core.methods.mgtta.training import NormOptimizer, objective, train

@@ -11,10 +11,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tta_core.errors import InputError
-from tta_core.methods.base import PREPARATION_SEED, LabelledBatch
 from tta_core.methods.common.feature_statistics import FeatureStatistics, class_token_features, discrepancy
 from tta_core.methods.common.losses import softmax_entropy
 from tta_core.methods.common.surgery import thaw_norms
+from tta_core.methods.context import PREPARATION_SEED, LabelledBatch
 from tta_core.methods.mgtta.learned_optimizer import LearnedOptimizer, MetaParameters, initial_meta
 from tta_core.methods.mgtta.spec import MGTTASettings
 

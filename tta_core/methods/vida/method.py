@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tta_core.device import scalar
-from tta_core.methods.base import Artefact, Context
 from tta_core.methods.common.losses import teacher_loss, widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.teacher import TeacherStudent
 from tta_core.methods.common.views import predict_views, random_view
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.spec import LABELLED_SOURCE_IMAGES
 from tta_core.methods.vida.layers import (
     adapter_parameters,

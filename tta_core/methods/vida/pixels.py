@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tta_core.data.files.label_maps import IGNORED
-from tta_core.methods.base import Artefact, Context
 from tta_core.methods.common.losses import widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.pixel_teacher import PixelTeacher, Target
 from tta_core.methods.common.pixels import View, at_ratio, resized
 from tta_core.methods.common.surgery import thaw_weights
+from tta_core.methods.context import Artefact, Context
 from tta_core.methods.spec import LABELLED_SOURCE_IMAGES
 from tta_core.methods.vida.layers import (
     adapter_parameters,

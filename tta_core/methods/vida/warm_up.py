@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tta_core.methods.base import PREPARATION_SEED, LabelledBatch
 from tta_core.methods.common.losses import widened
 from tta_core.methods.common.optim import make_optimizer
 from tta_core.methods.common.optimizer_settings import OptimizerSettings
+from tta_core.methods.context import PREPARATION_SEED, LabelledBatch
 from tta_core.methods.vida.layers import adapter_parameters, add_low_rank
 from tta_core.methods.vida.pixel_spec import PixelViDASettings
 from tta_core.methods.vida.spec import ViDASettings

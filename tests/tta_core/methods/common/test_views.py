@@ -7,7 +7,6 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from tta_core.methods.base import Context
 from tta_core.methods.common import views
 from tta_core.methods.common.views import (
     View,
@@ -20,6 +19,7 @@ from tta_core.methods.common.views import (
     predict_views,
     random_view,
 )
+from tta_core.methods.context import Context
 
 CONTEXT = Context(10, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.2))
 STILL = View((), 0.0, (0, 0), 1.0, 0.001, False)

@@ -48,10 +48,14 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, norm_epsilon: float, count: int, *tensors: Tensor) -> Tensor:
-        projection, square = (torch.stack(part).flatten(1, -2) for part in (tensors[:count], tensors[count:]))
-        norm = square.sqrt_()
+        projection, square = (
+            (torch.stack(part) if count > 1 else part[0].unsqueeze(0)).flatten(1, -2)
+            for part in (tensors[:count], tensors[count:])
+        )
+        norm = square.sqrt()
         length = norm + norm_epsilon
-        alignment = widened(projection).div_(length)
+        # A stack is a copy, which may be written over.
+        alignment = widened(projection) / length if count == 1 else widened(projection).div_(length)
         mean = alignment.mean(dim=1, keepdim=True)
         centred = alignment.sub_(mean)
         spread = (centred.square().sum(dim=1) / max(centred.shape[1] - 1, 1)).sqrt()
@@ -67,7 +71,7 @@ class _Spread(torch.autograd.Function):
         slope = torch.where(spread > 0, of_spread / (max(centred.shape[1] - 1, 1) * spread), 0)
         of_projection = (centred * slope.unsqueeze(1)).div_(length)
         # The length of a token scales all its alignments.
-        of_length = (of_projection * (centred + mean)).sum(dim=-1, keepdim=True)
+        of_length = (centred + mean).mul_(of_projection).sum(dim=-1, keepdim=True)
         of_square = torch.where(norm > 0, of_length / (-2 * norm), 0)
         gradients = [*of_projection.to(ctx.precision), *of_square]
         return None, None, *(g.view(shape) for g, shape in zip(gradients, ctx.shapes, strict=True))

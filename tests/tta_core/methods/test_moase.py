@@ -181,9 +181,12 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 def test_usage_is_counted_for_the_student_only(build, images):
     method = build()
-    method(images())
-    method(images(5))
-    for adapter in method.adapters.values():
+    seen = []
+    for batch in (images(), images(5)):
+        method(batch)
+        seen.append([adapter.routing.sum(dim=0) for adapter in method.adapters.values()])
+    for adapter, first, second in zip(method.adapters.values(), *seen, strict=True):
+        assert torch.equal(adapter.usage, first + second)
         assert float(adapter.usage.sum()) == pytest.approx(21, rel=1e-4)
     teachers = [m for n, m in method.teacher.network.named_modules() if n.endswith(".adapter")]
     assert all(m.routing is None and not m.usage.any() for m in teachers)

@@ -65,7 +65,7 @@ class SparseExperts(nn.Module):
         up_weight, up_bias: `(experts, bottleneck, dim)` and `(experts, dim)`.
         router: `Linear(dim, experts)`, the domain-aware router.
         gate: `Linear(dim, experts)`, the activation sparsity gate.
-        usage: `(experts,)`, sum over samples of their mean routing weights since the last reset.
+        usage: `(experts,)`, sum over samples of their mean routing weights since the last reset; the method counts it.
         observed: whether the forward fills what follows, detached from the graph. All are None before the first.
         routing: `(batch, experts)`, mean routing weights over the tokens of each sample.
         gate_mean: mean of the gate over tokens, `(batch, experts)`; with `gate_scope="batch"` over samples too,
@@ -180,7 +180,6 @@ class SparseExperts(nn.Module):
     def _observe(self, tokens: Tensor, routing: Tensor, gate: Tensor, ratio: Tensor) -> None:
         self.routing = routing.mean(dim=1)
         self.gate_mean, self.keep_ratio = gate.detach(), ratio.detach()
-        self.usage += self.routing.sum(dim=0)
         if self.inspect:
             self.inspection = self._inspect(tokens, gate.detach(), ratio)
 

@@ -48,6 +48,12 @@ class SparseStudent(TeacherStudent[Settings]):
             if isinstance(module, SparseExperts):
                 module.observed = False
 
+    def update(self, loss: Tensor | None, ema: float, restore_probability: float = 0.0) -> Tensor:
+        """As every student's; counts the usage of the experts, of all layers at once."""
+        used = torch.stack([adapter.routing for adapter in self.adapters.values() if adapter.routing is not None])
+        torch._foreach_add_([adapter.usage for adapter in self.adapters.values()], list(used.sum(dim=1).unbind()))
+        return super().update(loss, ema, restore_probability)
+
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters of the student's experts by qualified name."""
         return {

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 LAYERS = (nn.Linear, nn.Conv2d)
 """The layers whose weights autocast casts. Subclasses may do anything else with theirs."""
+
+
+@cache
+def casts(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether autocast, which is enabled, casts there to that type: a device may be registered without such rules."""
+    one = torch.ones(1, 1, device=device)
+    return functional.linear(one, one).dtype == dtype
 
 
 class HalfWeights:
@@ -37,8 +46,8 @@ class HalfWeights:
 
     @contextmanager
     def lent(self, device: torch.device) -> Iterator[None]:
-        """Puts the copies in place inside; does nothing if autocast is not enabled for the device."""
-        if not torch.is_autocast_enabled(device.type):
+        """Puts the copies in place inside; does nothing if autocast is not enabled for the device, or casts nothing."""
+        if not (torch.is_autocast_enabled(device.type) and casts(device, torch.get_autocast_dtype(device.type))):
             yield
             return
         dtype = torch.get_autocast_dtype(device.type)

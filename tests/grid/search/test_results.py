@@ -121,16 +121,18 @@ def test_views_have_studies_trials_and_choices(done):
 
 
 def test_a_study_that_went_on_and_chose_anew_reports_its_new_choice_only(driver):
-    few = driver(folder="on", overrides=["search.trials=2", "search.ahead=1"])
+    # A first trial that any other beats.
+    asked = ["search.ahead=1", "search.first=[{tent.lr: 1.0, tent.momentum: 0.9}]"]
+    few = driver(folder="on", overrides=["search.trials=1", *asked])
     first = few.run().studies[0].best
-    more = driver(folder="on", overrides=["search.trials=12", "search.ahead=1"])
+    more = driver(folder="on", overrides=["search.trials=12", *asked])
     (study,) = more.run().studies
     assert study.best.settings != first.settings
     con = open_results(more.store.folder)
     labels = [each.label for each in configurations(con) if each.method == "tent"]
     assert sorted(labels) == ["tent", "tent, tuned (held-out, 12 trials)"]
     assert con.sql("select count(*) from cells where role = 'superseded'").fetchall() == [(2,)]
-    other = driver(folder="on", overrides=["search.trials=3", "search.ahead=1", "search.sampler=random"])
+    other = driver(folder="on", overrides=["search.trials=3", *asked, "search.sampler=random"])
     other.run()
     assert [each.study for each in read_studies(open_results(more.store.folder))] == [other.plan.studies[0].name]
 

@@ -8,6 +8,7 @@ MLflow may be missing, slow or down: cells run all the same, and the next launch
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -323,11 +325,20 @@ class MlflowMirror:
             experiment = experiment if reported else self._choosing
         run = self._client.create_run(experiment, start_time=tracked.started_ms, tags=tags)
         self._client.log_batch(run.info.run_id, metrics=_metrics(tracked), params=_params(tracked))
-        for name, content in tracked.artefacts.items():
-            self._client.log_dict(run.info.run_id, content, name)
-        for file in tracked.files:
-            self._client.log_artifact(run.info.run_id, str(file))
+        self._attach(run.info.artifact_uri, tracked)
         self._client.set_terminated(run.info.run_id, RUN_STATUS[tracked.status], end_time=tracked.ended_ms)
+
+    def _attach(self, place: str, tracked: TrackedCell) -> None:
+        """Puts a cell's files where its run keeps them; the client would ask for the whole run to know where."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        attached = get_artifact_repository(place, tracking_uri=self.uri)
+        with TemporaryDirectory() as folder:
+            for name, content in tracked.artefacts.items():
+                (Path(folder) / name).write_text(json.dumps(content, indent=2))
+            attached.log_artifacts(folder)
+        for file in tracked.files:
+            attached.log_artifact(str(file))
 
     def _log_studies(self) -> None:
         """Logs studies, and those of their cells that a launch before this one did not log."""

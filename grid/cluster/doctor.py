@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from grid.launch.provenance import MUST_AGREE, git_commit, versions
 from grid.plan.plan import Plan
 from grid.plan.sweep import Resources
 from tta_core.errors import InputError
+from tta_core.machine import free_bytes, gib
 from tta_core.run.config import RunConfig
 
 LEAST_GIB = 5.0
@@ -156,10 +156,10 @@ def _disk(what: str, place: Path) -> Finding:
     existing = next((each for each in (place, *place.parents) if each.exists()), Path("/"))
     if not os.access(existing, os.W_OK):
         return Finding("here", what, "fail", f"{existing} cannot be written: mend its permissions")
-    free = shutil.disk_usage(existing).free / 2**30
-    state: Literal["ok", "warn"] = "ok" if free >= LEAST_GIB else "warn"
+    free = free_bytes(existing)
+    state: Literal["ok", "warn"] = "ok" if free >= LEAST_GIB * 2**30 else "warn"
     advice = "" if state == "ok" else ": make room, or give another place"
-    return Finding("here", what, state, f"{place}: {free:.1f} GiB free{advice}")
+    return Finding("here", what, state, f"{place}: {gib(free)} free{advice}")
 
 
 def _images(configs: list[RunConfig]) -> Finding:
@@ -199,7 +199,7 @@ def _jobs_packages() -> Finding:
 
 
 def _tracking(uri: str) -> Finding:
-    from grid.track.mlflow import check_tracking_uri
+    from grid.track.uri import check_tracking_uri
 
     try:
         check_tracking_uri(uri)

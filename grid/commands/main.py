@@ -193,8 +193,8 @@ def track(results: str, tracking_uri: str | None, experiment: str | None) -> Non
     """
     from grid.store.mirror import folder_here
     from grid.store.objects import is_url
-    from grid.track.mlflow import ui_command
     from grid.track.upload import upload
+    from grid.track.uri import ui_command
 
     if is_url(results) and tracking_uri is None:
         raise InputError(

@@ -15,7 +15,8 @@ from grid.launch.queue import CellSource
 from grid.plan.plan import Plan, make_plan
 from grid.plan.sweep import Sweep
 from grid.store.store import ResultStore
-from grid.track.mlflow import MlflowMirror, ui_command
+from grid.track.mlflow import MlflowMirror
+from grid.track.uri import ui_command
 
 if TYPE_CHECKING:
     from grid.search.search import Search

@@ -18,28 +18,20 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from filelock import FileLock
 
 from analysis.texts import counted
-from grid.databases import check_driver, without_password
 from grid.events import CellEnd
 from grid.launch.queue import CellSource
 from grid.plan.plan import Plan
 from grid.store.store import ResultStore
 from grid.track.cell import TrackedCell, read_tracked_cell
 from grid.track.studies import log_studies
-from tta_core.errors import InputError
+from grid.track.uri import artifact_location, check_tracking_uri, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
-"""Tracking stores that MLflow still writes to; its folder store (`file:`, `./mlruns`) is closed."""
-
-DATABASES = ("postgresql", "mysql", "mssql")
-"""Those of them that Python needs another package for."""
 
 LOUD = ("alembic", "mlflow", "sqlalchemy")
 """Loggers that would print whole tracebacks of what the mirror says in one line."""
@@ -65,18 +57,6 @@ LAG_TOLD = 50
 log = logging.getLogger(__name__)
 
 RUN_STATUS = {"done": "FINISHED", "failed": "FAILED"}
-
-
-def check_tracking_uri(uri: str) -> None:
-    """Raises `InputError` if MLflow cannot write to this kind of store, or a package is missing for it."""
-    scheme = urlparse(uri).scheme.partition("+")[0]
-    if scheme not in SCHEMES:
-        raise InputError(
-            f"tracking URI {without_password(uri)!r}: MLflow needs one of {', '.join(SCHEMES)}; for a file give "
-            "sqlite:///PATH/mlflow.db"
-        )
-    if scheme in DATABASES:
-        check_driver(uri)
 
 
 class MlflowMirror:
@@ -121,7 +101,7 @@ class MlflowMirror:
         self._choosing_name = f"{self._experiment_name}/search" if source is not None else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         # SQLite has one writer at a time, and two drivers that make its tables at once both fail.
-        file = _sqlite_file(self.uri)
+        file = sqlite_file(self.uri)
         self._at_once = 1 if file else AT_ONCE
         self._loggers = ThreadPoolExecutor(max_workers=self._at_once, thread_name_prefix="mlflow-cell")
         self._turn: AbstractContextManager[object] = (
@@ -266,7 +246,7 @@ class MlflowMirror:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self._client.create_experiment(name, artifact_location=_artifact_location(self.uri)))
+        return str(self._client.create_experiment(name, artifact_location=artifact_location(self.uri)))
 
     def _catch_up(self) -> None:
         """Logs cells that the store has and MLflow lacks, and ends what a killed driver left open."""
@@ -371,26 +351,6 @@ class MlflowMirror:
                 self._client.log_metric(self._parent, "cells_finished", self._finished)
                 self._client.log_metric(self._parent, "cells_failed", self._failures)
                 self._client.set_terminated(self._parent, status)
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """The file of an sqlite store; None for others."""
-    scheme, _, path = uri.partition(":///")
-    return Path(path).absolute() if scheme == "sqlite" and path else None
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Artefacts go beside an sqlite file, where MLflow would take the current folder; a server has its own place."""
-    file = _sqlite_file(uri)
-    return (file.parent / "mlartifacts").as_uri() if file else None
-
-
-def ui_command(uri: str) -> str:
-    """What a user types to browse the runs."""
-    if uri.startswith("http"):
-        return f"open {without_password(uri)} in a browser"
-    # With one worker the server starts in seconds and takes a quarter of the memory.
-    return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --workers 1 --backend-store-uri {without_password(uri)}"
 
 
 def _params(tracked: TrackedCell) -> list[Any]:

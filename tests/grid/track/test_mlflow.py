@@ -13,7 +13,8 @@ from grid.events import CellEnd
 from grid.plan.plan import make_plan
 from grid.plan.simulate import Timings
 from grid.store.store import ResultStore
-from grid.track.mlflow import MOST_WAITING, MlflowMirror, check_tracking_uri, ui_command
+from grid.track.mlflow import MOST_WAITING, MlflowMirror
+from grid.track.uri import check_tracking_uri, ui_command
 from tta_core.errors import InputError
 
 

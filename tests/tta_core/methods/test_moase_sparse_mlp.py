@@ -33,7 +33,7 @@ def select(hidden, images, experts):
 
 
 def written_out(*given):
-    return module.sparse_mlp(*given, select, SCALE)
+    return module.SparseMLP.apply(*given, select, SCALE)
 
 
 def by_autograd(onto, tokens, routing, weights, down_weight, down_bias, up_weight, up_bias):

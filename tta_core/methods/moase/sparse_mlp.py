@@ -25,41 +25,9 @@ Select = Callable[[Tensor, slice, slice], Tensor | None]
 None if nothing above 0 is kept."""
 
 
-def sparse_mlp(
-    onto: Tensor,
-    tokens: Tensor,
-    routing: Tensor,
-    weights: Tensor,
-    down_weight: Tensor,
-    down_bias: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor,
-    select: Select,
-    scale: float,
-) -> Tensor:
-    """Adds `scale` times the sum over experts of weight * up(select(relu(down(tokens)))) + routing * up_bias.
+class SparseMLP(torch.autograd.Function):
+    """What sparse experts add: `scale` times the sum of weight * up(select(relu(down(tokens)))) + routing * up_bias."""
 
-    Args:
-        onto: what it is added to, `(batch, tokens, dim)`.
-        tokens: `(batch, tokens, dim)`.
-        routing: of the biases, `(batch, tokens, experts)`.
-        weights: of the products, `(batch, tokens, experts)`.
-        down_weight: `(experts, bottleneck, dim)`.
-        down_bias: `(experts, bottleneck)`.
-        up_weight: `(experts, bottleneck, dim)`.
-        up_bias: `(experts, dim)`.
-        select: sets the activations that are not kept to 0.
-        scale: of the sum.
-
-    Returns:
-        `(batch, tokens, dim)`.
-    """
-    matrices = (down_weight, down_bias, up_weight, up_bias)
-    result: Tensor = _SparseMLP.apply(onto, tokens.contiguous(), routing, weights, *matrices, select, scale)
-    return result
-
-
-class _SparseMLP(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -74,6 +42,22 @@ class _SparseMLP(torch.autograd.Function):
         select: Select,
         scale: float,
     ) -> Tensor:
+        """Adds it; returns `(batch, tokens, dim)`.
+
+        Args:
+            ctx: what backward needs.
+            onto: what it is added to, `(batch, tokens, dim)`.
+            tokens: `(batch, tokens, dim)`.
+            routing: of the biases, `(batch, tokens, experts)`.
+            weights: of the products, `(batch, tokens, experts)`.
+            down_weight: `(experts, bottleneck, dim)`.
+            down_bias: `(experts, bottleneck)`.
+            up_weight: `(experts, bottleneck, dim)`.
+            up_bias: `(experts, dim)`.
+            select: sets the activations that are not kept to 0.
+            scale: of the sum.
+        """
+        tokens = tokens.contiguous()
         result = torch.addmm(onto.flatten(0, 1), routing.flatten(0, 1), up_bias, alpha=scale).view_as(tokens)
         pieces = []
         for images, experts in _pieces(tokens, down_bias):
@@ -93,6 +77,7 @@ class _SparseMLP(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all tensors."""
         # Autocast of the caller would reach the products here too.
         with torch.autocast(device_type=gradient.device.type, enabled=False):
             tokens, routing, weights, down_weight, up_weight, up_bias = ctx.saved_tensors

@@ -15,7 +15,7 @@ from tta_core.device import works_in_pieces
 from tta_core.errors import InputError
 from tta_core.methods.common.surgery import replace_modules
 from tta_core.methods.moase.selection import Rule, Rules, Scope, half, kept, where_positive
-from tta_core.methods.moase.sparse_mlp import sparse_mlp
+from tta_core.methods.moase.sparse_mlp import SparseMLP
 
 TRUNCATED_STD = 0.02
 """Standard deviation of the truncated normal initial values."""
@@ -121,7 +121,7 @@ class SparseExperts(nn.Module):
             def select(hidden: Tensor, images: slice, experts: slice) -> Tensor | None:
                 return self._keep(hidden, ratio if len(ratio) == 1 else ratio[images], experts)
 
-            added = sparse_mlp(
+            added: Tensor = SparseMLP.apply(
                 torch.zeros_like(tokens) if onto is None else onto.to(tokens.dtype),
                 tokens,
                 routing,
